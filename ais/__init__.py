@@ -1,0 +1,28 @@
+"""AIS: the score people would give a picture, and where in the picture it comes from."""
+
+from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
+from ais.errors import AISError, DataError, HeadError, ImageError, WeightsError
+from ais.explain import Explanation, Score, explain, score
+from ais.heads import RegressionHead, list_heads, load_head
+from ais.heatmaps import METHODS
+
+from ais.version import __version__
+__all__ = [
+    "BACKBONES",
+    "METHODS",
+    "AISError",
+    "DataError",
+    "Explanation",
+    "FrozenBackbone",
+    "HeadError",
+    "ImageError",
+    "RegressionHead",
+    "Score",
+    "WeightsError",
+    "__version__",
+    "explain",
+    "list_heads",
+    "load_backbone",
+    "load_head",
+    "score",
+]

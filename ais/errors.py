@@ -1,0 +1,23 @@
+"""The errors that are the user's business: each one's text is a sentence to show as it is."""
+
+from __future__ import annotations
+
+
+class AISError(ValueError):
+    """Something the user can put right: `str(error)` is a sentence of what is wrong and what to do."""
+
+
+class ImageError(AISError):
+    """A picture that cannot be read, or a place in it that cannot be explained."""
+
+
+class WeightsError(AISError):
+    """Pretrained weights of a backbone that are missing, damaged or not the ones expected."""
+
+
+class HeadError(AISError):
+    """A head that is unknown, incomplete, or does not fit its backbone or the request."""
+
+
+class DataError(AISError):
+    """A data set that is missing, malformed, or too small for what is asked of it."""

@@ -1,0 +1,206 @@
+"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+
+A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
+is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale.
+`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerGradCam, Occlusion
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from ais.backbones import Features, FrozenBackbone
+from ais.heads import RegressionHead
+
+Scale = Literal["relative", "points"]
+SCALES: tuple[Scale, ...] = ("relative", "points")
+Grids = dict[Scale, Tensor]
+
+# Blue lowers, red raises: the ends of ColorBrewer's RdBu, which colour-blind people tell apart. -1 to +1.
+COLORS: tuple[tuple[int, int, int], ...] = (
+    (5, 48, 97),
+    (33, 102, 172),
+    (67, 147, 195),
+    (146, 197, 222),
+    (247, 247, 247),
+    (244, 165, 130),
+    (214, 96, 77),
+    (178, 24, 43),
+    (103, 0, 31),
+)
+_TABLE = np.stack(
+    [np.interp(np.linspace(-1, 1, 513), np.linspace(-1, 1, len(COLORS)), channel) for channel in np.array(COLORS).T], axis=-1
+).round().astype(np.uint8)  # fmt: skip
+_BLOCK = 1 << 20  # pixels coloured at a time
+_UNSEEN = 0.55  # how much a part of the picture that the network did not see is dimmed
+_OCCLUSION_BATCH = 16
+
+
+def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
+    """``H = sum_c w_c ReLU(A_c)``, divided by its largest absolute value.
+
+    Args:
+        maps: (C, h, w).
+        importance: (C,).
+
+    Returns:
+        (h, w) in [-1, 1]; 0 everywhere if H is.
+    """
+    return _to_unit(torch.einsum("c,chw->hw", importance, maps.relu()))
+
+
+def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
+    """Each map's importance spread over its own positive activation, evenly where it has none.
+
+    Args:
+        maps: (C, h, w).
+        importance: (C,), in points.
+
+    Returns:
+        (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
+    """
+    active = maps.relu()
+    total = active.sum((1, 2))
+    silent = total == 0
+    share = torch.where(silent, 0, importance / total.masked_fill(silent, 1))
+    evenly = importance[silent].sum() / maps[0].numel()
+    return torch.einsum("c,chw->hw", share, active) + evenly
+
+
+def ablation(
+    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+) -> Grids:
+    """The AIS heatmap: the importance-weighted sum of the feature maps.
+
+    Args:
+        picture: (1, 3, H, W), the network's input.
+        features: of that picture.
+        importance: (C,).
+
+    Returns:
+        A grid (h, w) for every scale.
+    """
+    maps = features.maps[0]
+    return {"relative": relative_grid(maps, importance), "points": points_grid(maps, importance)}
+
+
+def gradcam(
+    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+) -> Grids:
+    """Grad-CAM without its final ReLU, so that it keeps its sign (Selvaraju et al., arXiv 1610.02391; captum).
+
+    Its raw values are the first-order change of the score, in points. `importance` is not used.
+    """
+    after = _AfterLayer(backbone, head, features.live)
+    with torch.enable_grad():
+        grid = LayerGradCam(after, after.maps).attribute(features.maps.detach().requires_grad_())
+    grid = grid.detach()[0, 0]
+    return {"relative": _to_unit(grid), "points": grid}
+
+
+def occlusion(
+    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+) -> Grids:
+    """By how much the score falls when a grey window covers the place (Zeiler & Fergus, arXiv 1311.2901; captum).
+
+    The window is a seventh of the input's shorter side and moves by half of that: about 170 forward passes.
+    Values are points, averaged over the windows that cover a place. `importance` is not used.
+    """
+    height, width = picture.shape[-2:]
+    step = max(1, min(height, width) // 14)
+    with torch.no_grad():
+        change = Occlusion(lambda x: head.score(backbone(x).embedding)).attribute(
+            picture.to(features.maps.device, features.maps.dtype),
+            sliding_window_shapes=(3, 2 * step, 2 * step),
+            strides=(3, step, step),
+            perturbations_per_eval=_OCCLUSION_BATCH,
+        )
+        cells = (max(1, round(height / step)), max(1, round(width / step)))
+        grid = F.adaptive_avg_pool2d(change.mean(1, keepdim=True), cells)[0, 0]
+    return {"relative": _to_unit(grid), "points": grid}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a heatmap: its name on the page, and the function."""
+
+    label: str
+    grids: Callable[[FrozenBackbone, RegressionHead, Tensor, Features, Tensor], Grids]
+
+
+METHODS: dict[str, Method] = {
+    "ais": Method("AIS", ablation),
+    "gradcam": Method("Grad-CAM", gradcam),
+    "occlusion": Method("Occlusion", occlusion),
+}
+
+
+class _AfterLayer(nn.Module):
+    """Feature maps -> score, as a network of its own for captum."""
+
+    def __init__(self, backbone: FrozenBackbone, head: RegressionHead, live: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.maps = nn.Identity()
+        self._score = lambda maps: head.score(backbone.tail(maps, *live))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self._score(self.maps(maps))
+
+
+def _to_unit(grid: Tensor) -> Tensor:
+    largest = grid.abs().max()
+    return grid / largest if largest > 0 else grid
+
+
+def colorize(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The colours of values in [-1, 1]: (…,) -> (…, 3)."""
+    return _TABLE[np.rint((np.clip(values, -1, 1) + 1) * (len(_TABLE) // 2)).astype(np.intp)]
+
+
+def overlay(picture: Image.Image, heatmap: NDArray[np.float32], opacity: float = 0.7) -> Image.Image:
+    """The heatmap's colours on the picture: clear where it is near zero, dimmed grey where not seen.
+
+    Args:
+        picture: RGB.
+        heatmap: (height, width) of the picture, any unit; NaN where not seen.
+        opacity: of the strongest place, 0 to 1.
+    """
+    largest = np.nanmax(np.abs(heatmap)) or 1
+    result = np.array(picture)
+    rows = max(1, _BLOCK // picture.width)  # a strip at a time, so that a large picture needs no large floats
+    for top in range(0, picture.height, rows):
+        strip, values = result[top : top + rows], heatmap[top : top + rows] / largest
+        seen = np.isfinite(values)
+        values[~seen] = 0
+        alpha = np.where(seen, opacity * np.abs(values) ** 0.75, _UNSEEN)[..., None].astype(np.float32)
+        color = np.where(seen[..., None], colorize(values), 128)
+        strip[:] = np.rint((1 - alpha) * strip + alpha * color)
+    return Image.fromarray(result)
+
+
+def with_color_bar(picture: Image.Image, largest: float, unit: str) -> Image.Image:
+    """The picture with a colour bar from ``-largest`` to ``+largest`` below it, in the map's unit."""
+    width, size = picture.width, int(np.clip(picture.width // 40, 10, 28))
+    bar, margin = 2 * size, size
+    canvas = Image.new("RGB", (width, picture.height + 3 * margin + bar + 2 * size), "white")
+    canvas.paste(picture)
+    top = picture.height + margin
+    ramp = colorize(np.linspace(-1, 1, max(1, width - 2 * margin), dtype=np.float32))
+    canvas.paste(Image.fromarray(np.repeat(ramp[None], bar, axis=0)), (margin, top))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size)
+    below = top + bar + margin // 2
+    labels = ((margin, "la", f"−{largest:.3g} lowers"), (width // 2, "ma", f"0 {unit}"))
+    for x, anchor, text in (*labels, (width - margin, "ra", f"raises +{largest:.3g}")):
+        draw.text((x, below), text, fill="black", font=font, anchor=anchor)
+    return canvas

@@ -1,0 +1,151 @@
+"""Cutting a network in two at a layer, so that what lies after the layer can be run again on its own.
+
+A network is traced once (``torch.fx``) and its graph divided: the **trunk** holds everything that does not
+depend on the target layer's output, up to and including that layer; the **tail** holds the rest. Values of
+the trunk that the tail also needs (a residual, the other branches of a concatenation) are handed over as
+`live` values. The two share the network's parameters, and running one after the other does the operations of
+one forward pass, so nothing has to be hooked and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.layers import get_notrace_modules
+from torch import fx, nn
+
+from ais.errors import AISError
+
+_OUT_OF_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+}
+
+
+class _Tracer(fx.Tracer):
+    """Keeps whole what timm says cannot be traced, such as TensorFlow's "same" padding."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, tuple(get_notrace_modules())) or super().is_leaf_module(m, module_qualified_name)
+
+
+def resolve_layer(network: nn.Module, layer: str) -> str:
+    """The layer's name in this network.
+
+    Papers that wrap a network as ``nn.Sequential(*network.children())`` number its children: their
+    ``features.7.2.conv3`` is ``layer4.2.conv3`` of a ResNet. That spelling is understood.
+
+    Raises:
+        AISError: no such layer.
+    """
+    names = dict(network.named_modules()).keys() - {""}
+    if layer in names:
+        return layer
+    prefix, _, rest = layer.partition(".")
+    number, _, rest = rest.partition(".")
+    children = [name for name, _ in network.named_children()]
+    if prefix == "features" and number.isdecimal() and int(number) < len(children):
+        renamed = f"{children[int(number)]}.{rest}".rstrip(".")
+        if renamed in names:
+            return renamed
+    near = difflib.get_close_matches(layer, sorted(names), n=3)
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    raise AISError(f"There is no layer {layer!r} in this network.{hint}")
+
+
+def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Cut a network at the output of one layer.
+
+    Args:
+        network: takes one tensor, gives one tensor; in eval mode, since the mode is traced too.
+        layer: the module whose output is the cut, as in ``network.named_modules()``.
+
+    Returns:
+        ``trunk``: input -> (the layer's output, *live values), and ``tail``: (output, *live) -> the
+        network's output. The tail may be run any number of times: nothing in it works in place.
+
+    Raises:
+        AISError: the network's output does not depend on the layer, or it cannot be traced.
+    """
+    try:
+        graph = _Tracer().trace(network)
+    except Exception as error:  # tracing runs the network's own code, so anything may come
+        raise AISError(f"This network cannot be split at a layer: torch.fx could not trace it ({error}).") from error
+    target = _output_of(graph, layer)
+    downstream = _downstream(target)
+    result = next(node for node in graph.nodes if node.op == "output").args[0]
+    if result not in downstream and result is not target:
+        raise AISError(f"The embedding does not depend on the layer {layer!r} (it was not used in eval mode).")
+
+    in_tail = [node for node in graph.nodes if node in downstream and node.op != "output"]
+    live: list[fx.Node] = []
+    for node in in_tail:
+        live += [i for i in node.all_input_nodes if i not in downstream and i is not target and i not in live]
+
+    trunk = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    wanted = _upstream([target, *live])
+    for node in graph.nodes:
+        if node in wanted:
+            copied[node] = trunk.node_copy(node, copied.__getitem__)
+    trunk.output(tuple(copied[node] for node in (target, *live)))
+
+    tail = fx.Graph()
+    copied = {node: tail.placeholder(f"value{i}") for i, node in enumerate((target, *live))}
+    for node in in_tail:
+        copied[node] = tail.node_copy(node, copied.__getitem__)
+        _work_out_of_place(network, copied[node])
+    tail.output(copied[result])
+    return fx.GraphModule(network, trunk), fx.GraphModule(network, tail)
+
+
+def _output_of(graph: fx.Graph, layer: str) -> fx.Node:
+    """The node that makes the layer's output: the last one traced inside it."""
+    inside = [
+        node
+        for node in graph.nodes
+        if (node.op == "call_module" and node.target == layer)
+        or any(path == layer for path, _ in node.meta.get("nn_module_stack", {}).values())
+    ]
+    if not inside:
+        raise AISError(f"The layer {layer!r} is not used when the network is run in eval mode.")
+    return inside[-1]
+
+
+def _downstream(node: fx.Node) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    stack = [node]
+    while stack:
+        users = [user for user in stack.pop().users if user not in found]
+        found.update(users)
+        stack += users
+    return found
+
+
+def _upstream(nodes: list[fx.Node]) -> set[fx.Node]:
+    found = set(nodes)
+    stack = list(nodes)
+    while stack:
+        inputs = [i for i in stack.pop().all_input_nodes if i not in found]
+        found.update(inputs)
+        stack += inputs
+    return found
+
+
+def _work_out_of_place(network: nn.Module, node: fx.Node) -> None:
+    """The tail runs again and again on the same maps, so it must not overwrite them."""
+    if node.op == "call_module":
+        for module in network.get_submodule(str(node.target)).modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False
+    elif node.op == "call_function":
+        node.target = _OUT_OF_PLACE.get(node.target, node.target)  # type: ignore[arg-type]
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+    elif node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).startswith("__"):
+        if hasattr(torch.Tensor, str(node.target)[:-1]):
+            node.target = str(node.target)[:-1]
