@@ -62,6 +62,7 @@ class Backbone:
             with the coordinates of the embedding that its maps feed, in order.
         classifier: the attribute that is taken away, so that the network gives the embedding.
         adapt: turns a checkpoint into this network's state dict.
+        hub_id: the same weights on the Hugging Face Hub, for a model card to name.
     """
 
     build: Callable[[], nn.Module]
@@ -75,6 +76,7 @@ class Backbone:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     note: str = ""
+    hub_id: str = ""
 
     @property
     def layer(self) -> str:
@@ -318,6 +320,7 @@ def _lite(number: int, size: int, resize: int, file: str) -> Backbone:
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         note="weights come with the install",
+        hub_id=f"timm/tf_efficientnet_lite{number}.in1k",
     )
 
 

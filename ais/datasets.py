@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,37 @@ def read_ratings(folder: str | os.PathLike[str], target: str, *, group: str | No
     )
 
 
+def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """The fold of each of N pictures, (N,); no group is in two, and the folds are of about one size."""
+    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first, ties by chance
+    fold_of = np.empty(len(names), dtype=np.int64)
+    load = np.zeros(folds, dtype=np.int64)
+    for name in order:
+        fold_of[name] = load.argmin()
+        load[fold_of[name]] += sizes[name]
+    return fold_of[index]
+
+
+def grouped_split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """Whole groups drawn until they hold `share` of the pictures: (N,) True for these."""
+    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    drawn = order[before < share * len(index)][: len(names) - 1]
+    return np.isin(index, drawn)
+
+
+def columns(folder: str | os.PathLike[str]) -> list[str]:
+    """The columns of a folder's table.
+
+    Raises:
+        DataError: there is no table, or it cannot be read.
+    """
+    return _read_csv(Path(folder) / METADATA)[0]
+
+
 def listing(what: str, problems: list[str]) -> str:
     """One message of many problems, of which the first few are named."""
     more = len(problems) - _LISTED
@@ -114,7 +145,7 @@ def listing(what: str, problems: list[str]) -> str:
     return "\n  ".join([f"{what}, {count}:", *lines])
 
 
-def _read_csv(file: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]]]:
+def _read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns, and of every row the line it ends on and its fields without the spaces around them."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -151,7 +182,7 @@ def _check_file(folder: Path, name: str, line: int, seen: dict[str, int]) -> lis
         return [f"{FILE_NAME} is empty"]
     # Judged by the name alone: the Hub's cache, for one, keeps every file as a link to elsewhere.
     path = os.path.normpath(name)
-    if Path(path).is_absolute() or path.split(os.sep)[0] == os.pardir or "\0" in path:
+    if Path(path).is_absolute() or Path(path).parts[:1] == (os.pardir,) or "\0" in path:
         return [f"{_quote(name)} lies outside the folder"]
     if (first := seen.setdefault(path, line)) != line:
         return [f"{_quote(name)} is named in line {first} already"]

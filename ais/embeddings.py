@@ -184,9 +184,9 @@ def _store(directory: Path, shard: dict[str, Rows]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
         try:
-            with open(descriptor, "wb") as stream:
+            with os.fdopen(descriptor, "wb") as stream:
                 stream.write(data)
-            os.replace(temporary, directory / f"{_digest(''.join(names).encode())[:32]}.safetensors")
+            Path(temporary).replace(directory / f"{_digest(''.join(names).encode())[:32]}.safetensors")
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from torch import Tensor
 from ais import heatmaps, importance
 from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
 from ais.errors import AISError, HeadError, ImageError
+from ais.files import write_atomically
 from ais.heads import EMBEDDED, RegressionHead, load_head
 from ais.heatmaps import METHODS, SCALES, Scale
 from ais.images import Placement, Source, read_image
@@ -177,22 +177,14 @@ class Explanation:
         Raises:
             AISError: the directory cannot be written.
         """
-        directory = Path(directory)
         heatmap = self.heatmap
-        picture = heatmaps.overlay(self.image, heatmap)
         largest = float(np.nanmax(np.abs(heatmap)))
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as staging:
-                new = Path(staging)
-                np.save(new / FILES[0], heatmap)
-                heatmaps.with_color_bar(picture, largest, self.unit).save(new / FILES[1])
-                text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-                (new / FILES[2]).write_text(text + "\n", encoding="utf-8")
-                _replace_all(new, directory)
-        except OSError as error:
-            raise AISError(f"The explanation cannot be written to {directory}: {error.strerror or error}.") from error
-        return [directory / name for name in FILES]
+        array, png = io.BytesIO(), io.BytesIO()
+        np.save(array, heatmap)
+        heatmaps.with_color_bar(heatmaps.overlay(self.image, heatmap), largest, self.unit).save(png, "PNG")
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        files = (array.getvalue(), png.getvalue(), text.encode())
+        return write_atomically(directory, dict(zip(FILES, files, strict=True)))
 
 
 def explain(
@@ -374,23 +366,3 @@ def _one_of(what: str, value: str, allowed: Any) -> None:
 
 def _array(values: Tensor) -> Array:
     return values.detach().float().cpu().contiguous().numpy()
-
-
-def _replace_all(new: Path, directory: Path) -> None:
-    """Move the files of one directory over those of another; if one fails, put the old ones back."""
-    old = new / "old"
-    old.mkdir()
-    done: list[str] = []
-    try:
-        for file in sorted(new.iterdir()):
-            if file.name != old.name:
-                if (directory / file.name).exists():
-                    os.replace(directory / file.name, old / file.name)
-                done.append(file.name)
-                os.replace(file, directory / file.name)
-    except OSError:
-        for name in done:
-            (directory / name).unlink(missing_ok=True)
-        for file in old.iterdir():
-            shutil.move(file, directory / file.name)
-        raise

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ais.errors import HeadError
+from ais.files import write_atomically
 from ais.images import ViewName
 
 FORMAT = 1
@@ -156,14 +157,17 @@ class RegressionHead(nn.Module):
         low, high = quantiles[above - 1].item(), quantiles[above].item()
         return above - 1 + (score - low) / (high - low)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors`` (the card is `ais.cards`'s)."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        data = save_tensors({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
+    def save(self, directory: str | os.PathLike[str], card: str | None = None) -> list[Path]:
+        """Write the head's folder: ``config.json``, ``model.safetensors`` and its card as ``README.md``.
+
+        Raises:
+            AISError: the directory cannot be written; then nothing was.
+        """
+        data = save_tensors({name: value.float().cpu().contiguous() for name, value in self.state_dict().items()})
         config = asdict(self.config) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
-        (directory / _WEIGHTS).write_bytes(data)
-        (directory / _CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        files = {_CONFIG: text.encode(), _WEIGHTS: data}
+        return write_atomically(directory, files if card is None else files | {"README.md": card.encode()})
 
 
 def tensor_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ais.backbones import FrozenBackbone
 from ais.heads import HeadConfig, Interval, RegressionHead, Target, tensor_shapes
 
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one
+
 OASIS = Path(__file__).parents[2] / "shared" / "data" / "oasis"
 
 

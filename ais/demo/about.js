@@ -1,0 +1,9 @@
+// What the score is and is not, and the head's model card as plain text.
+const show = () => {
+  const { text, card } = props.value || {};
+  element.querySelector(".what").textContent = text ?? "";
+  element.querySelector("details").hidden = !card;
+  element.querySelector("pre").textContent = card ?? "";
+};
+watch("value", show);
+show();

@@ -1,0 +1,48 @@
+"""The parts of the page: Gradio components whose HTML, CSS and JavaScript lie beside this file.
+
+Templates are static: values reach the page through JavaScript's `textContent` only, never by interpolation,
+since a template would run what is in them. (A subclass of `gr.HTML` would read better than `part`, but Gradio
+writes a ``.pyi`` file beside the module of every subclass.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio_client.utils import is_file_obj_with_meta
+
+HERE = Path(__file__).parent
+
+
+def text(name: str) -> str:
+    """A file beside this one; empty if there is none."""
+    file = HERE / name
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def part(name: str, value: Any = None, **props: Any) -> gr.HTML:
+    """A part of the page by its name: ``NAME.html``, ``NAME.css`` and ``NAME.js``."""
+    return gr.HTML(
+        value,
+        html_template=text(f"{name}.html"),
+        css_template=text(f"{name}.css"),
+        js_on_load=text(f"{name}.js"),
+        head=f"<script>{text('heat.js')}</script>",
+        apply_default_css=False,
+        elem_id=f"ais-{name}",
+        **props,
+    )
+
+
+def uploaded(value: Any) -> tuple[Path | None, str]:
+    """Path and name of an uploaded file, from a component's raw value; no path for anything else.
+
+    Gradio checks that a path lies among the uploads where it stands in a `FileData`, and nowhere else: any
+    other object could name any file of the server.
+    """
+    if not is_file_obj_with_meta(value):
+        return None, ""
+    path = Path(value["path"])
+    return path, str(value.get("orig_name") or path.name)

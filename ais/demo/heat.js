@@ -1,0 +1,100 @@
+// Pure functions of the heatmap: sampling, colour, words. No DOM, no state; `overlay.js` and `maps.js` use them.
+window.ais ??= (() => {
+  const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
+
+  // Where picture coordinate `p` falls on an axis of n cells over [start, stop]: two cells and a weight.
+  // Half-pixel centres and clamped edges, the formula of `Placement.upsample`; null where not seen.
+  function locate(p, start, stop, n, smooth) {
+    if (p < start || p > stop) return null;
+    const t = ((p - start) / (stop - start)) * n;
+    if (!smooth) {
+      const cell = clamp(Math.floor(t), 0, n - 1);
+      return [cell, cell, 0];
+    }
+    const u = clamp(t - 0.5, 0, n - 1);
+    const low = Math.floor(u);
+    return [low, Math.min(low + 1, n - 1), u - low];
+  }
+
+  // The map's value at a picture coordinate (pixel centres are at .5); NaN where not seen.
+  function sample(map, x, y, smooth = true) {
+    const [x0, y0, x1, y1] = map.box;
+    const column = locate(x, x0, x1, map.w, smooth);
+    const row = locate(y, y0, y1, map.h, smooth);
+    if (!column || !row) return NaN;
+    const across = (r) => {
+      const left = map.values[r * map.w + column[0]];
+      return left + (map.values[r * map.w + column[1]] - left) * column[2];
+    };
+    const top = across(row[0]);
+    return top + (across(row[1]) - top) * row[2];
+  }
+
+  const peak = (values) => values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+
+  // Colour of v in [-1, 1] between the anchors, [r, g, b].
+  function colour(v, anchors) {
+    const t = (clamp(v, -1, 1) + 1) / 2 * (anchors.length - 1);
+    const low = Math.min(Math.floor(t), anchors.length - 2);
+    return anchors[low].map((a, i) => Math.round(a + (anchors[low + 1][i] - a) * (t - low)));
+  }
+
+  // How opaque the colour of v is, before the opacity slider: clear near zero, as `ais.heatmaps.overlay`.
+  const strength = (v) => Math.min(1, Math.abs(v)) ** 0.75;
+
+  const shown = (v, { sign, threshold }) =>
+    !(Math.abs(v) < threshold) && !(sign === "raises" && v < 0) && !(sign === "lowers" && v > 0);
+
+  // All settings in one table: entry i is the packed RGBA of v = 2 i / (size - 1) - 1.
+  function table(anchors, settings, size = 4097) {
+    const bytes = new Uint8ClampedArray(size * 4);
+    for (let i = 0; i < size; i++) {
+      const v = (2 * i) / (size - 1) - 1;
+      if (!shown(v, settings)) continue;
+      bytes.set(colour(v, anchors), i * 4);
+      bytes[i * 4 + 3] = 255 * settings.opacity * strength(v);
+    }
+    return new Uint32Array(bytes.buffer);
+  }
+
+  // Paints the map as seen through `view`: the pixel (i, j) shows the place view.x + (i + .5) / view.k, likewise y.
+  function paint(pixels, width, height, view, map, top, colours, smooth) {
+    const [x0, y0, x1, y1] = map.box;
+    const last = colours.length - 1;
+    const columns = Array.from({ length: width }, (_, i) =>
+      locate(view.x + (i + 0.5) / view.k, x0, x1, map.w, smooth));
+    const from = columns.findIndex(Boolean);
+    const to = columns.findLastIndex(Boolean);
+    const left = Int32Array.from(columns, (c) => (c ? c[0] : 0));
+    const right = Int32Array.from(columns, (c) => (c ? c[1] : 0));
+    const weight = Float64Array.from(columns, (c) => (c ? c[2] : 0));
+    const line = new Float64Array(map.w);
+    const gain = top > 0 ? last / (2 * top) : 0;
+    pixels.fill(0);
+    for (let j = 0; j < height && from >= 0; j++) {
+      const row = locate(view.y + (j + 0.5) / view.k, y0, y1, map.h, smooth);
+      if (!row) continue;
+      for (let c = 0; c < map.w; c++) {
+        const a = map.values[row[0] * map.w + c];
+        const b = map.values[row[1] * map.w + c];
+        line[c] = (a + (b - a) * row[2]) * gain + last / 2 + 0.5;
+      }
+      for (let i = from, p = j * width + from; i <= to; i++, p++) {
+        const a = line[left[i]];
+        pixels[p] = colours[(a + (line[right[i]] - a) * weight[i]) | 0];
+      }
+    }
+  }
+
+  // Decimals that show three digits of the largest value.
+  const decimals = (top) => (top > 0 ? clamp(2 - Math.floor(Math.log10(top)), 0, 8) : 2);
+  function signed(v, digits) {
+    const text = Math.abs(v).toFixed(digits);
+    return Number(text) === 0 ? text : (v < 0 ? "\u2212" : "+") + text;
+  }
+
+  const tell = (name, detail) => document.dispatchEvent(new CustomEvent("ais:" + name, { detail }));
+  const hear = (name, callback) => document.addEventListener("ais:" + name, (event) => callback(event.detail ?? {}));
+
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear };
+})();

@@ -1,0 +1,74 @@
+// The feature maps that made a place, as small pictures; one can be laid over the large picture instead of the heatmap.
+const { tell, hear, colour, peak, sample, signed, decimals } = window.ais;
+const find = (selector) => element.querySelector(selector);
+const coarse = matchMedia("(pointer: coarse)").matches;
+let shown = null;
+
+const note = (text) => { find("header p").textContent = text; };
+function empty(text) {
+  find(".strip").replaceChildren();
+  shown = null;
+  note(text);
+}
+const invite = () => empty(`${coarse ? "Touch and hold" : "Click"} a place in the picture to see which feature maps made it.`);
+
+function thumbnail({ values, h, w, importance }) {
+  const { picture, data } = window.ais.current;
+  const canvas = document.createElement("canvas");
+  const ratio = data.width / data.height;
+  canvas.width = Math.round(168 * Math.min(1, Math.max(ratio, 0.4)));
+  canvas.height = Math.round(168 * Math.min(1, 1 / Math.min(ratio, 2.5)));
+  const ink = canvas.getContext("2d");
+  ink.filter = "grayscale(1) brightness(0.8)";
+  ink.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  ink.filter = "none";
+  const map = { values, h, w, box: data.box };
+  const most = peak(values);
+  const [r, g, b] = colour(importance < 0 ? -0.8 : 0.8, data.colors);
+  const layer = ink.getImageData(0, 0, canvas.width, canvas.height);
+  for (let j = 0, p = 0; j < canvas.height; j++) {
+    for (let i = 0; i < canvas.width; i++, p += 4) {
+      const v = sample(map, ((i + 0.5) / canvas.width) * data.width, ((j + 0.5) / canvas.height) * data.height);
+      const a = most > 0 && v > 0 ? Math.min(1, v / most) * 0.8 : 0;
+      [r, g, b].forEach((c, k) => { layer.data[p + k] += (c - layer.data[p + k]) * a; });
+    }
+  }
+  ink.putImageData(layer, 0, 0);
+  return canvas;
+}
+function mark() {
+  for (const button of find(".strip").children) button.setAttribute("aria-pressed", Number(button.dataset.index) === shown);
+}
+function card(item, digits) {
+  const button = document.createElement("button");
+  const title = document.createElement("span");
+  const value = document.createElement("strong");
+  title.textContent = `map ${item.index}`;
+  value.textContent = signed(item.importance, digits);
+  value.className = item.importance < 0 ? "lowers" : "raises";
+  button.type = "button";
+  button.dataset.index = item.index;
+  button.title = `${signed(item.importance, digits)} points in the whole picture, ${signed(item.value, digits)} at this place. Show it on the picture.`;
+  button.append(thumbnail(item), value, title);
+  button.addEventListener("click", () => {
+    const sign = item.importance < 0 ? -1 : 1;
+    tell("map", shown === item.index ? null : { ...item, values: item.values.map((v) => sign * Math.max(v, 0)) });
+  });
+  return button;
+}
+function load() {
+  const value = props.value;
+  if (!value) return invite();
+  if (value.error) return empty(value.error);
+  const digits = decimals(Math.max(...value.items.map((item) => Math.abs(item.importance))));
+  shown = null;
+  find(".strip").replaceChildren(...value.items.map((item) => card(item, digits)));
+  note(value.title);
+  mark();
+}
+hear("asked", () => { note("Looking at this place…"); });
+hear("map", (chosen) => { shown = chosen?.index ?? null; mark(); });
+hear("busy", invite);
+hear("fail", invite);
+watch("value", load);
+load();

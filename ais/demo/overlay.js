@@ -1,0 +1,399 @@
+// The picture under its heatmap. Everything but 'place' and 'save' happens here, without the server.
+const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear } = window.ais;
+const find = (selector) => element.querySelector(selector);
+const canvas = find("canvas");
+const ink = canvas.getContext("2d");
+const stage = find(".stage");
+const layer = document.createElement("canvas");
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const settings = { sign: "both", look: "smooth", scale: "relative", opacity: 0.7, threshold: 0 };
+
+let data = null; // the value: picture, box, grids, colours
+let picture = null; // the loaded display copy
+let borrowed = null; // a single feature map shown instead of the heatmap
+let cursor = null; // the place being read, picture coordinates
+let pinned = null; // the place last clicked
+let view = { zoom: 1, x: 0, y: 0 }; // picture coordinate in the middle of the stage
+let bare = false; // the bare picture, while peeking
+let fade = 1; // the heatmap appears gently
+let pending = 0;
+let answered = true;
+
+const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
+const map = () => borrowed ?? { values: data.grids[settings.scale], h: data.h, w: data.w, box: data.box };
+const top_ = () => peak(map().values);
+const unit = () => borrowed ? "activation" : data.units[settings.scale];
+const shownSettings = () => borrowed ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
+
+// Geometry ---------------------------------------------------------------------------------------------------
+
+function fit() {
+  return Math.min(stage.clientWidth / data.width, stage.clientHeight / data.height);
+}
+function project() {
+  const k = fit() * view.zoom;
+  const room = (size, extent) => Math.max(0, (extent - size / k) / 2);
+  view.x = data.width / 2 + clamp(view.x - data.width / 2, -room(stage.clientWidth, data.width), room(stage.clientWidth, data.width));
+  view.y = data.height / 2 + clamp(view.y - data.height / 2, -room(stage.clientHeight, data.height), room(stage.clientHeight, data.height));
+  return { k, x: view.x - stage.clientWidth / 2 / k, y: view.y - stage.clientHeight / 2 / k };
+}
+function placeOf(event) { // picture coordinates under the pointer; null beside the picture
+  const bounds = canvas.getBoundingClientRect();
+  const { k, x, y } = project();
+  const at = { x: x + (event.clientX - bounds.left) / k, y: y + (event.clientY - bounds.top) / k };
+  return at.x < 0 || at.y < 0 || at.x >= data.width || at.y >= data.height ? null : at;
+}
+function zoomBy(factor, at) {
+  if (!data) return;
+  const before = project();
+  const zoom = clamp(view.zoom * factor, 1, 40);
+  at ??= cursor ?? { x: view.x, y: view.y };
+  const ratio = view.zoom / zoom; // the place under the cursor stays where it is
+  view = { zoom, x: at.x + (before.x + stage.clientWidth / 2 / before.k - at.x) * ratio, y: at.y + (before.y + stage.clientHeight / 2 / before.k - at.y) * ratio };
+  canvas.style.touchAction = zoom > 1 ? "none" : "pan-y";
+  draw();
+}
+function size() { // the stage takes the picture's shape, within reason
+  const most = clamp(innerHeight * 0.62, 260, 760);
+  stage.style.height = (data ? clamp((stage.clientWidth * data.height) / data.width, 210, most) : most) + "px";
+  const dense = Math.min(devicePixelRatio || 1, 3);
+  canvas.width = Math.round(stage.clientWidth * dense);
+  canvas.height = Math.round(stage.clientHeight * dense);
+}
+
+// Drawing ----------------------------------------------------------------------------------------------------
+
+function compose(context, shape, lens, plain) { // picture, border and map through one lens, in device pixels
+  const colours = table(data.colors, { ...shownSettings(), opacity: shownSettings().opacity * fade });
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, shape.width, shape.height);
+  context.setTransform(lens.k, 0, 0, lens.k, -lens.x * lens.k, -lens.y * lens.k);
+  context.imageSmoothingEnabled = lens.k * data.width < picture.naturalWidth * 6;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, data.width, data.height);
+  if (plain) return;
+  border(context, lens);
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  layer.width = shape.width;
+  layer.height = shape.height;
+  const heat = layer.getContext("2d");
+  const image = heat.createImageData(shape.width, shape.height);
+  const seen = map();
+  paint(new Uint32Array(image.data.buffer), shape.width, shape.height, lens, seen, peak(seen.values), colours, settings.look === "smooth");
+  heat.putImageData(image, 0, 0);
+  context.drawImage(layer, 0, 0);
+}
+function border(context, lens) { // what the network did not see: dimmed and hatched
+  const [x0, y0, x1, y1] = data.box;
+  if (x0 <= 0.5 && y0 <= 0.5 && x1 >= data.width - 0.5 && y1 >= data.height - 0.5) return;
+  context.save();
+  context.beginPath();
+  context.rect(0, 0, data.width, data.height);
+  context.rect(x0, y0, x1 - x0, y1 - y0);
+  context.clip("evenodd");
+  context.fillStyle = "rgb(18 19 24 / 0.55)";
+  context.fillRect(0, 0, data.width, data.height);
+  context.strokeStyle = "rgb(255 255 255 / 0.22)";
+  const dense = canvas.width / stage.clientWidth;
+  context.lineWidth = dense / lens.k;
+  context.beginPath();
+  const step = (9 * dense) / lens.k;
+  for (let d = -data.height; d < data.width; d += step) {
+    context.moveTo(d, data.height);
+    context.lineTo(d + data.height, 0);
+  }
+  context.stroke();
+  context.restore();
+}
+function ring(at, radius, lens) {
+  const dense = canvas.width / stage.clientWidth;
+  for (const [width, style] of [[3.5, "rgb(0 0 0 / 0.55)"], [1.75, "#fff"]]) {
+    ink.lineWidth = width * dense;
+    ink.strokeStyle = style;
+    ink.beginPath();
+    ink.arc((at.x - lens.x) * lens.k, (at.y - lens.y) * lens.k, radius * dense, 0, 7);
+    ink.stroke();
+  }
+}
+function render() {
+  pending = 0;
+  if (!data || !picture || !stage.clientWidth) return;
+  const dense = canvas.width / stage.clientWidth;
+  const lens = project();
+  lens.k *= dense;
+  compose(ink, canvas, lens, bare);
+  ink.setTransform(1, 0, 0, 1, 0, 0);
+  if (pinned && !bare) ring(pinned, 7, lens);
+  if (cursor?.key) ring(cursor, 3, lens);
+  read();
+}
+const draw = () => { pending ||= requestAnimationFrame(render); };
+function appear() {
+  if (still.matches) return void ((fade = 1), draw());
+  const start = performance.now();
+  const step = (now) => {
+    fade = clamp((now - start) / 450, 0, 1);
+    draw();
+    if (fade < 1) requestAnimationFrame(step);
+  };
+  requestAnimationFrame(step);
+}
+
+// Reading ----------------------------------------------------------------------------------------------------
+
+function words(at) {
+  const pixel = { x: Math.floor(at.x) + 0.5, y: Math.floor(at.y) + 0.5 };
+  const value = sample(map(), pixel.x, pixel.y, settings.look === "smooth");
+  return Number.isNaN(value) ? { value, text: "not seen by the network", unit: "" }
+    : { value, text: signed(value, decimals(top_())), unit: unit() };
+}
+function read() {
+  const readout = find(".readout");
+  const needle = find(".needle");
+  readout.hidden = needle.hidden = !cursor || !data;
+  if (readout.hidden) return;
+  const { value, text, unit } = words(cursor);
+  readout.querySelector("strong").textContent = text;
+  readout.querySelector("span").textContent = unit;
+  const { k, x, y } = project();
+  const left = (cursor.x - x) * k;
+  const up = (cursor.y - y) * k;
+  readout.style.left = clamp(left, readout.offsetWidth / 2 + 6, stage.clientWidth - readout.offsetWidth / 2 - 6) + "px";
+  readout.style.top = (up < 56 ? up + 40 : up - 22) + "px";
+  needle.hidden = Number.isNaN(value);
+  needle.style.left = (top_() ? (value / top_() + 1) * 50 : 50) + "%";
+}
+function say() {
+  const { text, unit } = words(cursor);
+  find(".live").textContent = `${text} ${unit} at ${Math.floor(cursor.x)}, ${Math.floor(cursor.y)}`;
+}
+function ask(at) { // which feature maps made this place
+  pinned = { x: at.x, y: at.y };
+  draw();
+  tell("asked", pinned);
+  trigger("place", { x: at.x, y: at.y });
+}
+
+// Controls ---------------------------------------------------------------------------------------------------
+
+function controls() {
+  for (const group of element.querySelectorAll(".group")) {
+    for (const button of group.children) {
+      button.setAttribute("aria-pressed", settings[group.dataset.setting] === button.value);
+      if (group.dataset.setting === "scale") button.disabled = !data?.grids[button.value];
+    }
+  }
+  for (const name of ["opacity", "threshold"]) {
+    find("." + name).value = settings[name];
+    find(`.${name} + output`).textContent = Math.round(settings[name] * 100) + " %";
+    find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
+  }
+  find(".borrowed").hidden = !borrowed;
+  find(".borrowed span").textContent = borrowed ? `Feature map ${borrowed.index}` : "";
+  if (data) legend();
+}
+function legend() {
+  const top = top_();
+  const digits = decimals(top);
+  const stops = Array.from({ length: 81 }, (_, i) => {
+    const v = i / 40 - 1;
+    const kept = shown(v, shownSettings());
+    return `rgb(${colour(v, data.colors).join(" ")} / ${kept ? 1 : 0.12}) ${(i / 80) * 100}%`;
+  });
+  find(".colours").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  find(".ramp ol").replaceChildren(...[-1, -0.5, 0, 0.5, 1].map((v) => {
+    const tick = document.createElement("li");
+    tick.textContent = v ? signed(v * top, digits) : "0";
+    tick.style.left = (v + 1) * 50 + "%";
+    return tick;
+  }));
+  find(".ramp").setAttribute("aria-label", `Colour bar from ${signed(-top, digits)} to ${signed(top, digits)} ${unit()}: blue lowers the score, red raises it`);
+  find(".ramp").dataset.unit = unit();
+}
+function change(name, value) {
+  settings[name] = value;
+  controls();
+  draw();
+}
+element.querySelectorAll(".group").forEach((group) => group.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) change(group.dataset.setting, button.value);
+}));
+for (const name of ["opacity", "threshold"]) find("." + name).addEventListener("input", (event) => change(name, Number(event.target.value)));
+find(".closer").addEventListener("click", () => zoomBy(1.6, { x: view.x, y: view.y }));
+find(".farther").addEventListener("click", () => zoomBy(1 / 1.6, { x: view.x, y: view.y }));
+find(".reset").addEventListener("click", () => zoomBy(0));
+find(".borrowed").addEventListener("click", () => tell("map", null));
+const peek = (on) => { bare = on; find(".peek").setAttribute("aria-pressed", on); draw(); };
+find(".peek").addEventListener("pointerdown", (event) => { event.target.setPointerCapture?.(event.pointerId); peek(true); });
+for (const name of ["pointerup", "pointercancel", "blur"]) find(".peek").addEventListener(name, () => peek(false));
+find(".peek").addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), peek(true)));
+find(".peek").addEventListener("keyup", () => peek(false));
+
+// Pointer: hover reads, drag pans, a click asks; on touch a tap reads, a long one asks, two fingers pinch ------
+
+const fingers = new Map();
+let press = null;
+let pinch = null;
+let asking = 0;
+const spread = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY); };
+const between = () => { const [a, b] = [...fingers.values()]; return { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 }; };
+canvas.addEventListener("pointerdown", (event) => {
+  if (!data || event.button) return;
+  canvas.setPointerCapture(event.pointerId);
+  fingers.set(event.pointerId, event);
+  if (fingers.size === 2) {
+    clearTimeout(press?.timer);
+    press = null;
+    pinch = { from: spread(), zoom: view.zoom };
+  } else {
+    press = { event, view: { ...view }, moved: false };
+    if (event.pointerType === "touch") press.timer = setTimeout(() => {
+      const at = placeOf(event);
+      if (at && press && !press.moved) { press.moved = true; cursor = at; ask(at); }
+    }, 500);
+  }
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!data) return;
+  if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event);
+  if (pinch && fingers.size === 2) return zoomBy((pinch.zoom * spread()) / pinch.from / view.zoom, placeOf(between()) ?? undefined);
+  if (press && Math.hypot(event.clientX - press.event.clientX, event.clientY - press.event.clientY) > 5) press.moved = true;
+  if (press?.moved && view.zoom > 1) {
+    const { k } = project();
+    view.x = press.view.x - (event.clientX - press.event.clientX) / k;
+    view.y = press.view.y - (event.clientY - press.event.clientY) / k;
+    canvas.classList.add("panning");
+  }
+  if (event.pointerType !== "touch" || !press) cursor = placeOf(event);
+  draw();
+});
+const release = (event) => {
+  fingers.delete(event.pointerId);
+  if (fingers.size < 2) pinch = null;
+  clearTimeout(press?.timer);
+  const tapped = press && !press.moved && event.type === "pointerup" ? placeOf(event) : null;
+  press = null;
+  canvas.classList.remove("panning");
+  if (!tapped) return;
+  cursor = tapped;
+  if (event.pointerType === "touch") return void (say(), draw());
+  clearTimeout(asking); // where a double click has a meaning, wait for it
+  asking = setTimeout(ask, view.zoom > 1 ? 250 : 0, tapped);
+};
+canvas.addEventListener("pointerup", release);
+canvas.addEventListener("pointercancel", release);
+canvas.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch" && !cursor?.key) { cursor = null; draw(); } });
+canvas.addEventListener("contextmenu", (event) => matchMedia("(pointer: coarse)").matches && event.preventDefault());
+canvas.addEventListener("dblclick", () => { if (view.zoom > 1) clearTimeout(asking); zoomBy(0); });
+canvas.addEventListener("wheel", (event) => {
+  if (!data || (view.zoom === 1 && event.deltaY > 0)) return; // nothing to zoom out of: let the page scroll
+  event.preventDefault();
+  zoomBy(Math.exp(-clamp(event.deltaY, -120, 120) * (event.ctrlKey ? 0.012 : 0.0025)), placeOf(event) ?? undefined);
+}, { passive: false });
+
+// Keyboard ---------------------------------------------------------------------------------------------------
+
+const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+canvas.addEventListener("keydown", (event) => {
+  if (!data || event.ctrlKey || event.metaKey || event.altKey) return;
+  const keys = {
+    "+": () => zoomBy(1.4), "=": () => zoomBy(1.4), "-": () => zoomBy(1 / 1.4), "0": () => zoomBy(0),
+    "[": () => change("opacity", Math.max(0, +(settings.opacity - 0.05).toFixed(2))),
+    "]": () => change("opacity", Math.min(1, +(settings.opacity + 0.05).toFixed(2))),
+    " ": () => peek(true), Enter: () => cursor && ask(cursor), Escape: () => { cursor = null; draw(); },
+  };
+  if (steps[event.key]) {
+    const [dx, dy] = steps[event.key];
+    const stride = event.shiftKey ? 1 : Math.max(1, Math.max(data.width, data.height) / 40 / view.zoom);
+    const at = cursor ?? { x: data.width / 2 - dx * stride, y: data.height / 2 - dy * stride };
+    cursor = { key: true, x: clamp(at.x + dx * stride, 0.5, data.width - 0.5), y: clamp(at.y + dy * stride, 0.5, data.height - 0.5) };
+    const { k, x, y } = project(); // keep the cursor in sight
+    if (cursor.x < x || cursor.x > x + stage.clientWidth / k) view.x = cursor.x;
+    if (cursor.y < y || cursor.y > y + stage.clientHeight / k) view.y = cursor.y;
+    say();
+    draw();
+  } else if (keys[event.key]) keys[event.key]();
+  else return;
+  event.preventDefault();
+});
+canvas.addEventListener("keyup", (event) => event.key === " " && peek(false));
+canvas.addEventListener("blur", () => { bare = false; if (cursor?.key) cursor = null; draw(); });
+
+// Files ------------------------------------------------------------------------------------------------------
+
+find(".files").addEventListener("click", (event) => {
+  const kind = event.target.value;
+  if (!data || !kind) return;
+  if (kind !== "png") return trigger("save", { kind, scale: settings.scale });
+  const whole = document.createElement("canvas"); // the whole picture, as now coloured
+  whole.width = picture.naturalWidth;
+  whole.height = picture.naturalHeight;
+  compose(whole.getContext("2d"), whole, { k: whole.width / data.width, x: 0, y: 0 }, false);
+  whole.toBlob((blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${data.name}-overlay.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+});
+
+// States: empty, busy, ready, error --------------------------------------------------------------------------
+
+function become(state, sentence = "") {
+  document.body.dataset.ais = state;
+  element.dataset.state = state;
+  find(".busy").hidden = state !== "busy";
+  find(".busy span").textContent = sentence;
+  find(".problem").hidden = state !== "error";
+  find(".problem p").textContent = sentence;
+  if (state === "error") data = picture = null;
+  if (state !== "ready") cursor = null;
+}
+function load() {
+  const value = props.value;
+  if (!value) return;
+  answered = true;
+  if (value.error) return become("error", value.error);
+  const image = new Image();
+  image.onload = () => {
+    if (value !== props.value) return; // a newer one is on its way
+    [data, picture, borrowed, pinned, view] = [value, image, null, null, { zoom: 1, x: value.width / 2, y: value.height / 2 }];
+    if (!data.grids[settings.scale]) settings.scale = Object.keys(data.grids)[0];
+    canvas.setAttribute("aria-label", `Heatmap of ${value.name}: which places lower and which raise the score`);
+    become("ready");
+    window.ais.current = { picture, data };
+    size();
+    controls();
+    appear();
+  };
+  image.onerror = () => become("error", "The picture could not be shown. Drop it again.");
+  image.src = value.picture.url;
+}
+hear("busy", ({ sentence, fresh }) => {
+  if (!data && !fresh) return;
+  if (!data) size();
+  answered = false;
+  become("busy", sentence);
+});
+hear("fail", ({ sentence }) => { answered = true; become("error", sentence); });
+// Gradio marks this part as pending while its event runs; when that ends without a value, the queue was full or
+// the server is gone.
+new MutationObserver(([{ target }]) => !target.classList.contains("pending") && setTimeout(() => {
+  if (!answered && !target.classList.contains("pending")) {
+    answered = true;
+    become("error", "The server gave no answer. It may be busy: try again in a moment, or reload the page.");
+  }
+}, 300)).observe(element.closest(".html-container"), { attributeFilter: ["class"] });
+hear("map", (chosen) => {
+  borrowed = chosen?.values ? { ...chosen, box: data.box } : null;
+  controls();
+  draw();
+});
+new ResizeObserver(() => { if (data || element.dataset.state === "busy") { size(); draw(); } }).observe(stage);
+element.ais = { settings, words, get data() { return data; }, get cursor() { return cursor; }, get view() { return view; } };
+become("empty");
+controls();
+watch("value", load);
+load();

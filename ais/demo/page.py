@@ -1,0 +1,292 @@
+"""The page: its layout, and what happens on every event. All computing is `ais.explain`'s."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import math
+import os
+import secrets
+import shutil
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+
+import gradio as gr
+from gradio import media
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from ais.demo import values
+from ais.demo.components import part, text, uploaded
+from ais.errors import AISError, HeadError, ImageError
+from ais.explain import Explanation, explain, load_head_cached
+from ais.heads import EMBEDDED, list_heads
+from ais.heatmaps import METHODS
+
+logger = logging.getLogger(__name__)
+
+KEEP = 3600  # seconds that a person's pictures and results are kept
+EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
+ABOUT_METHODS = {
+    "ais": "What each feature map adds to the score, measured by taking it away: exact and quick.",
+    "gradcam": "How the score would change with the feature maps, by its gradient: quick, approximate.",
+    "occlusion": "How the score changes when a grey window hides a place: slower, some seconds.",
+}
+BROKEN = "Something went wrong on our side. Try again, or try another picture."
+GONE = "This picture has been put away. Choose it again."
+_COMPUTE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compute"}
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+
+
+@dataclass
+class Session:
+    """One person's current picture and its explanation, and the folder with what was made of them."""
+
+    folder: Path = field(default_factory=lambda: new_folder())
+    picture: Path | None = None
+    name: str = ""
+    explanation: Explanation | None = None
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def new_folder() -> Path:
+    """A folder with an unguessable name among Gradio's own files, which are what it serves."""
+    folder = Path(get_upload_folder()) / f"ais-{secrets.token_hex(16)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def sentence(error: Exception) -> str:
+    """What to tell a person about an error; whatever is not theirs to put right goes to the log."""
+    if isinstance(error, AISError):
+        return str(error)
+    logger.exception("the page failed", exc_info=error)
+    return BROKEN
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    """The error as a part's value; never equal to the one before, which the browser would not notice."""
+    return {"error": sentence(error), "run": secrets.token_hex(4)}
+
+
+def check_head(name: str) -> str:
+    """The name, if it is that of a head that comes with AIS: a page opens no folder of the server by name.
+
+    Raises:
+        HeadError: it is not.
+    """
+    if name not in list_heads():
+        raise HeadError(f"There is no head {name!r}. Choose one of: {', '.join(list_heads())}.")
+    return name
+
+
+# What happens -----------------------------------------------------------------------------------------------
+
+
+def show(session: Session | None, choice: dict[str, str]) -> tuple[Any, ...]:
+    """Explain the session's picture: values for overlay, score, maps and about, and the session."""
+    session = session or Session()
+    session.explanation = None
+    try:
+        if session.picture is None or not session.picture.is_file():
+            raise ImageError(GONE)
+        head = load_head_cached(check_head(choice["head"]))
+        explanation = explain(session.picture, head, choice["method"])
+        folder = session.folder / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        copy = values.save_display_copy(explanation.image, folder)
+        session.explanation = explanation
+        overlay = values.overlay_value(explanation, session.name, copy)
+        return overlay, values.score_value(explanation, head), None, values.about_value(head), session
+    except Exception as error:
+        return _problem(error), None, None, gr.skip(), session
+
+
+def on_picked(
+    picked: tuple[Path, str] | None, choice: dict[str, str], session: Session | None
+) -> tuple[Any, ...]:
+    session = session or Session()
+    session.picture, session.name = uploaded(picked)
+    return show(session, choice)
+
+
+def on_example(choice: dict[str, str], session: Session | None, event: gr.EventData) -> tuple[Any, ...]:
+    session = session or Session()
+    index = event._data.get("index")
+    if isinstance(index, int) and 0 <= index < len(EXAMPLES):
+        session.name = EXAMPLES[index][0]
+        session.picture = Path(media.get_image(session.name))
+    return show(session, choice)
+
+
+def on_chosen(choice: dict[str, str], session: Session | None) -> tuple[Any, ...]:
+    if session is None or session.picture is None:
+        return tuple(gr.skip() for _ in range(5))
+    return show(session, choice)
+
+
+def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
+    """The feature maps that made the place clicked."""
+    try:
+        if session is None or session.explanation is None:
+            raise ImageError(GONE)
+        x, y = float(event._data["x"]), float(event._data["y"])
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ImageError("This is no place in the picture.")
+        maps = values.maps_value(session.explanation.contributions(x, y), x, y)
+        return maps | {"run": secrets.token_hex(4)}
+    except Exception as error:
+        return _problem(error)
+
+
+def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
+    """The file asked for, on the scale shown."""
+    wanted = {"npy": "heatmap.npy", "json": "explanation.json"}
+    try:
+        if session is None or session.explanation is None:
+            raise ImageError(GONE)
+        kind, scale = event._data["kind"], event._data["scale"]
+        if kind not in wanted or scale not in session.explanation.grids:
+            raise AISError("There is no such file.")
+        folder = session.folder / secrets.token_hex(8)
+        for file in replace(session.explanation, scale=scale).save(folder):
+            if file.name != wanted[kind]:
+                file.unlink()
+        return values.file_value(folder / wanted[kind], f"{values.stem(session.name)}-{scale}.{kind}")
+    except Exception as error:
+        raise gr.Error(sentence(error), print_exception=False) from error
+
+
+def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict[str, Any], str, str]:
+    """The score that people would give a picture, and where in the picture it comes from.
+
+    Args:
+        image: the picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
+        head: what scores it.
+        method: ais, gradcam or occlusion.
+
+    Returns:
+        A JSON object with score, low, high, percentile, head, backbone, method, seconds and more; the picture
+        with the heatmap over it (PNG); the heatmap at the picture's size (.npy, NaN where not seen).
+    """
+    try:
+        path, _ = uploaded(image)
+        if path is None:
+            raise ImageError("There is no picture. Send one as `image`.")
+        explanation = explain(path, check_head(head), method)
+        heatmap, overlay, document = explanation.save(new_folder())
+        document.unlink()  # its content is the first thing returned
+        return explanation.to_dict(), str(overlay), str(heatmap)
+    except Exception as error:
+        raise gr.Error(sentence(error), print_exception=False) from error
+
+
+# The page ---------------------------------------------------------------------------------------------------
+
+
+def build() -> gr.Blocks:
+    """The page and its API, ready for `launch(**launch_options())`."""
+    heads = [load_head_cached(name) for name in list_heads()]
+    head_options = [
+        {"name": h.config.name, "title": f"{h.config.target.name} ({h.config.backbone})"} for h in heads
+    ]
+    methods = [{"name": name, "title": m.label, **_words(name)} for name, m in METHODS.items()]
+    with gr.Blocks(title="AIS", fill_width=True, delete_cache=(KEEP, KEEP)) as demo:
+        session = gr.State(None, time_to_live=KEEP, delete_callback=lambda s: s and s.discard())
+        with gr.Column(elem_id="ais-page"):
+            gr.HTML(text("top.html"), elem_id="ais-top", apply_default_css=False)
+            with gr.Column(elem_id="ais-hero"):
+                picker = part("picker", examples=[_example(*example) for example in EXAMPLES])
+                overlay = part("overlay")
+            with gr.Column(elem_id="ais-side"):
+                score = part("score")
+                choices = part(
+                    "choices", value={"head": EMBEDDED, "method": "ais"}, heads=head_options, methods=methods
+                )
+                maps = part("maps")
+            about = part("about", value=values.about_value(heads[0]) if heads else None)
+            download = part("download")
+
+        shown = [overlay, score, maps, about, session]
+        explaining = {"show_progress": "minimal", "show_progress_on": overlay} | _PRIVATE | _COMPUTE
+        picker.picked(on_picked, [picker, choices, session], shown, trigger_mode="multiple", **explaining)
+        picker.example(on_example, [choices, session], shown, trigger_mode="multiple", **explaining)
+        choices.chosen(on_chosen, [choices, session], shown, trigger_mode="always_last", **explaining)
+        overlay.place(
+            on_place, [session], maps, trigger_mode="always_last", show_progress="hidden", **_PRIVATE
+        )
+        overlay.save(on_save, [session], download, show_progress="hidden", **_PRIVATE)
+
+        gr.Button(visible=False).click(
+            api_explain,
+            [
+                gr.Image(visible=False, label="image"),
+                gr.Textbox(EMBEDDED, visible=False, label="head"),
+                gr.Textbox("ais", visible=False, label="method"),
+            ],
+            [
+                gr.JSON(visible=False, label="result"),
+                gr.File(visible=False, label="overlay"),
+                gr.File(visible=False, label="heatmap"),
+            ],
+            api_name="explain",
+            preprocess=False,  # the file as it came: `ais.images` reads it, as everywhere
+            **_COMPUTE,
+        )
+    return demo.queue(max_size=32)
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch` needs for this page, here and on a Space."""
+    names = ("-apple-system", "Segoe UI", "Roboto", "sans-serif")  # what machines have: none is fetched
+    theme = gr.themes.Base(
+        font=[gr.themes.Font(name) for name in names], font_mono=[gr.themes.Font("monospace")]
+    )
+    return {
+        "theme": theme,
+        "css": text("page.css"),
+        "max_file_size": "100mb",
+        "enable_monitoring": False,
+        "run_history": False,  # it would keep people's pictures in the browser
+        "state_session_capacity": 48,  # each keeps its picture in memory
+        "footer_links": [],
+    }
+
+
+def warm() -> None:
+    """Load the default head and its backbone in the background, so that the first picture is quick."""
+
+    def load() -> None:
+        try:
+            explain(Image.new("RGB", (64, 64)))
+        except AISError as error:
+            logger.warning("%s", error)
+        except Exception:
+            logger.exception("the default head could not be loaded")
+
+    threading.Thread(target=load, name="ais-warm", daemon=True).start()
+
+
+def _words(method: str) -> dict[str, str]:
+    wait = (
+        "Hiding one place after another: some seconds" if method == "occlusion" else "Looking at the picture"
+    )
+    return {"about": ABOUT_METHODS.get(method, ""), "wait": wait}
+
+
+def _example(file: str, title: str) -> dict[str, str]:
+    with Image.open(media.get_image(file)) as image:
+        image.thumbnail((288, 288))
+        data = io.BytesIO()
+        image.convert("RGB").save(data, "JPEG", quality=82)
+    return {
+        "title": title,
+        "thumbnail": "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode(),
+    }

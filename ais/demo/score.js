@@ -1,0 +1,48 @@
+// The score on its scale, over the ratings it was learned from.
+const { hear } = window.ais;
+const find = (selector) => element.querySelector(selector);
+
+// Outline of the ratings' distribution from its 101 quantiles, on a 100 x 34 field.
+function outline(quantiles, low, high, bins = 48) {
+  const rank = (v) => {
+    const above = quantiles.findIndex((q) => q > v);
+    if (above <= 0) return above ? 100 : 0;
+    return above - 1 + (v - quantiles[above - 1]) / (quantiles[above] - quantiles[above - 1]);
+  };
+  const width = (high - low) / bins;
+  const raw = Array.from({ length: bins }, (_, i) => rank(low + (i + 1) * width) - rank(low + i * width));
+  const kernel = [1, 4, 7, 4, 1];
+  const smooth = raw.map((_, i) => kernel.reduce((sum, k, j) => sum + k * (raw[i + j - 2] ?? 0), 0));
+  const most = Math.max(...smooth);
+  const points = smooth.map((v, i) => `${((i + 0.5) / bins) * 100} ${33 - (v / most) * 32}`);
+  return `M0 34 L${points.join(" L")} L100 34 Z`;
+}
+function show() {
+  const value = props.value;
+  element.classList.toggle("waiting", !value);
+  const [low, high] = value ? value.range : [1, 7];
+  const at = (v) => Math.min(100, Math.max(0, ((v - low) / (high - low)) * 100));
+  const round = (v) => v.toFixed(2);
+  find(".number strong").textContent = value ? round(value.score) : "–";
+  find(".number span").textContent = value ? `of ${low} to ${high}` : "";
+  find(".target").textContent = value ? value.target : "Score";
+  find(".percentile").textContent = value ? value.percentile : "Here comes the score, on the scale that people used.";
+  find(".interval").textContent = value ? `${round(value.low)} to ${round(value.high)}: ${value.meaning}` : "";
+  find(".made").textContent = value ? value.made : "";
+  find(".ratings").setAttribute("d", value?.quantiles ? outline(value.quantiles, low, high) : "");
+  if (value) {
+    find(".marker").style.left = at(value.score) + "%";
+    find(".band").style.left = at(value.low) + "%";
+    find(".band").style.width = at(value.high) - at(value.low) + "%";
+    find(".scale").setAttribute("aria-label", `${round(value.score)} on a scale from ${low} to ${high}, interval ${round(value.low)} to ${round(value.high)}`);
+  }
+  const steps = high - low <= 10 ? high - low : 4;
+  find("ol").replaceChildren(...Array.from({ length: steps + 1 }, (_, i) => {
+    const tick = document.createElement("li");
+    tick.textContent = +(low + ((high - low) * i) / steps).toFixed(2);
+    tick.style.left = (i / steps) * 100 + "%";
+    return tick;
+  }));
+}
+watch("value", show);
+show();

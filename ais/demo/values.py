@@ -1,0 +1,103 @@
+"""What the page shows of an explanation, as small JSON-able values for its parts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ais import heads
+from ais.explain import Contribution, Explanation
+from ais.heads import RegressionHead
+from ais.heatmaps import COLORS
+
+LONGEST_SIDE = 1600  # of the copy that the browser shows
+
+
+def stem(name: str) -> str:
+    """A file name's stem, fit to begin another file's name on any system."""
+    cleaned = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-_")
+    return cleaned[:60] or "picture"
+
+
+def file_value(path: Path, name: str | None = None) -> dict[str, Any]:
+    """A file that Gradio is to serve; the browser finds its address under ``url``."""
+    return {"path": str(path), "orig_name": name or path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def save_display_copy(image: Image.Image, folder: Path) -> Path:
+    """The picture as the browser shows it: at most `LONGEST_SIDE` pixels; JPEG, or PNG if it is small."""
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    path = folder / ("picture.png" if small.width * small.height <= 256**2 else "picture.jpg")
+    small.save(path, quality=90)
+    return path
+
+
+def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[str, Any]:
+    """For `overlay.js`: the picture, where the network looked, and the grid on every scale."""
+    h, w = explanation.grid.shape
+    return {
+        "picture": file_value(picture),
+        "name": stem(name),
+        "width": explanation.placement.width,
+        "height": explanation.placement.height,
+        "box": list(explanation.placement.box),
+        "h": h,
+        "w": w,
+        "grids": {scale: grid.ravel().tolist() for scale, grid in explanation.grids.items()},
+        "units": {scale: replace(explanation, scale=scale).unit for scale in explanation.grids},
+        "colors": [list(color) for color in COLORS],
+    }
+
+
+def score_value(explanation: Explanation, head: RegressionHead) -> dict[str, Any]:
+    """For `score.js`: the number, its interval and its place among the rated pictures."""
+    low, high = explanation.interval
+    share = round(explanation.level * 100)
+    return {
+        "target": explanation.target,
+        "score": explanation.score,
+        "low": low,
+        "high": high,
+        "range": list(explanation.rating_range),
+        "percentile": f"Higher than {explanation.percentile:.0f} % of the rated pictures.",
+        "meaning": f"for {share} % of pictures, what people say lies in such a range.",
+        "made": f"{explanation.backbone}, {explanation.seconds:.1f} s",
+        "quantiles": head.rating_quantiles.tolist(),
+    }
+
+
+def maps_value(contributions: list[Contribution], x: float, y: float) -> dict[str, Any]:
+    """For `maps.js`: the feature maps of a place with what they are worth."""
+    return {
+        "title": f"The strongest at {int(x)}, {int(y)}, and what each adds to the score in all, in points.",
+        "items": [
+            {
+                "index": c.index,
+                "importance": c.importance,
+                "value": c.value,
+                "h": c.map.shape[0],
+                "w": c.map.shape[1],
+                "values": c.map.ravel().tolist(),
+            }
+            for c in contributions
+        ],
+    }
+
+
+def about_value(head: RegressionHead) -> dict[str, Any]:
+    """For `about.js`: one sentence on what the score is, and the head's model card."""
+    target = head.config.target
+    ratings = f"{target.dataset} ratings of {target.name}".strip()
+    scale = f"{target.low:g} to {target.high:g}"
+    card = heads.heads_directory() / head.config.name / "README.md"
+    body = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return {
+        "text": f"The score is what a network that learned from {ratings} ({scale}) "
+        "expects people to say on average; it is not a judgement of the picture, its maker or anyone in it.",
+        "card": re.sub(r"\A---\n.*?\n---\n", "", body, flags=re.DOTALL).strip(),
+    }
