@@ -109,18 +109,17 @@ class FrozenBackbone(nn.Module):
     Args:
         network: gives the embedding (N, D) for a batch (N, 3, H, W) of any size; becomes part of this one.
         layer: the target layer, as in ``network.named_modules()``.
-        owner: (C,) the coordinate of the embedding that each map feeds, where the tail is channelwise.
+        owner: the coordinates of the embedding that the maps feed, in a row, where the tail is channelwise.
     """
 
-    def __init__(self, network: nn.Module, name: str, layer: str, owner: Tensor | None = None) -> None:
+    def __init__(self, network: nn.Module, name: str, layer: str, owner: range | None = None) -> None:
         super().__init__()
         network.eval().requires_grad_(False)
         self.name = name
         self.layer = layer
         self.network = network.to(memory_format=torch.channels_last)  # the faster layout for convolutions
         self.trunk, self.tail = split(network, layer)
-        self.owner: Tensor | None
-        self.register_buffer("owner", owner, persistent=False)
+        self.owner = owner
         self.eval()
 
     def forward(self, pictures: Tensor) -> Features:
@@ -146,7 +145,7 @@ class FrozenBackbone(nn.Module):
             if self.owner is not None:
                 # Each map feeds a coordinate of its own, so silencing all of them in one run gives
                 # every single ablation at once.
-                delta = (self.tail(torch.zeros_like(maps), *live) - embedding)[:, self.owner]
+                delta = (self.tail(torch.zeros_like(maps), *live) - embedding)[:, self.owner.start : self.owner.stop]
         return Features(maps, embedding, delta, tuple(live))
 
     def train(self, mode: bool = True) -> FrozenBackbone:
@@ -198,9 +197,7 @@ def load_backbone(
         network = _load_pretrained(name, spec, progress)
     setattr(network, spec.classifier, nn.Identity())
     layer = resolve_layer(network, layer or spec.layer)
-    coordinates = spec.channelwise.get(layer)
-    owner = None if coordinates is None else torch.tensor(coordinates)
-    return FrozenBackbone(network, name, layer, owner).to(device)
+    return FrozenBackbone(network, name, layer, spec.channelwise.get(layer)).to(device)
 
 
 def backbone_spec(name: str) -> Backbone:

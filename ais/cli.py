@@ -224,8 +224,11 @@ def train_command(
     ] = None,
     low: Annotated[float | None, typer.Option(help="Low end of the rating scale [default: the lowest rating, rounded down].")] = None,
     high: Annotated[float | None, typer.Option(help="High end [default: the highest rating, rounded up].")] = None,
-    dataset: Annotated[str, typer.Option(help="For the model card: whose ratings of which pictures, and who may use them.")] = "",
-    variants: Annotated[int, typer.Option(min=1, max=100, help="How many heads to fit on different splits; their mean is the score.")] = 10,
+    dataset: Annotated[str, typer.Option(help="The name of the rated pictures, for the model card.")] = "",
+    about: Annotated[str, typer.Option(help="Whose ratings of which pictures these are, for the model card.")] = "",
+    variants: Annotated[
+        int, typer.Option(min=1, max=100, help="How many MLPs to fit on different splits; their mean is the score.")
+    ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same head, on the same machine.")] = 0,
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
@@ -256,7 +259,8 @@ def train_command(
             seed=seed,
             progress=bars,
         )
-    head.config = replace(head.config, recipe={"command": _command_of(data, out), **head.config.recipe})
+    recipe = {"command": _command_of(data, out), **head.config.recipe, "group": group}
+    head.config = replace(head.config, about=about, recipe=recipe)
     files = head.save(out, model_card(head.config))
     if as_json:
         _print_json({**asdict(head.config), "files": [str(file) for file in files]})

@@ -231,8 +231,9 @@ def explain(
     placement = view.place(picture.width, picture.height)
     tensor = view.tensor(picture)[None]
     features = backbone(tensor)
-    score = _score(loaded, features.embedding)
-    weights = _importance(backbone, features, loaded, kind, rating)
+    hidden = _hidden(loaded, features.embedding)
+    score = _score(loaded, hidden)
+    weights = _importance(backbone, features, loaded, hidden, kind, rating)
     grids = METHODS[method].grids(backbone, loaded, tensor, features, weights)
     config = loaded.config
     return Explanation(
@@ -268,7 +269,8 @@ def score(
     picture = read_image(image)
     loaded = load_head_cached(head)
     backbone = backbone_of(loaded, device)
-    return _score(loaded, backbone(backbone.view(loaded.config.view).tensor(picture)[None]).embedding)
+    features = backbone(backbone.view(loaded.config.view).tensor(picture)[None])
+    return _score(loaded, _hidden(loaded, features.embedding))
 
 
 def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
@@ -319,30 +321,39 @@ _backbone = lru_cache(maxsize=3)(lambda name, layer, device: load_backbone(name,
 _head = lru_cache(maxsize=8)(load_head)
 
 
-def _score(head: RegressionHead, embedding: Tensor) -> Score:
+def _hidden(head: RegressionHead, embedding: Tensor) -> Tensor:
+    """The head's first layer, (1, K, H)."""
     if embedding.shape[1] != head.config.dim:
         raise HeadError(
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives {embedding.shape[1]}."
         )
-    with torch.no_grad():
-        scores = head(embedding)
-        mean, half = scores.mean().item(), head.interval(scores).item()
+    return head.hidden(embedding)
+
+
+def _score(head: RegressionHead, hidden: Tensor) -> Score:
+    scores = head.readout(hidden)
+    mean, half = scores.mean().item(), head.interval(scores).item()
     return Score(mean, mean - half, mean + half, head.percentile(mean))
 
 
 def _importance(
-    backbone: FrozenBackbone, features: Features, head: RegressionHead, kind: Kind, rating: float | None
+    backbone: FrozenBackbone,
+    features: Features,
+    head: RegressionHead,
+    hidden: Tensor,
+    kind: Kind,
+    rating: float | None,
 ) -> Tensor:
     """(C,), by kind."""
     if kind == "alignment":
         if len(head.alignment) != features.maps.shape[1]:
             raise HeadError(f"The head {head.config.name!r} has no alignment importance for this layer's maps.")
         return head.alignment
-    predictions = importance.prediction(backbone, features, head)
+    predictions = importance.prediction(backbone, features, head, hidden)
     if rating is None:
         return predictions[0]
     truth = torch.tensor([rating], device=predictions.device, dtype=predictions.dtype)
-    residuals = importance.residual(predictions, head.score(features.embedding), truth)
+    residuals = importance.residual(predictions, head.readout(hidden).mean(-1), truth)
     return (residuals if kind == "residual" else importance.dual(predictions, residuals))[0]
 
 

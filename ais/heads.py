@@ -21,6 +21,7 @@ from ais.files import write_atomically
 from ais.images import ViewName
 
 FORMAT = 1
+REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32
 EMBEDDED = "beauty-efficientnet-lite0"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
@@ -33,7 +34,7 @@ class Target:
     Attributes:
         name: the word for it, such as "beauty".
         low, high: the ends of the rating scale.
-        dataset: whose ratings of which pictures it was trained on.
+        dataset: the name of the rated pictures it was trained on.
     """
 
     name: str
@@ -67,6 +68,7 @@ class HeadConfig:
         view: "crop" or "whole".
         size: side of the network's input in pixels.
         dim, channels, hidden, variants: D, C, H and K of the tensors.
+        about: whose ratings of which pictures these were, in sentences for the model card.
         metrics: as measured, on pictures the head's fold had not seen.
         recipe: how it was trained, with the command that does it again.
         format: version of this format.
@@ -84,6 +86,7 @@ class HeadConfig:
     variants: int
     target: Target
     interval: Interval
+    about: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
@@ -127,10 +130,12 @@ class RegressionHead(nn.Module):
 
     @property
     def reach(self) -> Tensor:
-        """The largest absolute first-layer weight of every hidden unit, (K, H); kept until weight1 changes."""
+        """The largest absolute first-layer weight of every hidden unit in every block of `REACH_BLOCK`
+        neighbouring coordinates, (K·H, ceil(D / REACH_BLOCK)); kept until weight1 changes."""
         state = (self.weight1.data_ptr(), self.weight1._version)
         if self._reach is None or self._reach[0] != state:
-            self._reach = (state, self.weight1.abs().amax(-1))
+            blocks = self.weight1.abs().flatten(0, 1).split(REACH_BLOCK, dim=1)
+            self._reach = (state, torch.stack([block.amax(1) for block in blocks], dim=1))
         return self._reach[1]
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -273,7 +278,8 @@ def _check_config(where: str, config: HeadConfig) -> None:
         value = getattr(config, name)
         need(type(value) is int and 0 < value <= 1 << 20, f"{name} should be a positive whole number")
     target, interval = config.target, config.interval
-    need(isinstance(target.name, str) and isinstance(target.dataset, str), "target's name and dataset should be words")
+    words = (target.name, target.dataset, config.about)
+    need(all(isinstance(word, str) for word in words), "about, and the target's name and dataset, should be text")
     numbers = (target.low, target.high, interval.level, interval.error, interval.factor)
     need(all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers), "target and interval should hold numbers")
     need(target.low < target.high, "the rating scale's low end should be below its high end")
@@ -287,6 +293,8 @@ def _check_header(directory: Path, config: HeadConfig, data: bytes) -> None:
     where = f"{_WEIGHTS} in {directory}"
     try:
         (length,) = struct.unpack_from("<Q", data)
+        if length > len(data) - 8:
+            raise ValueError("the header is longer than the file")
         header = json.loads(data[8 : 8 + length])
         found = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items() if name[:2] != "__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -64,7 +64,7 @@ def _text(config: HeadConfig) -> str:
         "print(explanation.score, explanation.interval)\nexplanation.overlay().save(\"overlay.png\")\n```\n\n"
         f"```\nais explain photo.jpg --head {config.name} --out explanation\n```",
         "## How well it does\n\n" + _measured(metrics, interval.level, interval.error * interval.factor),
-        "## The data\n\n" + (target.dataset or "The maker of this head has not said whose ratings these are.")
+        "## The data\n\n" + (config.about or "The maker of this head has not said whose ratings these are.")
         + f"\n\n{_count(metrics)}The ratings are mean opinions of the people who were asked: what they saw, when and "
         "where they live shape them, and the head repeats that.",
         "## What it is for, and what it is not\n\n"

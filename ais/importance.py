@@ -17,19 +17,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ais.backbones import Features, FrozenBackbone
-from ais.heads import RegressionHead
+from ais.heads import REACH_BLOCK, RegressionHead
 
 _BATCH_VALUES = 1 << 23  # values in one batch of ablated maps (32 MiB of float32)
 
 
-def prediction(backbone: FrozenBackbone, features: Features, head: RegressionHead) -> Tensor:
+def prediction(
+    backbone: FrozenBackbone, features: Features, head: RegressionHead, hidden: Tensor | None = None
+) -> Tensor:
     """How many points each map adds to the score: ``s - s_c``, s_c being the score with map c ablated.
 
     Args:
         features: of N pictures, as `backbone` gives them.
+        hidden: (N, K, H), `RegressionHead.hidden` of these pictures, where it is known already.
 
     Returns:
         (N, C); positive where the map raises the score.
@@ -37,42 +41,67 @@ def prediction(backbone: FrozenBackbone, features: Features, head: RegressionHea
     with torch.no_grad():
         if features.delta is None or backbone.owner is None:
             return _general(backbone.tail, features, head)
-        return channelwise(features.embedding, features.delta, backbone.owner, head)
+        hidden = head.hidden(features.embedding) if hidden is None else hidden
+        return channelwise(hidden, features.delta, backbone.owner, head)
 
 
-def channelwise(embedding: Tensor, delta: Tensor, owner: Tensor, head: RegressionHead) -> Tensor:
-    """`prediction` from cached values alone, where the tail treats every map on its own.
+def channelwise(hidden: Tensor, delta: Tensor, owner: range, head: RegressionHead) -> Tensor:
+    """`prediction` from values that a cache can hold, where the tail treats every map on its own.
 
     Args:
-        embedding: (N, D).
+        hidden: (N, K, H), `RegressionHead.hidden` of the embeddings.
         delta: (N, C), the change of the embedding's coordinate ``owner[c]`` when map c is ablated.
-        owner: (C,).
+        owner: C coordinates in a row.
 
     Returns:
         (N, C).
 
-    With z the first layer's output, a hidden unit changes by ``relu(z + u) - relu(z)``, ``u = W1[:, c] *
-    delta_c``. Where ``|u| < |z|`` for every map, that is 0 (unit off) or u (unit on), so all those units
-    together are one product with W1; only the few that some map could switch are worked out one by one.
+    With z the first layer's output and ``u = W1[:, c] * delta_c``, a hidden unit changes by
+    ``relu(z + u) - relu(z)``. Unless the map switches the unit, that is 0 (unit off) or u (unit on), and the
+    sum over the units is one product with W1. What is left is ``relu(side * u - |z|)``, with side = -1 for
+    units that are on and +1 for those that are off, and is worked out only where it may be positive: in a few
+    of the blocks of neighbouring maps of each unit.
     """
+    channels, first = len(owner), owner.start
     with torch.no_grad():
         scale = head.rating_std / head.config.variants
         weight2 = head.weight2.flatten()  # (K·H,)
         weight1 = head.weight1.flatten(0, 1)  # (K·H, D)
-        if not torch.equal(owner, torch.arange(weight1.shape[1], device=owner.device)):
-            weight1 = weight1[:, owner]  # (K·H, C)
-        reach = head.reach.flatten()  # (K·H,) the largest |W1| of each hidden unit
-        hidden = head.hidden(embedding).flatten(1)  # (N, K·H)
         rows = []
-        for z, shift in zip(hidden, delta, strict=True):
-            unsure = z.abs() <= reach * shift.abs().max()
-            drop = torch.where(unsure | (z <= 0), 0, -weight2) @ weight1 * shift
-            units = unsure.nonzero()[:, 0]
-            before = z[units, None]
-            after = torch.addcmul(before, weight1[units], shift).relu_()
-            drop += weight2[units] @ before.relu() - weight2[units] @ after
-            rows.append(drop)
+        for z, change in zip(hidden.flatten(1), delta, strict=True):
+            shift = torch.zeros_like(weight1[0])  # (D,)
+            shift[first : first + channels] = change
+            drop = torch.where(z > 0, -weight2, 0) @ weight1 * shift
+            drop = _blocks(drop) - _switched(z, _blocks(shift), _blocks(weight1), weight2, head.reach)
+            rows.append(drop.flatten()[first : first + channels])
         return scale * torch.stack(rows)
+
+
+def _blocks(values: Tensor) -> Tensor:
+    """The coordinates in blocks of `REACH_BLOCK`, filled up with zeros: (…, D) -> (…, B, REACH_BLOCK)."""
+    missing = -values.shape[-1] % REACH_BLOCK
+    return (F.pad(values, (0, missing)) if missing else values).unflatten(-1, (-1, REACH_BLOCK))
+
+
+def _switched(z: Tensor, shift: Tensor, weight1: Tensor, weight2: Tensor, reach: Tensor) -> Tensor:
+    """What the hidden units that some map switches on or off add to its score: (B, block).
+
+    Args:
+        z: (K·H,). shift: (B, block). weight1: (K·H, B, block). weight2: (K·H,).
+        reach: (K·H, B), the largest absolute weight of each unit in each block.
+    """
+    # Pairs of a unit and a block by one number, so that whole blocks are picked as rows.
+    pair = (reach * shift.abs().amax(1) >= z.abs()[:, None]).flatten().nonzero()[:, 0]
+    unit = pair // len(shift)
+    block = pair - unit * len(shift)
+    side = torch.where(z > 0, -1, 1).to(z.dtype)
+    rest = weight1.reshape(-1, shift.shape[1]).index_select(0, pair)  # (pairs, block)
+    rest *= shift.index_select(0, block)
+    rest *= side.index_select(0, unit)[:, None]
+    rest -= z.abs().index_select(0, unit)[:, None]
+    rest.relu_()
+    rest *= weight2.index_select(0, unit)[:, None]
+    return torch.zeros_like(shift).index_add_(0, block, rest)
 
 
 def _general(tail: Callable[..., Tensor], features: Features, head: RegressionHead) -> Tensor:

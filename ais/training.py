@@ -39,7 +39,7 @@ class Recipe:
     Attributes:
         components: principal components of the embedding that the MLP learns from, at most.
         hidden: units of the hidden layer.
-        dropout: share of the hidden units silenced at each step.
+        dropout: share of the hidden units silenced at each step; none is as good, in half the time.
         learning_rate, weight_decay: of AdamW.
         batch: pictures a step.
         epochs: at most; `patience` epochs without a better validation loss end it earlier.
@@ -48,12 +48,12 @@ class Recipe:
 
     components: int = 200
     hidden: int = 512
-    dropout: float = 0.5
+    dropout: float = 0.0
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     batch: int = 64
     epochs: int = 60
-    patience: int = 8
+    patience: int = 5
     validation: float = 0.1
 
 
@@ -155,7 +155,7 @@ def fit_variants(
     ratings: np.ndarray,
     groups: Sequence[str],
     *,
-    variants: int = 10,
+    variants: int = 5,
     seed: int = 0,
     recipe: Recipe = Recipe(),
 ) -> Variants:
@@ -276,7 +276,7 @@ def train_head(
     *,
     name: str,
     target: Target,
-    variants: int = 10,
+    variants: int = 5,
     seed: int = 0,
     recipe: Recipe = Recipe(),
     progress: Callable[[str, int, int], None] | None = None,
@@ -342,7 +342,7 @@ def train_head(
         with torch.no_grad():
             predicted = head(embedding[outside])
         scores[outside] = predicted.cpu().numpy()
-        effects = importance.channelwise(embedding[outside], delta[outside], backbone.owner, head)
+        effects = importance.channelwise(head.hidden(embedding[outside]), delta[outside], backbone.owner, head)
         truth = torch.from_numpy(data.ratings[outside]).to(predicted)
         residuals += importance.residual(effects, predicted.mean(1), truth).double().sum(0).cpu()
     report("fits", count, count + 1)

@@ -92,7 +92,7 @@ def make_head(
 def tiny() -> FrozenBackbone:
     """A small backbone whose tail treats every map on its own."""
     torch.manual_seed(0)
-    return FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", torch.arange(12)).double()
+    return FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", range(12)).double()
 
 
 @pytest.fixture

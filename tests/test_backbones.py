@@ -90,7 +90,7 @@ def test_layer_without_maps_is_refused() -> None:
 
 
 def test_stays_frozen_whatever_is_called() -> None:
-    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", torch.arange(12))
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", range(12))
     holder = nn.Sequential(backbone)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     holder.train()

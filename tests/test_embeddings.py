@@ -36,7 +36,7 @@ class Counting(FrozenBackbone):
 
 def make_backbone(layer: str = "inner") -> Counting:
     torch.manual_seed(0)
-    owner = torch.arange(12) if layer == "inner" else None
+    owner = range(12) if layer == "inner" else None
     return Counting(randomise(TinyNetwork()), "tiny", layer, owner)
 
 
