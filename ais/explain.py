@@ -285,7 +285,9 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
     try:
         spec = backbone_spec(config.backbone)
     except AISError as error:
-        raise HeadError(f"The head {config.name!r} wants a backbone that this AIS does not know. {error}") from error
+        raise HeadError(
+            f"The head {config.name!r} wants a backbone that this AIS does not know. {error}"
+        ) from error
     if config.size != spec.size:
         raise HeadError(
             f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
@@ -325,7 +327,8 @@ def _hidden(head: RegressionHead, embedding: Tensor) -> Tensor:
     """The head's first layer, (1, K, H)."""
     if embedding.shape[1] != head.config.dim:
         raise HeadError(
-            f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives {embedding.shape[1]}."
+            f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
+            f"{embedding.shape[1]}."
         )
     return head.hidden(embedding)
 
@@ -347,7 +350,9 @@ def _importance(
     """(C,), by kind."""
     if kind == "alignment":
         if len(head.alignment) != features.maps.shape[1]:
-            raise HeadError(f"The head {head.config.name!r} has no alignment importance for this layer's maps.")
+            raise HeadError(
+                f"The head {head.config.name!r} has no alignment importance for this layer's maps."
+            )
         return head.alignment
     predictions = importance.prediction(backbone, features, head, hidden)
     if rating is None:
@@ -366,7 +371,9 @@ def _check_rating(rating: float | None, kind: Kind, head: RegressionHead) -> flo
     if rating is None:
         raise AISError(f"The kind {kind!r} needs the rating that people gave this picture, from {scale}.")
     if not (math.isfinite(rating) and target.low <= rating <= target.high):
-        raise AISError(f"The rating {rating:g} is not on the scale of the head {head.config.name!r}, {scale}.")
+        raise AISError(
+            f"The rating {rating:g} is not on the scale of the head {head.config.name!r}, {scale}."
+        )
     return rating
 
 

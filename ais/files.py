@@ -40,12 +40,12 @@ def _move_all(new: Path, old: Path, directory: Path) -> None:
         for file in sorted(new.iterdir()):
             place = directory / file.name
             if place.exists():
-                os.replace(place, old / file.name)
+                place.replace(old / file.name)
             moved.append(file.name)
-            os.replace(file, place)
+            file.replace(place)
     except OSError:
         for name in moved:
             (directory / name).unlink(missing_ok=True)
             if (old / name).exists():
-                os.replace(old / name, directory / name)
+                (old / name).replace(directory / name)
         raise

@@ -168,7 +168,9 @@ class RegressionHead(nn.Module):
         Raises:
             AISError: the directory cannot be written; then nothing was.
         """
-        data = save_tensors({name: value.float().cpu().contiguous() for name, value in self.state_dict().items()})
+        data = save_tensors(
+            {name: value.float().cpu().contiguous() for name, value in self.state_dict().items()}
+        )
         config = asdict(self.config) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         files = {_CONFIG: text.encode(), _WEIGHTS: data}
@@ -272,20 +274,31 @@ def _check_config(where: str, config: HeadConfig) -> None:
             raise HeadError(f"{where} is not valid: {what}.")
 
     for name in ("name", "backbone", "layer", "weights_sha256"):
-        need(isinstance(getattr(config, name), str) and bool(getattr(config, name)), f"{name} should be a word")
+        need(
+            isinstance(getattr(config, name), str) and bool(getattr(config, name)), f"{name} should be a word"
+        )
     need(config.view in ("crop", "whole"), "view should be crop or whole")
     for name in ("format", "size", "dim", "channels", "hidden", "variants"):
         value = getattr(config, name)
         need(type(value) is int and 0 < value <= 1 << 20, f"{name} should be a positive whole number")
     target, interval = config.target, config.interval
     words = (target.name, target.dataset, config.about)
-    need(all(isinstance(word, str) for word in words), "about, and the target's name and dataset, should be text")
+    need(
+        all(isinstance(word, str) for word in words),
+        "about, and the target's name and dataset, should be text",
+    )
     numbers = (target.low, target.high, interval.level, interval.error, interval.factor)
-    need(all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers), "target and interval should hold numbers")
+    need(
+        all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers),
+        "target and interval should hold numbers",
+    )
     need(target.low < target.high, "the rating scale's low end should be below its high end")
     need(0 < interval.level < 1, "interval's level should lie between 0 and 1")
     need(interval.error >= 0 and interval.factor >= 0, "interval's error and factor should not be negative")
-    need(isinstance(config.metrics, dict) and isinstance(config.recipe, dict), "metrics and recipe should be objects")
+    need(
+        isinstance(config.metrics, dict) and isinstance(config.recipe, dict),
+        "metrics and recipe should be objects",
+    )
 
 
 def _check_header(directory: Path, config: HeadConfig, data: bytes) -> None:
@@ -296,7 +309,11 @@ def _check_header(directory: Path, config: HeadConfig, data: bytes) -> None:
         if length > len(data) - 8:
             raise ValueError("the header is longer than the file")
         header = json.loads(data[8 : 8 + length])
-        found = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items() if name[:2] != "__"}
+        found = {
+            name: (entry["dtype"], tuple(entry["shape"]))
+            for name, entry in header.items()
+            if name[:2] != "__"
+        }
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HeadError(f"{where} is not a safetensors file.") from error
     wanted = {name: ("F32", shape) for name, shape in tensor_shapes(config).items()}

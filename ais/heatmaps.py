@@ -24,6 +24,7 @@ from ais.heads import RegressionHead
 
 Scale = Literal["relative", "points"]
 SCALES: tuple[Scale, ...] = ("relative", "points")
+MethodName = Literal["ais", "gradcam", "occlusion"]  # the keys of METHODS
 Grids = dict[Scale, Tensor]
 
 # Blue lowers, red raises: the ends of ColorBrewer's RdBu, which colour-blind people tell apart. -1 to +1.
@@ -38,8 +39,12 @@ COLORS: tuple[tuple[int, int, int], ...] = (
     (178, 24, 43),
     (103, 0, 31),
 )
-_TABLE = np.stack(
-    [np.interp(np.linspace(-1, 1, 513), np.linspace(-1, 1, len(COLORS)), channel) for channel in np.array(COLORS).T], axis=-1
+_TABLE = np.stack(  # (513, 3), from -1 to +1
+    [
+        np.interp(np.linspace(-1, 1, 513), np.linspace(-1, 1, len(COLORS)), channel)
+        for channel in np.array(COLORS).T
+    ],
+    axis=-1,
 ).round().astype(np.uint8)  # fmt: skip
 _BLOCK = 1 << 20  # pixels coloured at a time
 _UNSEEN = 0.55  # how much a part of the picture that the network did not see is dimmed

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from timm.layers import get_notrace_modules
 from torch import fx, nn
 
@@ -74,12 +74,16 @@ def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModul
     try:
         graph = _Tracer().trace(network)
     except Exception as error:  # tracing runs the network's own code, so anything may come
-        raise AISError(f"This network cannot be split at a layer: torch.fx could not trace it ({error}).") from error
+        raise AISError(
+            f"This network cannot be split at a layer: torch.fx could not trace it ({error})."
+        ) from error
     target = _output_of(graph, layer)
     downstream = _downstream(target)
     result = next(node for node in graph.nodes if node.op == "output").args[0]
     if result not in downstream and result is not target:
-        raise AISError(f"The embedding does not depend on the layer {layer!r} (it was not used in eval mode).")
+        raise AISError(
+            f"The embedding does not depend on the layer {layer!r} (it was not used in eval mode)."
+        )
 
     in_tail = [node for node in graph.nodes if node in downstream and node.op != "output"]
     live: list[fx.Node] = []
@@ -138,14 +142,14 @@ def _upstream(nodes: list[fx.Node]) -> set[fx.Node]:
 
 def _work_out_of_place(network: nn.Module, node: fx.Node) -> None:
     """The tail runs again and again on the same maps, so it must not overwrite them."""
+    name = str(node.target)
     if node.op == "call_module":
-        for module in network.get_submodule(str(node.target)).modules():
+        for module in network.get_submodule(name).modules():
             if hasattr(module, "inplace"):
-                module.inplace = False
+                setattr(module, "inplace", False)  # noqa: B010  not declared by nn.Module
     elif node.op == "call_function":
         node.target = _OUT_OF_PLACE.get(node.target, node.target)  # type: ignore[arg-type]
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-    elif node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).startswith("__"):
-        if hasattr(torch.Tensor, str(node.target)[:-1]):
-            node.target = str(node.target)[:-1]
+    elif node.op == "call_method" and re.fullmatch(r"[a-z]\w*[a-z]_", name):  # add_, but not __getitem__
+        node.target = name[:-1]

@@ -342,7 +342,9 @@ def train_head(
         with torch.no_grad():
             predicted = head(embedding[outside])
         scores[outside] = predicted.cpu().numpy()
-        effects = importance.channelwise(head.hidden(embedding[outside]), delta[outside], backbone.owner, head)
+        effects = importance.channelwise(
+            head.hidden(embedding[outside]), delta[outside], backbone.owner, head
+        )
         truth = torch.from_numpy(data.ratings[outside]).to(predicted)
         residuals += importance.residual(effects, predicted.mean(1), truth).double().sum(0).cpu()
     report("fits", count, count + 1)

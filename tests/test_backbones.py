@@ -140,7 +140,9 @@ def _probability(name: str, image: Image.Image) -> np.ndarray:
     network.load_state_dict(spec.adapt(state, network))
     with torch.no_grad():
         probability = network(spec.view().tensor(image)[None]).softmax(-1)[0]
-        embedding = network.forward_head(network.forward_features(spec.view().tensor(image)[None]), pre_logits=True)
+        embedding = network.forward_head(
+            network.forward_features(spec.view().tensor(image)[None]), pre_logits=True
+        )
         torch.testing.assert_close(
             load_backbone(name)(spec.view().tensor(image)[None]).embedding, embedding, rtol=1e-4, atol=1e-5
         )
@@ -177,7 +179,9 @@ def test_file_placed_by_hand_is_used(name: str, torch_home: Path) -> None:
     network = randomise(BACKBONES[name].build())
     state = network.state_dict()
     if name == "densenet161":  # as the published file spells them
-        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): v for key, v in state.items()}
+        state = {
+            re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): v for key, v in state.items()
+        }
         assert any("norm.1." in key for key in state)
     torch.save(state, torch_home / BACKBONES[name].source.rsplit("/", 1)[1])
     loaded = load_backbone(name)
@@ -185,7 +189,9 @@ def test_file_placed_by_hand_is_used(name: str, torch_home: Path) -> None:
     pictures = torch.rand(1, 3, 96, 96)
     with torch.no_grad():
         expected = network.eval()(pictures)
-    torch.testing.assert_close(loaded(pictures).embedding, expected, rtol=1e-3, atol=1e-4 * expected.max().item())
+    torch.testing.assert_close(
+        loaded(pictures).embedding, expected, rtol=1e-3, atol=1e-4 * expected.max().item()
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04cos\nsystem\n"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import odd_pictures
+from PIL import Image
 from typer.testing import CliRunner
 
 import ais
@@ -96,7 +96,9 @@ def test_explain_with_no_network_and_no_cache(method: str, cat: Path, tmp_path: 
         (["frobnicate"], "frobnicate"),
     ],
 )
-def test_wrong_calls_exit_with_2_and_a_sentence(arguments: list[str], sentence: str, cat: Path, tmp_path: Path) -> None:
+def test_wrong_calls_exit_with_2_and_a_sentence(
+    arguments: list[str], sentence: str, cat: Path, tmp_path: Path
+) -> None:
     (tmp_path / "folder").mkdir()
     filled = [a.format(cat=cat, folder=tmp_path / "folder") for a in arguments]
     result = run(*filled, status=2)
@@ -129,7 +131,9 @@ def test_names_cannot_command_the_terminal(photograph: Image.Image, tmp_path: Pa
     assert "\x1b" not in run("score", str(tmp_path)).stdout
 
 
-def test_unexpected_errors_are_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unexpected_errors_are_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a bug")
 

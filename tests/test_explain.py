@@ -83,7 +83,14 @@ def test_every_kind(kind: str, photograph: Image.Image) -> None:
 def test_same_answer_through_every_door(photograph: Image.Image, tmp_path: Path) -> None:
     photograph.save(tmp_path / "cat.png")
     data = (tmp_path / "cat.png").read_bytes()
-    doors = [tmp_path / "cat.png", str(tmp_path / "cat.png"), data, io.BytesIO(data), photograph, np.asarray(photograph)]
+    doors = [
+        tmp_path / "cat.png",
+        str(tmp_path / "cat.png"),
+        data,
+        io.BytesIO(data),
+        photograph,
+        np.asarray(photograph),
+    ]
     results = [ais.explain(door) for door in doors]
     assert len({result.score for result in results}) == 1
     assert all(np.array_equal(result.heatmap, results[0].heatmap) for result in results)
@@ -144,7 +151,9 @@ def test_saving_where_one_cannot_is_a_sentence(photograph: Image.Image, tmp_path
         ({"method": "gradcam", "kind": "alignment"}, "only the method 'ais'"),
     ],
 )
-def test_wrong_calls_are_sentences(arguments: dict[str, object], sentence: str, photograph: Image.Image) -> None:
+def test_wrong_calls_are_sentences(
+    arguments: dict[str, object], sentence: str, photograph: Image.Image
+) -> None:
     with pytest.raises(AISError, match=sentence):
         ais.explain(photograph, **arguments)  # type: ignore[arg-type]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,10 @@ def test_writes_and_overwrites(tmp_path: Path) -> None:
     paths = write_atomically(tmp_path / "new", {"a": b"1", "b": b"2"})
     assert [p.read_bytes() for p in paths] == [b"1", b"2"]
     write_atomically(tmp_path / "new", {"a": b"3"})
-    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "new").iterdir()) == [("a", b"3"), ("b", b"2")]
+    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "new").iterdir()) == [
+        ("a", b"3"),
+        ("b", b"2"),
+    ]
 
 
 @pytest.mark.parametrize("fails_at", range(1, 6))
@@ -23,17 +25,17 @@ def test_failure_at_any_move_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
     write_atomically(tmp_path, {"a": b"old a", "b": b"old b"})
-    moves, replace = 0, os.replace
+    moves, replace = 0, Path.replace
 
-    def failing(source: Path, place: Path) -> None:
+    def failing(source: Path, place: Path) -> Path:
         nonlocal moves
         moves += 1
         if moves == fails_at:
             raise OSError(28, "No space left on device")
-        replace(source, place)
+        return replace(source, place)
 
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(AISError, match="Nothing was written.*No space left"):
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(AISError, match=r"Nothing was written.*No space left"):
         write_atomically(tmp_path, {"a": b"new a", "b": b"new b", "c": b"new c"})
     assert sorted((p.name, p.read_bytes()) for p in tmp_path.iterdir()) == [("a", b"old a"), ("b", b"old b")]
 

@@ -168,7 +168,9 @@ def test_one_flipped_byte_is_noticed(folder: Path) -> None:
 
 
 def test_header_that_claims_the_moon_allocates_nothing(folder: Path) -> None:
-    header = json.dumps({"weight1": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}})
+    header = json.dumps(
+        {"weight1": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}
+    )
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
     with pytest.raises(HeadError, match=r"lacks|should be"):
         load_head(folder)

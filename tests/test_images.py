@@ -16,13 +16,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
-from torchvision.transforms import v2
-from torchvision.transforms.functional import InterpolationMode
-
-from ais import images
-from ais.errors import AISError, ImageError
-from ais.images import Placement, View, read_image
 from pictures import (
     FORMATS,
     animation,
@@ -36,6 +29,13 @@ from pictures import (
     png,
     png_chunk,
 )
+from PIL import Image, ImageCms, ImageOps
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+
+from ais import images
+from ais.errors import AISError, ImageError
+from ais.images import Placement, View, read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of much that it then reads
 

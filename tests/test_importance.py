@@ -132,7 +132,9 @@ def test_linear_head_gives_weight_times_delta(tiny: FrozenBackbone) -> None:
 
 
 @pytest.mark.parametrize("fixture", ["tiny", "tiny_general"])
-def test_dead_map_has_no_importance(fixture: str, request: pytest.FixtureRequest, tiny_head: RegressionHead) -> None:
+def test_dead_map_has_no_importance(
+    fixture: str, request: pytest.FixtureRequest, tiny_head: RegressionHead
+) -> None:
     backbone = request.getfixturevalue(fixture)
     layer = backbone.network.get_submodule(backbone.layer)
     layer.weight.data[3], layer.bias.data[3] = 0, 0
@@ -167,7 +169,9 @@ def test_bounded_batches_change_nothing(
     features = tiny_general(torch.randn(2, 3, 64, 64))
     whole = importance.prediction(tiny_general, features, tiny_head)
     monkeypatch.setattr(importance, "_BATCH_VALUES", 3 * features.maps[0].numel())
-    torch.testing.assert_close(importance.prediction(tiny_general, features, tiny_head), whole, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        importance.prediction(tiny_general, features, tiny_head), whole, rtol=1e-12, atol=1e-13
+    )
 
 
 def test_nothing_is_left_behind(tiny_general: FrozenBackbone, tiny_head: RegressionHead) -> None:
