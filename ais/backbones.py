@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ais.errors import AISError, WeightsError
 from ais.images import Interpolation, View, ViewName
-from ais.splitting import resolve_layer, split
+from ais.splitting import fuse, resolve_layer, split
 
 logger = logging.getLogger(__name__)
 
@@ -107,20 +107,22 @@ class FrozenBackbone(nn.Module):
     the network is in eval mode for good, whatever ``.train()`` is called on it or around it.
 
     Args:
-        network: gives the embedding (N, D) for a batch (N, 3, H, W) of any size; becomes part of this one.
+        network: gives the embedding (N, D) for a batch (N, 3, H, W) of any size; becomes part of this one. For
+            float64, give it in float64: the trunk's folded weights are made in its type.
         layer: the target layer, as in ``network.named_modules()``.
         owner: the coordinates of the embedding that the maps feed, in a row, where the tail is channelwise.
     """
 
     def __init__(self, network: nn.Module, name: str, layer: str, owner: range | None = None) -> None:
         super().__init__()
-        network.eval().requires_grad_(False)
         self.name = name
         self.layer = layer
-        self.network = network.to(memory_format=torch.channels_last)  # the faster layout for convolutions
+        self.network = network.eval()
         self.trunk, self.tail = split(network, layer)
+        fuse(self.trunk)
         self.owner = owner
-        self.eval()
+        self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
 
     def forward(self, pictures: Tensor) -> Features:
         """One forward pass, and two runs of the tail: with the maps, and with all of them silent.

@@ -268,7 +268,7 @@ def train_command(
         typer.Option(
             min=1, max=100, help="How many MLPs to fit on different splits; their mean is the score."
         ),
-    ] = 5,
+    ] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same head, on the same machine.")] = 0,
     device: OnDevice = "auto",
     as_json: AsJson = False,

@@ -61,7 +61,7 @@ def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
     Returns:
         (h, w) in [-1, 1]; 0 everywhere if H is.
     """
-    return _to_unit(torch.einsum("c,chw->hw", importance, maps.relu()))
+    return _to_unit((importance @ maps.relu().flatten(1)).view(maps.shape[1:]))
 
 
 def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
@@ -74,12 +74,11 @@ def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
     Returns:
         (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
     """
-    active = maps.relu()
-    total = active.sum((1, 2))
-    silent = total == 0
-    share = torch.where(silent, 0, importance / total.masked_fill(silent, 1))
-    evenly = importance[silent].sum() / maps[0].numel()
-    return torch.einsum("c,chw->hw", share, active) + evenly
+    active = maps.relu().flatten(1)
+    total = active.sum(1)
+    share = torch.where(total > 0, importance / total, 0)
+    evenly = torch.where(total > 0, 0, importance).sum() / active.shape[1]
+    return (share @ active + evenly).view(maps.shape[1:])
 
 
 def ablation(

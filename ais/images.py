@@ -328,6 +328,8 @@ class Placement:
         rows, down = _interpolation(self.height, y0, y1, grid.shape[0])
         values = (down @ grid.astype(np.float32)) @ across.T
         np.clip(values, grid.min(), grid.max(), out=values)  # rounding can leave the range by a last bit
+        if values.shape == (self.height, self.width):
+            return values
         heatmap = np.full((self.height, self.width), np.nan, dtype=np.float32)
         heatmap[rows, columns] = values
         return heatmap

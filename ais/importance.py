@@ -97,9 +97,9 @@ def _switched(z: Tensor, shift: Tensor, weight1: Tensor, weight2: Tensor, reach:
     side = torch.where(z > 0, -1, 1).to(z.dtype)
     rest = weight1.reshape(-1, shift.shape[1]).index_select(0, pair)  # (pairs, block)
     rest *= shift.index_select(0, block)
-    rest *= side.index_select(0, unit)[:, None]
-    rest -= z.abs().index_select(0, unit)[:, None]
-    rest.relu_()
+    rest = torch.addcmul(
+        -z.abs().index_select(0, unit)[:, None], rest, side.index_select(0, unit)[:, None]
+    ).relu_()
     rest *= weight2.index_select(0, unit)[:, None]
     return torch.zeros_like(shift).index_add_(0, block, rest)
 

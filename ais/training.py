@@ -155,7 +155,7 @@ def fit_variants(
     ratings: np.ndarray,
     groups: Sequence[str],
     *,
-    variants: int = 5,
+    variants: int = 10,
     seed: int = 0,
     recipe: Recipe = Recipe(),
 ) -> Variants:
@@ -276,7 +276,7 @@ def train_head(
     *,
     name: str,
     target: Target,
-    variants: int = 5,
+    variants: int = 10,
     seed: int = 0,
     recipe: Recipe = Recipe(),
     progress: Callable[[str, int, int], None] | None = None,

@@ -92,14 +92,14 @@ def make_head(
 def tiny() -> FrozenBackbone:
     """A small backbone whose tail treats every map on its own."""
     torch.manual_seed(0)
-    return FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", range(12)).double()
+    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "inner", range(12))
 
 
 @pytest.fixture
 def tiny_general() -> FrozenBackbone:
     """The same network, explained at an earlier layer whose maps the tail mixes."""
     torch.manual_seed(0)
-    return FrozenBackbone(randomise(TinyNetwork()), "tiny", "stem.0").double()
+    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "stem.0")
 
 
 @pytest.fixture

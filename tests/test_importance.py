@@ -70,7 +70,7 @@ def naive(backbone: FrozenBackbone, head: RegressionHead, pictures: Tensor, chan
 def test_equals_the_naive_loop(name: str, layer: str | None) -> None:
     torch.manual_seed(0)
     backbone = load_backbone(name, layer, weights=None)
-    randomise(backbone.network)
+    backbone = FrozenBackbone(randomise(backbone.network), name, backbone.layer, backbone.owner)
     pictures = torch.randn(2, 3, 80, 75)
     features = backbone(pictures)
     count, dim = features.maps.shape[1], features.embedding.shape[1]
@@ -82,7 +82,7 @@ def test_equals_the_naive_loop(name: str, layer: str | None) -> None:
     channels = torch.linspace(0, count - 1, 5).long().tolist()
     single = importance.prediction(backbone, features, head)[:, channels]
 
-    backbone.double()
+    backbone = FrozenBackbone(backbone.network.double(), name, backbone.layer, backbone.owner)
     head.double()
     everything = importance.prediction(backbone, backbone(pictures), head)
     exact = everything[:, channels]

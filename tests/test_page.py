@@ -140,9 +140,10 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="session")
 def photo() -> Path:
-    from gradio import media
+    """A cup of coffee: parts of it raise its score, and parts lower it."""
+    import skimage
 
-    return Path(media.get_image("cheetah.jpg"))
+    return Path(skimage.__file__).parent / "data" / "coffee.png"
 
 
 def upload(page: Any, path: Path | str, state: str = "ready") -> None:
@@ -228,6 +229,8 @@ def test_every_door(open_page: Any, photo: Path, door: str) -> None:
     page.wait_for_selector(READY)
     score = page.inner_text("#ais-score strong")
     assert re.fullmatch(r"\d\.\d\d", score)
+    if door == "example":
+        photo = Path(media.get_image(EXAMPLES[0][0]))
     if door != "camera":
         assert score == f"{explain(photo).score:.2f}"
 

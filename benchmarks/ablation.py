@@ -1,0 +1,165 @@
+"""What an explanation costs beside the plain forward pass, the naive loop and the best-known library.
+
+    python -m benchmarks.ablation [--device cuda] [--rounds 15]
+
+All are measured in turn within every round, on the same picture, network, weights, memory layout and head, so
+that a busy machine slows all of them alike. A line's ratio is the median over the rounds of its time divided
+by the plain forward's of the same round. The two loops over single maps take minutes: they are timed on a
+sample of the maps (marked ~) and scaled. ResNet-152 has random weights, which change no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_grad_cam import AblationCAM
+from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
+from torch import Tensor, nn
+
+import ais
+from ais import heatmaps, importance
+from ais.backbones import FrozenBackbone, load_backbone
+from ais.heads import RegressionHead, load_head, tensor_shapes
+
+SAMPLE = 32  # maps that the loops over single maps are timed on
+
+
+class Plain(nn.Module):
+    """Picture -> score, as one runs it who wants no explanation."""
+
+    def __init__(self, backbone: FrozenBackbone, head: RegressionHead) -> None:
+        super().__init__()
+        self.network, self.head = backbone.network, head
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head.score(self.network(pictures))[:, None]
+
+
+def head_for(backbone: FrozenBackbone, channels: int) -> RegressionHead:
+    """The embedded head where it fits, else one of its size with random weights."""
+    embedded = load_head()
+    if backbone.name == embedded.config.backbone:
+        return embedded
+    config = replace(
+        embedded.config, backbone=backbone.name, layer=backbone.layer, dim=channels, channels=channels
+    )
+    generator = torch.Generator().manual_seed(0)
+    head = RegressionHead(config)
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in tensor_shapes(config).items()}
+    tensors["weight1"] /= channels**0.5 / 4
+    head.load_state_dict(tensors)
+    return head
+
+
+def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float]]:
+    """(what, milliseconds, ratio to the plain forward) for one backbone."""
+    torch.manual_seed(0)
+    backbone = load_backbone(
+        name, weights="default" if name.startswith("efficientnet_lite") else None, device=device
+    )
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 500, 3), dtype=np.uint8))
+    view = backbone.view("whole")
+    placement = view.place(*picture.size)
+    pictures = view.tensor(picture)[None].to(device, memory_format=torch.channels_last)
+    channels = backbone(pictures).maps.shape[1]
+    head = head_for(backbone, channels).to(device)
+    plain = Plain(backbone, head).eval()
+
+    def forward() -> None:
+        with torch.no_grad():
+            plain(pictures).item()
+
+    def explained() -> None:
+        features = backbone(pictures)
+        hidden = head.hidden(features.embedding)
+        head.readout(hidden).mean().item()
+        weights = importance.prediction(backbone, features, head, hidden)[0]
+        grids = heatmaps.ablation(backbone, head, pictures, features, weights)
+        placement.upsample(grids["relative"].cpu().numpy())
+
+    layer = backbone.network.get_submodule(backbone.layer)
+    assert isinstance(layer, nn.Conv2d)
+
+    def naive() -> None:
+        with torch.no_grad():
+            for channel in range(SAMPLE):
+                kept = layer.weight[channel].clone()
+                layer.weight[channel] = 0
+                plain(pictures).item()
+                layer.weight[channel] = kept
+
+    def peer(ratio: float) -> None:
+        with AblationCAM(plain, [layer], ratio_channels_to_ablate=ratio) as cam:
+            cam(pictures, [RawScoresOutputTarget()])
+
+    few = SAMPLE / channels
+    slow = max(1, rounds // 5)
+    runs: list[tuple[str, Callable[[], None], float, int]] = [
+        ("plain forward", forward, 1, rounds),
+        ("forward + all ablations + heatmap", explained, 1, rounds),
+        (f"naive loop (~{SAMPLE} of {channels} maps)", naive, channels / SAMPLE, slow),
+        (
+            f"pytorch-grad-cam AblationCAM (~{SAMPLE} of {channels} maps)",
+            lambda: peer(few),
+            channels / SAMPLE,
+            slow,
+        ),
+    ]
+    for _, run, _, _ in runs:
+        run()
+    times: dict[str, list[float]] = {what: [] for what, *_ in runs}
+    ratios: dict[str, list[float]] = {what: [] for what, *_ in runs}
+    for slow_lines in (
+        False,
+        True,
+    ):  # apart, since a loop of minutes leaves nothing in the processor's caches
+        for round_ in range(rounds):
+            for what, run, scale, wanted in runs:
+                if round_ < wanted and ((scale > 1) == slow_lines or (run is forward and round_ < slow)):
+                    times[what].append(scale * seconds(run, device, 5 if scale == 1 else 1))
+                    ratios[what].append(times[what][-1] / times["plain forward"][-1])
+    return [
+        (what, 1000 * statistics.median(times[what]), statistics.median(ratios[what])) for what, *_ in runs
+    ]
+
+
+def seconds(run: Callable[[], None], device: str, times: int) -> float:
+    """The quickest of a few runs: what it costs when nothing else interferes."""
+    best = float("inf")
+    for _ in range(times):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    where = (
+        torch.cuda.get_device_name()
+        if arguments.device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(f"AIS {ais.__version__}, torch {torch.__version__}, {where}, a picture of 500 x 400\n")
+    print("| backbone | what | ms | of a plain forward |\n| --- | --- | --- | --- |")
+    for name in ("efficientnet_lite0", "resnet152"):
+        for what, milliseconds, ratio in measure(name, arguments.device, arguments.rounds):
+            print(f"| {name} | {what} | {milliseconds:,.1f} | {ratio:,.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
