@@ -25,8 +25,8 @@ import torchvision
 from torch import Tensor, nn
 
 from ais.errors import AISError, WeightsError
-from ais.images import Interpolation, View, ViewName
 from ais.splitting import fuse, resolve_layer, split
+from ais.views import Interpolation, View, ViewName
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from ais.files import write_atomically
 from ais.heads import EMBEDDED, RegressionHead, Target, list_heads, load_head
 from ais.heatmaps import MethodName, Scale
 from ais.hub import model_card
-from ais.images import ViewName
 from ais.training import train_head
 from ais.version import __version__
+from ais.views import ViewName
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from ais.backbones import FrozenBackbone
 from ais.datasets import listing
 from ais.errors import AISError, DataError, ImageError
-from ais.images import View, ViewName, read_image
+from ais.images import read_image
+from ais.views import View, ViewName
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from ais.errors import AISError, HeadError, ImageError
 from ais.files import write_atomically
 from ais.heads import EMBEDDED, RegressionHead, load_head
 from ais.heatmaps import METHODS, SCALES, Scale
-from ais.images import Placement, Source, read_image
+from ais.images import Source, read_image
+from ais.views import Placement
 
 Kind = Literal["prediction", "residual", "dual", "alignment"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

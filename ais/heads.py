@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ais.errors import HeadError
 from ais.files import write_atomically
-from ais.images import ViewName
+from ais.views import ViewName
 
 FORMAT = 1
 REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32

@@ -1,8 +1,4 @@
-"""Reading pictures safely, and the geometry of what a network sees of them.
-
-A picture is always an upright 8-bit RGB `PIL.Image.Image`, whichever door it came through. Coordinates are in
-its pixels, x to the right, y downwards, from the upper left corner: the first pixel's centre is (0.5, 0.5).
-"""
+"""Reading pictures safely: an upright 8-bit RGB `PIL.Image.Image`, whichever door it came through."""
 
 from __future__ import annotations
 
@@ -13,12 +9,10 @@ import os
 import re
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageCms
 
 from ais.errors import ImageError
@@ -26,8 +20,6 @@ from ais.errors import ImageError
 logger = logging.getLogger(__name__)
 
 Source = str | Path | bytes | BinaryIO | Image.Image | np.ndarray  # the doors a picture can come through
-ViewName = Literal["crop", "whole"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's JPEG reader also reads phones' MPO
 MAX_BYTES = 100_000_000
@@ -63,7 +55,6 @@ _TIFF_BYTES = dict(zip(range(1, 14), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), st
     18: 8,
 }
 _TIFF_DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def read_image(source: Source) -> Image.Image:
@@ -300,106 +291,3 @@ def _from_array(array: np.ndarray, name: str = "The array") -> Image.Image:
     elif array.dtype != np.uint8:
         raise ImageError(f"{name} has values of type {array.dtype}: give uint8, uint16, or float in 0 to 1.")
     return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where in a picture a network looked.
-
-    Attributes:
-        width, height: the picture's, in pixels.
-        box: (x0, y0, x1, y1), the region that the network saw, in the picture's pixels.
-        input_size: (height, width) of the network's input, which the box was resized to.
-    """
-
-    width: int
-    height: int
-    box: tuple[float, float, float, float]
-    input_size: tuple[int, int]
-
-    def upsample(self, grid: np.ndarray) -> np.ndarray:
-        """Lay a grid (h, w) over the box: float32 (height, width), NaN where a pixel's centre is outside.
-
-        Bilinear between the centres of the cells and constant beyond the outermost ones, so never outside the
-        range of the grid; `torch.nn.functional.interpolate(align_corners=False)` when the box is the picture.
-        """
-        x0, y0, x1, y1 = self.box
-        columns, across = _interpolation(self.width, x0, x1, grid.shape[1])
-        rows, down = _interpolation(self.height, y0, y1, grid.shape[0])
-        values = (down @ grid.astype(np.float32)) @ across.T
-        np.clip(values, grid.min(), grid.max(), out=values)  # rounding can leave the range by a last bit
-        if values.shape == (self.height, self.width):
-            return values
-        heatmap = np.full((self.height, self.width), np.nan, dtype=np.float32)
-        heatmap[rows, columns] = values
-        return heatmap
-
-
-def _interpolation(length: int, start: float, end: float, cells: int) -> tuple[slice, np.ndarray]:
-    """The pixels centred between start and end, and each cell's weight in each: (pixels, cells)."""
-    centres = np.arange(length) + 0.5
-    inside = np.flatnonzero((centres >= start) & (centres <= end))
-    place = np.clip((centres[inside] - start) / (end - start) * cells - 0.5, 0, cells - 1)
-    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells)))
-    return slice(inside[0], inside[-1] + 1), weights.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class View:
-    """How a picture becomes a network's input.
-
-    Attributes:
-        name: "crop", the square in the middle, exactly as torchvision's and timm's evaluation transforms; or
-            "whole", the whole picture at its own aspect ratio.
-        size: the input's side ("crop") or its shorter side ("whole"), in pixels.
-        resize: the picture's shorter side before the crop; "whole" does not use it.
-        mean, std: of the network's training data, per channel, for values in 0 to 1.
-    """
-
-    name: ViewName
-    size: int
-    resize: int
-    interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def place(self, width: int, height: int) -> Placement:
-        """Where the network looks in a picture of this size."""
-        if self.name == "whole":
-            input_size = _whole_size(width, height, self.size)
-            return Placement(width, height, (0.0, 0.0, float(width), float(height)), input_size)
-        short = min(width, height)
-        x0, x1 = self._span(width, int(self.resize * width / short))
-        y0, y1 = self._span(height, int(self.resize * height / short))
-        return Placement(width, height, (x0, y0, x1, y1), (self.size, self.size))
-
-    def _span(self, length: int, resized: int) -> tuple[float, float]:
-        """The crop along one axis, rounded on the resized picture as torchvision does, carried back."""
-        first = round((resized - self.size) / 2)
-        return first * length / resized, (first + self.size) * length / resized
-
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        """The network's input, (3, h, w) float32, normalised, of an RGB picture.
-
-        Resize and crop are one step, so that a long strip is never blown up just to be cut away.
-        """
-        placement = self.place(*image.size)
-        h, w = placement.input_size
-        seen = image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box)
-        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).to(torch.float32).div(255)
-        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
-        return ((pixels - mean) / std).contiguous()
-
-
-def _whole_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """(h, w) with the shorter side `size`; for strips longer than 1:4, with the area of that at 1:4.
-
-    No side is under 80 pixels, which some networks need: this bends only strips longer than about 1:30.
-    """
-    short, long = sorted((width, height))
-    new_short, new_long = size, int(size * long / short)
-    if new_short * new_long > 4 * size**2:
-        least = min(80, size)
-        new_short = max(least, int(2 * size * math.sqrt(short / long)))
-        new_long = min(int(2 * size * math.sqrt(long / short)), 4 * size**2 // least)
-    return (new_short, new_long) if height <= width else (new_long, new_short)

@@ -23,6 +23,7 @@ from torch import Tensor
 from ais.backbones import Features, FrozenBackbone
 from ais.heads import REACH_BLOCK, RegressionHead
 
+_BAGS = 8  # parts that the rows of a sum are shared out to, for the threads
 _BATCH_VALUES = 1 << 23  # values in one batch of ablated maps (32 MiB of float32)
 
 
@@ -71,10 +72,16 @@ def channelwise(hidden: Tensor, delta: Tensor, owner: range, head: RegressionHea
         for z, change in zip(hidden.flatten(1), delta, strict=True):
             shift = torch.zeros_like(weight1[0])  # (D,)
             shift[first : first + channels] = change
-            drop = torch.where(z > 0, -weight2, 0) @ weight1 * shift
-            drop = _blocks(drop) - _switched(z, _blocks(shift), _blocks(weight1), weight2, head.reach)
+            drop = _blocks(-shift * _sum_rows(weight1, weight2, (z > 0).nonzero()[:, 0]))
+            drop -= _switched(z, _blocks(shift), _blocks(weight1), weight2, head.reach)
             rows.append(drop.flatten()[first : first + channels])
         return scale * torch.stack(rows)
+
+
+def _sum_rows(matrix: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    """``weights[rows] @ matrix[rows]`` without reading the other rows or copying these: (R, D) -> (D,)."""
+    starts = torch.arange(0, len(rows), max(1, -(-len(rows) // _BAGS)), device=rows.device)
+    return F.embedding_bag(rows, matrix, starts, mode="sum", per_sample_weights=weights[rows]).sum(0)
 
 
 def _blocks(values: Tensor) -> Tensor:

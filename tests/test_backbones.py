@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import OASIS, TinyNetwork, randomise
 from PIL import Image
 from torch import nn
 
 from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
 from ais.errors import AISError, WeightsError
 from ais.images import read_image
+from conftest import OASIS, TinyNetwork, randomise
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 # Maps and embedding as published for each network: (C, h = w at the native input, D).

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import odd_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,6 +18,7 @@ import ais
 from ais import cli
 from ais.explain import FILES
 from ais.hub import model_card
+from pictures import odd_pictures
 
 runner = CliRunner()
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ais.backbones import Features, FrozenBackbone
 from ais.embeddings import cache_directory, embed
 from ais.errors import DataError
-from ais.images import View, ViewName, read_image
+from ais.images import read_image
+from ais.views import View, ViewName
 from tests.conftest import TinyNetwork, randomise
 
 MEAN = STD = (0.5, 0.5, 0.5)

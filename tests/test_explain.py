@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_head
 from PIL import Image
 
 import ais
@@ -18,6 +17,7 @@ from ais.errors import AISError, HeadError, ImageError
 from ais.explain import FILES, KINDS, pick_device
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
+from conftest import make_head
 
 
 @pytest.fixture(scope="module")

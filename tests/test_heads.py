@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_head
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ais.errors import HeadError
 from ais.heads import EMBEDDED, list_heads, load_head
+from conftest import make_head
 
 
 def test_variants_together_equal_each_alone() -> None:

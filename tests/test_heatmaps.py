@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNetwork, make_head, randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from ais import heatmaps, importance
 from ais.backbones import FrozenBackbone
 from ais.heads import RegressionHead
-from ais.images import View
+from ais.views import View
+from conftest import TinyNetwork, make_head, randomise
 
 
 class Window(nn.Module):

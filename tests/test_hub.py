@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import make_head
 from huggingface_hub import ModelCard
 
 from ais.heads import Target, heads_directory, list_heads, load_head
 from ais.hub import model_card
+from conftest import make_head
 
 
 @pytest.mark.parametrize("name", list_heads())

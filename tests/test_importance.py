@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import make_head, randomise
 from torch import Tensor, nn
 
 from ais import importance
 from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
 from ais.heads import RegressionHead
+from conftest import make_head, randomise
 
 # Every default target layer, and those that papers name beside it.
 LAYERS = [(name, None) for name in BACKBONES] + [

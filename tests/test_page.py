@@ -25,7 +25,9 @@ from PIL import Image
 
 from ais import heads
 from ais.demo.components import uploaded
+from ais.demo.page import BROKEN, EXAMPLES
 from ais.explain import explain
+from pictures import odd_pictures
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -230,6 +232,8 @@ def test_every_door(open_page: Any, photo: Path, door: str) -> None:
     score = page.inner_text("#ais-score strong")
     assert re.fullmatch(r"\d\.\d\d", score)
     if door == "example":
+        from gradio import media
+
         photo = Path(media.get_image(EXAMPLES[0][0]))
     if door != "camera":
         assert score == f"{explain(photo).score:.2f}"
@@ -328,7 +332,7 @@ def test_hover_reads_the_downloaded_heatmap(open_page: Any, photo: Path, head: s
 
 
 def test_upsampling_in_the_browser_is_that_of_python(open_page: Any) -> None:
-    from ais.images import Placement
+    from ais.views import Placement
 
     page = open_page()
     rng = np.random.default_rng(0)
@@ -559,6 +563,32 @@ def test_api(url: str, photo: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(AppError, match=re.escape(words)):
             client.predict(*arguments, api_name="/explain")
+
+
+def test_two_hundred_odd_pictures(url: str, open_page: Any, photo: Path, tmp_path: Path) -> None:
+    """Each gives a score or a sentence, and the page still answers."""
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(url, verbose=False, download_files=str(tmp_path / "answers"))
+    scores, sentences = 0, []
+    for path in odd_pictures(tmp_path / "odd"):
+        try:
+            result, *_ = client.predict(handle_file(path), api_name="/explain")
+        except AppError as error:
+            sentences.append(str(error))
+        else:
+            scores += 1
+            assert 1 < result["score"] < 7.5
+    assert scores > 40
+    assert len(sentences) > 40
+    for sentence in sentences:
+        assert sentence.endswith(".")
+        assert "Traceback" not in sentence
+        assert BROKEN not in sentence
+    page = open_page()
+    upload(page, photo)
+    assert page.inner_text("#ais-score strong") == f"{explain(photo).score:.2f}"
 
 
 def test_only_uploaded_files_are_read() -> None:

@@ -1,0 +1,241 @@
+"""Fitting MLPs on cached embeddings: K variants at once, each with its own split and seed.
+
+The ratings are standardised. The embedding is centred, projected on its principal components over the
+pictures trained on, and scaled by **one** number, so that large coordinates stay large; then a two-layer
+MLP learns. All of that is linear, so in the end it is folded into the MLP's first layer, and the head is
+two linear layers on the embedding as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ais.datasets import grouped_split
+from ais.errors import DataError
+from ais.heads import HeadConfig, RegressionHead
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a variant is fitted; the defaults were chosen on a plateau, not on a peak.
+
+    Attributes:
+        components: principal components of the embedding that the MLP learns from, at most.
+        hidden: units of the hidden layer.
+        dropout: share of the hidden units silenced at each step; none is as good, in half the time.
+        learning_rate, weight_decay: of AdamW.
+        batch: pictures a step.
+        epochs: at most; `patience` epochs without a better validation loss end it earlier.
+        validation: share of the pictures kept for that.
+    """
+
+    components: int = 200
+    hidden: int = 512
+    dropout: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch: int = 64
+    epochs: int = 60
+    patience: int = 5
+    validation: float = 0.1
+
+
+@dataclass(frozen=True)
+class Projection:
+    """``z = (x - mean) @ basis``, with a mean square of 1 over the pictures and components it was fitted on.
+
+    Attributes:
+        mean: (D,) float64.
+        basis: (D, P) float64.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        """(N, D) -> (N, P) float32."""
+        return ((embedding.double() - self.mean) @ self.basis).float()
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer on z, (K, H, P) and (K, H), as one on x: (K, H, D) and (K, H), float32."""
+        folded = weight.double() @ self.basis.T
+        return folded.float(), (bias.double() - folded @ self.mean).float()
+
+
+@dataclass(frozen=True)
+class Variants:
+    """K fitted MLPs on the raw embedding, for ratings standardised with `rating_mean` and `rating_std`.
+
+    Attributes:
+        weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,): float32.
+        epochs: of each variant, the one whose weights these are.
+    """
+
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+    rating_mean: float
+    rating_std: float
+    epochs: list[int]
+
+    def head(self, config: HeadConfig, alignment: Tensor, rating_quantiles: Tensor) -> RegressionHead:
+        """These weights as a head; alignment (C,), rating_quantiles (101,)."""
+        head = RegressionHead(config)
+        head.load_state_dict(
+            {
+                "weight1": self.weight1,
+                "bias1": self.bias1,
+                "weight2": self.weight2,
+                "bias2": self.bias2,
+                "rating_mean": torch.tensor(self.rating_mean),
+                "rating_std": torch.tensor(self.rating_std),
+                "alignment": alignment,
+                "rating_quantiles": rating_quantiles,
+            }
+        )
+        return head.eval()
+
+
+def fit_projection(embedding: Tensor, components: int) -> Projection:
+    """Principal components of N embeddings, (N, D), all on one scale."""
+    x = embedding.double()
+    mean = x.mean(0)
+    x = x - mean
+    if len(x) < x.shape[1]:  # of the two Gram matrices the smaller one
+        values, vectors = torch.linalg.eigh(x @ x.T)
+        vectors = x.T @ vectors / values.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+    else:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+    kept = min(components, int((values > 1e-10 * values[-1]).sum()))
+    if kept == 0:
+        raise DataError(
+            "The backbone sees no difference between the pictures: there is nothing to learn from."
+        )
+    scale = (len(x) * kept / values[-kept:].sum()).sqrt()
+    return Projection(mean, vectors[:, -kept:].flip(1) * scale)
+
+
+def fit_variants(
+    embedding: Tensor,
+    ratings: np.ndarray,
+    groups: Sequence[str],
+    *,
+    variants: int = 10,
+    seed: int = 0,
+    recipe: Recipe = Recipe(),
+) -> Variants:
+    """Fit K MLPs together as one batched computation.
+
+    Each variant has a random generator of its own, so that it is the same among any others. Same arguments,
+    same bytes (on one machine): no global random state is read or changed.
+
+    Args:
+        embedding: (N, D).
+        ratings: (N,).
+        groups: N names; no group is both in a variant's training and in its validation split.
+        seed: variant k is fitted with the seed (seed, k).
+
+    Raises:
+        DataError: the embeddings or the ratings are all the same, or all pictures are of one group.
+    """
+    if len(set(groups)) < 2:
+        raise DataError("All pictures are of one group: none can be kept apart to say when to stop.")
+    mean, std = float(np.mean(ratings)), float(np.std(ratings))
+    if std == 0:
+        raise DataError(f"All ratings are {mean:g}: there is nothing to learn from.")
+    projection = fit_projection(embedding, recipe.components)
+    z = projection(embedding)
+    y = torch.from_numpy((np.asarray(ratings, np.float64) - mean) / std).float().to(z.device)
+    seeds = [int(np.random.SeedSequence([seed, k]).generate_state(1)[0]) for k in range(variants)]
+    held = np.stack([grouped_split(groups, recipe.validation, s) for s in seeds])
+    weights, epochs = _descend(z, y, held, seeds, recipe)
+    weight1, bias1, weight2, bias2 = weights
+    weight1, bias1 = projection.fold(weight1, bias1)
+    return Variants(weight1.cpu(), bias1.cpu(), weight2.cpu(), bias2.cpu(), mean, std, epochs)
+
+
+def _forward(z: Tensor, weights: Sequence[Tensor], keep: Tensor | None = None) -> Tensor:
+    """K MLPs: z (K, B, P), and what to multiply the hidden units with (K, B, H) -> (K, B)."""
+    weight1, bias1, weight2, bias2 = weights
+    hidden = torch.baddbmm(bias1[:, None], z, weight1.transpose(1, 2)).relu()
+    if keep is not None:
+        hidden = hidden * keep
+    return torch.bmm(hidden, weight2[:, :, None])[..., 0] + bias2[:, None]
+
+
+def _descend(
+    z: Tensor, y: Tensor, held: np.ndarray, seeds: list[int], recipe: Recipe
+) -> tuple[list[Tensor], list[int]]:
+    """The weights of K MLPs, each as of its best epoch, and that epoch (from 1).
+
+    Args:
+        z: (N, P). y: (N,), standardised. held: (K, N), each variant's validation pictures.
+    """
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    weights = _initial(z.shape[1], recipe.hidden, generators, z.device)
+    optimizer = torch.optim.AdamW(
+        weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    # Each variant's validation pictures, those of the largest split as many as there are; weight 0 fills up.
+    rows = np.argsort(~held, axis=1, kind="stable")[:, : held.sum(1).max()]
+    counts = torch.from_numpy(np.take_along_axis(held, rows, 1)).float().to(z.device)
+    validation = torch.from_numpy(rows).to(z.device)
+    training = [torch.from_numpy(np.flatnonzero(~h)) for h in held]
+    steps = math.ceil((1 - recipe.validation) * len(y) / recipe.batch)
+    best = [w.detach().clone() for w in weights]
+    best_loss = torch.full((len(seeds),), math.inf, device=z.device)
+    best_epoch = torch.zeros(len(seeds), dtype=torch.long, device=z.device)
+    for epoch in range(1, recipe.epochs + 1):
+        batches = _shuffled(training, generators, steps, recipe.batch).to(z.device)
+        for batch in batches:  # (K, B)
+            keep = _dropout(batch.shape[1], recipe, generators).to(z.device) if recipe.dropout else None
+            loss = (_forward(z[batch], weights, keep) - y[batch]).square().mean(1).sum()
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        with torch.no_grad():
+            error = (_forward(z[validation], weights) - y[validation]).square()
+            losses = (error * counts).sum(1) / counts.sum(1)
+            # A variant whose patience has run out is done, whatever the others still do.
+            better = (losses < best_loss) & (epoch - best_epoch <= recipe.patience)
+            for kept, now in zip(best, weights, strict=True):
+                kept[better] = now[better]
+            best_loss[better] = losses[better]
+            best_epoch[better] = epoch
+        if epoch - int(best_epoch.max()) >= recipe.patience:
+            break
+    return best, best_epoch.tolist()
+
+
+def _initial(
+    inputs: int, hidden: int, generators: list[torch.Generator], device: torch.device
+) -> list[Tensor]:
+    """Weights of K MLPs, as `torch.nn.Linear` draws them."""
+    shapes = [((hidden, inputs), inputs), ((hidden,), inputs), ((hidden,), hidden), ((), hidden)]
+    drawn = [
+        [(torch.rand(shape, generator=g) * 2 - 1) / math.sqrt(fan_in) for shape, fan_in in shapes]
+        for g in generators
+    ]
+    return [torch.stack(values).to(device).requires_grad_() for values in zip(*drawn, strict=True)]
+
+
+def _shuffled(training: list[Tensor], generators: list[torch.Generator], steps: int, batch: int) -> Tensor:
+    """One epoch of each variant's pictures, (steps, K, B); a variant that has fewer begins again."""
+    rows = []
+    for pictures, generator in zip(training, generators, strict=True):
+        order = pictures[torch.randperm(len(pictures), generator=generator)]
+        rows.append(order[torch.arange(steps * batch) % len(order)].view(steps, batch))
+    return torch.stack(rows, dim=1)
+
+
+def _dropout(batch: int, recipe: Recipe, generators: list[torch.Generator]) -> Tensor:
+    """(K, B, H): 0 for a silenced unit, else what keeps the expectation."""
+    chance = torch.stack([torch.rand(batch, recipe.hidden, generator=g) for g in generators])
+    return (chance >= recipe.dropout).float() / (1 - recipe.dropout)
