@@ -9,6 +9,7 @@ from ais import demo as page
 demo = page.build()
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("ais").setLevel(logging.INFO)
     page.warm()
     demo.launch(**page.launch_options())

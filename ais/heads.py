@@ -153,7 +153,7 @@ class RegressionHead(nn.Module):
 
     def percentile(self, score: float) -> float:
         """The share of rated pictures that people rated below this score, in percent (0 to 100)."""
-        quantiles = self.rating_quantiles
+        quantiles = self.rating_quantiles.cpu()
         above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype)))
         if above == 0:
             return 0.0

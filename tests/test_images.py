@@ -34,8 +34,6 @@ from pictures import (
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of much that it then reads
 
-SIZES = [(224, 256), (299, 342), (300, 320), (260, 297)]
-HALF = (0.5, 0.5, 0.5)
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

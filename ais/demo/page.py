@@ -22,7 +22,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ais.demo import values
-from ais.demo.components import part, text, uploaded
+from ais.demo.components import HERE, part, text, uploaded
 from ais.errors import AISError, HeadError, ImageError
 from ais.explain import Explanation, explain, load_head_cached
 from ais.heads import EMBEDDED, list_heads
@@ -252,6 +252,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme,
         "css": text("page.css"),
+        "favicon_path": str(HERE / "icon.svg"),
         "max_file_size": "100mb",
         "enable_monitoring": False,
         "run_history": False,  # it would keep people's pictures in the browser
