@@ -14,7 +14,7 @@ from ais.embeddings import cache_directory, embed
 from ais.errors import DataError
 from ais.images import read_image
 from ais.views import View, ViewName
-from tests.conftest import TinyNetwork, randomise
+from conftest import TinyNetwork, randomise
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
