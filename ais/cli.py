@@ -23,8 +23,8 @@ from ais.datasets import columns, read_ratings
 from ais.errors import AISError, ImageError
 from ais.explain import Kind, Score, explain, pick_device, score
 from ais.files import write_atomically
-from ais.heads import EMBEDDED, RegressionHead, Target, list_heads, load_head
-from ais.heatmaps import MethodName, Scale
+from ais.heads import EMBEDDED, RegressionHead, Target, list_heads, load_head, read_config
+from ais.heatmaps import METHODS, MethodName, Scale
 from ais.hub import model_card
 from ais.training import train_head
 from ais.version import __version__
@@ -116,7 +116,9 @@ def score_command(
     if output:
         _write_table(output, rows)
     if as_json:
-        _print_json({"head": loaded.config.name, "pictures": rows})
+        target = asdict(loaded.config.target)
+        level = loaded.config.interval.level
+        _print_json({"head": loaded.config.name, "target": target, "level": level, "pictures": rows})
     else:
         for row in rows:
             typer.echo(f"{_printable(row['path'])}: {row.get('error') or _in_words(loaded, row)}")
@@ -169,6 +171,11 @@ def explain_command(
         return
     values = Score(explanation.score, *explanation.interval, explanation.percentile)
     typer.echo(_in_words(load_head(head), values._asdict()))
+    low, high = float(explanation.grid.min()), float(explanation.grid.max())
+    typer.echo(
+        f"{METHODS[method].label} heatmap of the {kind} by {explanation.head}: cells from {low:+.3g} to {high:+.3g} "
+        f"{explanation.unit}"
+    )
     for file in files:
         typer.echo(f"  {file}")
 
@@ -244,7 +251,7 @@ def train_command(
         str, typer.Option(help="A backbone by name (see `ais backbones`).")
     ] = "efficientnet_lite0",
     view: Annotated[
-        ViewName, typer.Option(help="What the network sees: the whole picture, or a square in its middle.")
+        ViewName, typer.Option(help="What the network sees: a square in the middle, or the whole picture.")
     ] = "whole",
     group: Annotated[
         str | None,
@@ -283,10 +290,16 @@ def train_command(
     rated = read_ratings(data, target, group=group)
     scale = Target(
         name=target.removesuffix("_mean"),
-        low=math.floor(rated.ratings.min()) if low is None else low,
-        high=math.ceil(rated.ratings.max()) if high is None else high,
+        low=float(math.floor(rated.ratings.min())) if low is None else low,
+        high=float(math.ceil(rated.ratings.max())) if high is None else high,
         dataset=dataset,
     )
+    if low is None or high is None:
+        typer.echo(
+            f"The rating scale is taken to be {scale.low:g} to {scale.high:g}, by the ratings. If people were given "
+            "another, say so with --low and --high.",
+            err=True,
+        )
     frozen = load_backbone(backbone, device=pick_device(device), progress=True)
     with _Bars() as bars:
         head, _ = train_head(
@@ -303,7 +316,7 @@ def train_command(
     head.config = replace(head.config, about=about, recipe=recipe)
     files = head.save(out, model_card(head.config))
     if as_json:
-        _print_json({**asdict(head.config), "files": [str(file) for file in files]})
+        _print_json({**asdict(read_config(out)), "files": [str(file) for file in files]})
         return
     typer.echo(f"{head.config.name}: {_quality(head.config.metrics)}")
     for file in files:
@@ -318,7 +331,7 @@ class _Bars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._bars:
-            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr)
+            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False, disable=None)
         bar = self._bars[stage]
         bar.update(done - bar.n)
 

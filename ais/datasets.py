@@ -66,8 +66,11 @@ def read_ratings(folder: str | os.PathLike[str], target: str, *, group: str | No
     wanted = [FILE_NAME, target] + ([] if group is None else [group])
     missing = [column for column in wanted if column not in columns]
     if missing:
+        separated = len(columns) == 1 and any(mark in columns[0] for mark in ";\t")
+        hint = " Save it with commas between the columns." if separated else ""
         raise DataError(
-            f"{folder / METADATA} has no column {_names(missing)}. Its columns are: {_names(columns)}."
+            f"{folder / METADATA} has no column {_names(missing)}. "
+            f"Its columns are: {_names(columns) or 'none, it is empty'}.{hint}"
         )
 
     problems: list[str] = []

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -85,7 +85,7 @@ class Explanation:
         seconds: how long it took, reading the picture and loading the weights included.
     """
 
-    image: Image
+    image: Image = field(repr=False)
     head: str
     backbone: str
     layer: str
@@ -98,9 +98,9 @@ class Explanation:
     score: float
     interval: tuple[float, float]
     percentile: float
-    importance: Array
-    maps: Array
-    grids: Mapping[Scale, Array]
+    importance: Array = field(repr=False)
+    maps: Array = field(repr=False)
+    grids: Mapping[Scale, Array] = field(repr=False)
     placement: Placement
     seconds: float
 
@@ -364,18 +364,19 @@ def _importance(
 
 
 def _check_rating(rating: float | None, kind: Kind, head: RegressionHead) -> float | None:
-    """The rating if this kind needs it."""
-    if kind not in ("residual", "dual"):
-        return None
+    """The rating if this kind needs it; a wrong one is refused in any case."""
     target = head.config.target
     scale = f"{target.low:g} to {target.high:g}"
+    needed = kind in ("residual", "dual")
     if rating is None:
+        if not needed:
+            return None
         raise AISError(f"The kind {kind!r} needs the rating that people gave this picture, from {scale}.")
     if not (math.isfinite(rating) and target.low <= rating <= target.high):
         raise AISError(
             f"The rating {rating:g} is not on the scale of the head {head.config.name!r}, {scale}."
         )
-    return rating
+    return rating if needed else None
 
 
 def _one_of(what: str, value: str, allowed: Any) -> None:

@@ -20,6 +20,8 @@ def write_atomically(directory: str | os.PathLike[str], files: Mapping[str, byte
         AISError: the directory cannot be written.
     """
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise AISError(f"Nothing was written to {directory}: it is a file, and a folder is needed.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as staging:

@@ -57,7 +57,7 @@ def model_card(config: HeadConfig) -> str:
         command=command,
         recipe=", ".join(f"{key.replace('_', ' ')} {value}" for key, value in recipe.items()).capitalize(),
     )
-    return str(card)
+    return str(card).rstrip() + "\n"
 
 
 def _interval(config: HeadConfig, key: str) -> str:

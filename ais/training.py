@@ -138,7 +138,14 @@ def train_head(
         recipe=asdict(recipe) | {"seed": seed, "target": data.target},
     )
     head = fitted.head(config, (residuals / len(data)).float(), quantiles)
-    logger.info("%s: PLCC %.3f out of fold", name, measured["plcc"])
+    if measured["plcc_low"] <= 0:
+        logger.warning(
+            "%s predicts held-out pictures no better than chance (PLCC %.3f, 95 %% interval from %.3f): it needs more "
+            "pictures, or another backbone. Do not rely on it.",
+            name,
+            measured["plcc"],
+            measured["plcc_low"],
+        )
     return head, TrainingReport(measured, scores, folds, fitted.epochs)
 
 
@@ -153,6 +160,12 @@ def _check(data: RatedSet, target: Target) -> None:
             f"seen takes at least {_FEWEST_GROUPS} groups."
         )
     low, high = float(data.ratings.min()), float(data.ratings.max())
+    if not target.low < target.high:
+        raise DataError(
+            f"The rating scale goes from {target.low:g} to {target.high:g}: its low end should be below its high end."
+        )
+    if low == high:
+        raise DataError(f"All ratings {data.target} are {low:g}: there is nothing to learn from.")
     if low < target.low or high > target.high:
         raise DataError(
             f"The ratings {data.target} go from {low:g} to {high:g}, off the scale of {target.low:g} to "

@@ -36,11 +36,24 @@ def test_every_method_gives_the_whole_contract(method: str, photograph: Image.Im
     assert result.heatmap.dtype == np.float32
     assert np.isfinite(result.heatmap).all()  # the embedded head sees the whole picture
     assert np.abs(result.grid).max() == pytest.approx(1)
-    assert result.grid.min() < 0 < result.grid.max()
     assert result.importance.shape == (1280,)
     assert result.overlay().size == photograph.size
     assert result.score == ais.score(photograph).score
     assert json.loads(json.dumps(result.to_dict()))["score"] == result.score
+
+
+def test_a_heatmap_keeps_its_sign() -> None:
+    """A cup of coffee has places that raise its score and places that lower it."""
+    from skimage import data
+
+    result = ais.explain(data.coffee())
+    assert result.grid.min() < -0.1
+    assert result.grid.max() > 0.1
+
+
+def test_its_repr_is_for_people(photograph: Image.Image) -> None:
+    assert "score=" in repr(ais.explain(photograph))
+    assert len(repr(ais.explain(photograph))) < 1000
 
 
 def test_points_sum_to_the_importances(photograph: Image.Image) -> None:
@@ -148,6 +161,7 @@ def test_saving_where_one_cannot_is_a_sentence(photograph: Image.Image, tmp_path
         ({"kind": "residual"}, "needs the rating"),
         ({"kind": "dual", "rating": 8}, "rating 8 is not on the scale.*1 to 7"),
         ({"kind": "dual", "rating": float("nan")}, "not on the scale"),
+        ({"kind": "prediction", "rating": 99}, "not on the scale"),
         ({"method": "gradcam", "kind": "alignment"}, "only the method 'ais'"),
     ],
 )

@@ -77,6 +77,7 @@ for (const [index, { title, thumbnail }] of props.examples.entries()) {
   button.type = "button";
   button.title = title;
   button.append(image);
+  button.setAttribute("aria-label", title);
   button.addEventListener("click", () => { busy(title, "Looking at the picture"); trigger("example", { index }); });
   find(".examples").append(button);
 }
