@@ -400,6 +400,9 @@ def test_downloads(open_page: Any, photo: Path) -> None:
     assert Image.open(download(page, "Overlay PNG")).size == Image.open(photo).size
     document = json.loads(download(page, "JSON").read_text())
     assert document["score"] == pytest.approx(explain(photo).score, abs=1e-5)
+    with page.expect_download() as waiting:
+        page.click("#ais-overlay .files button:text('Heatmap NPY')")
+    assert waiting.value.suggested_filename == "coffee-relative.npy"
 
 
 def test_a_bad_file_shows_a_sentence_and_the_page_goes_on(

@@ -159,7 +159,8 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         for file in replace(session.explanation, scale=scale).save(folder):
             if file.name != wanted[kind]:
                 file.unlink()
-        return values.file_value(folder / wanted[kind], f"{values.stem(session.name)}-{scale}.{kind}")
+        name = f"{values.stem(session.name)}-{scale}.{kind}"
+        return values.file_value((folder / wanted[kind]).rename(folder / name))
     except Exception as error:
         raise gr.Error(sentence(error), print_exception=False) from error
 

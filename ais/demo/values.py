@@ -23,9 +23,9 @@ def stem(name: str) -> str:
     return cleaned[:60] or "picture"
 
 
-def file_value(path: Path, name: str | None = None) -> dict[str, Any]:
+def file_value(path: Path) -> dict[str, Any]:
     """A file that Gradio is to serve; the browser finds its address under ``url``."""
-    return {"path": str(path), "orig_name": name or path.name, "meta": {"_type": "gradio.FileData"}}
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
 
 def save_display_copy(image: Image.Image, folder: Path) -> Path:
