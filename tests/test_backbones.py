@@ -48,7 +48,10 @@ def test_gives_the_published_shapes(name: str) -> None:
 def test_gives_the_whole_networks_embedding_at_any_size(name: str) -> None:
     backbone = load_backbone(name, weights=None)
     pictures = torch.rand(2, 3, 97, 160)
-    torch.testing.assert_close(backbone(pictures).embedding, backbone.network(pictures), rtol=1e-4, atol=1e-5)
+    expected = backbone.network(pictures)
+    result = backbone(pictures).embedding
+    # Folding BatchNorm rounds otherwise, which a random deep network makes much of.
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 def test_densenet_pools_after_its_relu() -> None:
