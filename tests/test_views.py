@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import tracemalloc
 from typing import Any
 
@@ -108,13 +107,11 @@ def test_tensor_equals_torchvision(
 
 @pytest.mark.parametrize("picture", [(8, 4000), (4000, 8), (300, 200)])
 @pytest.mark.parametrize("name", ["crop", "whole"])
-def test_tensor_shapes_and_cost(picture: tuple[int, int], name: ViewName) -> None:
+def test_tensor_shapes(picture: tuple[int, int], name: ViewName) -> None:
     view = make_view(name)
-    start = time.perf_counter()
     tensor = view.tensor(photo(*picture))
     assert tuple(tensor.shape[1:]) == view.place(*picture).input_size
     assert bool(tensor.abs().le(1).all())
-    assert time.perf_counter() - start < 1
 
 
 def slow_upsample(placement: Placement, grid: np.ndarray) -> np.ndarray:
@@ -224,7 +221,7 @@ def test_a_lit_patch_of_the_picture_lands_in_its_own_cell(name: ViewName, pictur
     assert abs(rows.mean() + 0.5 - y) < 1.5
 
 
-def test_upsample_is_quick_and_small() -> None:
+def test_upsample_is_small() -> None:
     placement = make_view("crop").place(3000, 2000)
     grid = np.random.default_rng(0).normal(size=(7, 7))
     tracemalloc.start()
@@ -232,12 +229,6 @@ def test_upsample_is_quick_and_small() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3000 * 2000 * 4 * 2.2  # the heatmap and the seen part of it, float32
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        placement.upsample(grid)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.1
 
 
 def test_every_format_is_named_in_the_sentence() -> None:
