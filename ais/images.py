@@ -81,8 +81,12 @@ def read_image(source: Source) -> Image.Image:
             data = bytes(source)
         elif isinstance(source, (str, os.PathLike)):
             name = _label(source)
-            if re.match(r"https?://", str(source)) or not str(source):
-                raise ImageError(f"{name} is not a file here: fetch the picture first, then give its path.")
+            if not os.fspath(source):
+                raise ImageError("The path is empty: give that of a picture.")
+            if re.match(r"https?://", str(source)):
+                raise ImageError(
+                    f"{name} is an address, which is not read: fetch the picture, then give its path."
+                )
             data = _read_path(source, name)
         else:
             name = _label(getattr(source, "name", ""))

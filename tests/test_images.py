@@ -341,7 +341,8 @@ def test_paths_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     assert "cannot be opened" in sentence("null\0.jpg")
     assert "cannot be opened" in sentence("long" * 1000)
     assert sentence("l" * 100 + ".jpg").startswith(f'"{"l" * 50}…{"l" * 21}.jpg"')
-    assert "is a folder" in sentence("")
+    assert sentence("") == "The path is empty: give that of a picture."
+    assert sentence("https://example.org/cat.jpg").startswith('"cat.jpg" is an address')
     os.mkfifo(tmp_path / "pipe.jpg")
     assert "is not a file" in sentence(tmp_path / "pipe.jpg")
     (tmp_path / "secret.jpg").write_bytes(PNG)
