@@ -156,9 +156,10 @@ def explain_command(
     as_json: AsJson = False,
 ) -> None:
     """A picture's score, and where in the picture it comes from: blue lowers it, red raises it."""
+    loaded = load_head(head)
     explanation = explain(
         path,
-        head,
+        loaded,
         method,
         kind=kind,
         scale=scale,
@@ -170,7 +171,7 @@ def explain_command(
         _print_json({"path": str(path), **explanation.to_dict(), "files": files})
         return
     values = Score(explanation.score, *explanation.interval, explanation.percentile)
-    typer.echo(_in_words(load_head(head), values._asdict()))
+    typer.echo(_in_words(loaded, values._asdict()))
     low, high = float(explanation.grid.min()), float(explanation.grid.max())
     typer.echo(
         f"{METHODS[method].label} heatmap of the {kind} by {explanation.head}: cells from {low:+.3g} to {high:+.3g} "

@@ -116,10 +116,8 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
         run()
     times: dict[str, list[float]] = {what: [] for what, *_ in runs}
     ratios: dict[str, list[float]] = {what: [] for what, *_ in runs}
-    for slow_lines in (
-        False,
-        True,
-    ):  # apart, since a loop of minutes leaves nothing in the processor's caches
+    # The slow lines apart, since a loop of minutes leaves nothing in the processor's caches.
+    for slow_lines in (False, True):
         for round_ in range(rounds):
             for what, run, scale, wanted in runs:
                 if round_ < wanted and ((scale > 1) == slow_lines or (run is forward and round_ < slow)):
