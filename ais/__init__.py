@@ -2,9 +2,11 @@
 
 from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
 from ais.errors import AISError, DataError, HeadError, ImageError, WeightsError
-from ais.explain import Explanation, Score, explain, score
-from ais.heads import RegressionHead, list_heads, load_head
+from ais.explain import explain, score
+from ais.explanation import Explanation, Score
+from ais.heads import RegressionHead, StackedHead
 from ais.heatmaps import METHODS
+from ais.loading import list_heads, load_head
 from ais.version import __version__
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "ImageError",
     "RegressionHead",
     "Score",
+    "StackedHead",
     "WeightsError",
     "__version__",
     "explain",

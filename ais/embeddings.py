@@ -46,10 +46,12 @@ class EmbeddedSet:
     Attributes:
         embedding: (N, D) float32.
         delta: (N, C) float32, as `ais.backbones.Features.delta`; None where the backbone gives none.
+        hashes: N times the SHA-256 of the picture's file.
     """
 
     embedding: Tensor
     delta: Tensor | None
+    hashes: list[str]
 
 
 def cache_directory() -> Path:
@@ -80,7 +82,7 @@ def embed(
     geometry = backbone.view(view)
     directory = cache_directory() / _key(backbone, geometry) if cache else None
     with ThreadPoolExecutor(_DECODERS) as pool:
-        hashes = list(pool.map(_content_hash, files))
+        hashes = content_hashes(files)
         sources = dict(zip(hashes, files, strict=True))  # the same picture under two names is computed once
         known = _load(directory, set(sources)) if directory else {}
         todo = [name for name in sources if name not in known]
@@ -103,7 +105,14 @@ def embed(
     return EmbeddedSet(
         embedding=torch.stack([known[name]["embedding"] for name in hashes]),
         delta=torch.stack([known[name]["delta"] for name in hashes]) if backbone.owner is not None else None,
+        hashes=hashes,
     )
+
+
+def content_hashes(files: Sequence[Path]) -> list[str]:
+    """By what a picture is known: the SHA-256 of its file, hexadecimal."""
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        return list(pool.map(_content_hash, files))
 
 
 def _key(backbone: FrozenBackbone, view: View) -> str:
@@ -117,14 +126,14 @@ def _digest(data: bytes) -> str:
 
 
 def _content_hash(file: Path) -> str:
-    """Of a file's bytes; a file that cannot be read has none, and its decoder will say why."""
+    """Of a file's bytes; a file that cannot be read has that of its name, and its decoder will say why."""
     digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError:
-        return str(file)
+        return _digest(os.fsencode(file))
     return digest.hexdigest()
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from ais.errors import DataError
 from ais.heads import Interval
 
-_RESAMPLES = 2000
+MEASURES = ("plcc", "srcc", "krcc", "rmse", "mae")
+_RESAMPLES = 1000
+_LEVEL = 0.95
+_FEWEST = 3  # pictures of a category for which a correlation is told
 
 
 def metrics(
@@ -24,53 +29,130 @@ def metrics(
 
     Returns:
         ``plcc`` (Pearson), ``srcc`` (Spearman), ``krcc`` (Kendall's tau-b), each 0 where one side does not
-        vary; ``rmse`` and ``mae`` in points; ``plcc_low`` and ``plcc_high``, the 95 % interval.
+        vary; ``rmse`` and ``mae`` in points; and of each the 95 % interval, as ``plcc_low``, ``plcc_high``.
+
+    Raises:
+        DataError: fewer than two groups.
     """
     predicted, rated = np.asarray(predicted, np.float64), np.asarray(rated, np.float64)
-    error = predicted - rated
-    varies = np.ptp(predicted) > 0 and np.ptp(rated) > 0
-    low, high = plcc_interval(predicted, rated, groups)
-    return {
-        "plcc": float(stats.pearsonr(predicted, rated).statistic) if varies else 0.0,
-        "plcc_low": low,
-        "plcc_high": high,
-        "srcc": float(stats.spearmanr(predicted, rated).statistic) if varies else 0.0,
-        "krcc": float(stats.kendalltau(predicted, rated).statistic) if varies else 0.0,
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "mae": float(np.mean(np.abs(error))),
-    }
+
+    def measure(rows: np.ndarray) -> list[float]:
+        x, y = predicted[rows], rated[rows]
+        return [
+            _pearson(x, y),
+            _pearson(stats.rankdata(x), stats.rankdata(y)),
+            float(stats.kendalltau(x, y).statistic) if _varies(x, y) else 0.0,
+            _rmse(x, y),
+            float(np.mean(np.abs(x - y))),
+        ]
+
+    return with_interval(MEASURES, measure, _groups(groups, len(rated)))
 
 
-def plcc_interval(
-    predicted: np.ndarray,
+def difference(
+    predicted_a: np.ndarray,
+    predicted_b: np.ndarray,
     rated: np.ndarray,
     groups: Sequence[str] | None = None,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Bootstrap interval of the Pearson correlation (percentile method), resampling whole groups.
+) -> dict[str, float]:
+    """How much better or worse predictions b are than a, on the same pictures: b's measure less a's.
+
+    Both are measured on every resample (a paired bootstrap), so that what is hard for both cancels out.
+
+    Args:
+        predicted_a, predicted_b, rated: (N,), in points.
+        groups: as in `metrics`.
+
+    Returns:
+        ``plcc``, above 0 where b agrees better; ``rmse`` in points, below 0 where b is nearer; and of each
+        the 95 % interval, as ``plcc_low``, ``plcc_high``.
+
+    Raises:
+        DataError: fewer than two groups.
+    """
+    a, b, y = (np.asarray(values, np.float64) for values in (predicted_a, predicted_b, rated))
+
+    def measure(rows: np.ndarray) -> list[float]:
+        return [f(b[rows], y[rows]) - f(a[rows], y[rows]) for f in (_pearson, _rmse)]
+
+    return with_interval(("plcc", "rmse"), measure, _groups(groups, len(y)))
+
+
+def with_interval(
+    names: Sequence[str], measure: Callable[[np.ndarray], Sequence[float]], groups: Sequence[Any] | np.ndarray
+) -> dict[str, float]:
+    """Measures of N rows with their 95 % bootstrap intervals (percentile method), resampling whole groups.
 
     Pictures of one theme are not independent: an interval that resamples them one by one is too narrow.
 
     Args:
-        predicted, rated: (N,).
-        groups: N names, or None for every picture on its own.
-        level: the share of resamples inside.
+        names: of the measures.
+        measure: rows, integers of any number with repeats -> a value for each name.
+        groups: (N,), which rows belong together.
+
+    Returns:
+        For each name the value on all rows, and ``name_low`` and ``name_high``; the same on every call.
+
+    Raises:
+        DataError: fewer than two groups, which say nothing of how other groups would do.
     """
-    x, y = predicted - np.mean(predicted), rated - np.mean(rated)
-    names = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(names.max()) + 1
-    # A correlation needs only six sums, and the sums of a resample are those of its groups.
-    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)  # (N, 6)
-    sums = np.zeros((count, terms.shape[1]))
-    np.add.at(sums, names, terms)
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    n, sx, sy, sxx, syy, sxy = (times @ sums).T  # each (resamples,)
-    spread = np.maximum((n * sxx - sx**2) * (n * syy - sy**2), 0.0)
-    plcc = np.divide(n * sxy - sx * sy, np.sqrt(spread), out=np.zeros_like(n), where=spread > 0)
-    low, high = np.quantile(plcc, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    kinds, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    if len(kinds) < 2:
+        raise DataError(
+            "An interval takes at least two groups of pictures to compare: give more pictures, or leave the "
+            "groups out."
+        )
+    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+    interval = stats.bootstrap(
+        (np.arange(len(members)),),
+        lambda drawn: np.array(measure(np.concatenate([members[group] for group in drawn]))),
+        n_resamples=_RESAMPLES,
+        vectorized=False,
+        confidence_level=_LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    values = measure(np.arange(len(inverse)))
+    return {
+        f"{name}{end}": float(value)
+        for name, *ends in zip(names, values, interval.low, interval.high, strict=True)
+        for end, value in zip(("", "_low", "_high"), ends, strict=True)
+    }
+
+
+def _groups(groups: Sequence[str] | None, count: int) -> Sequence[str] | np.ndarray:
+    """Every picture on its own where no groups are known."""
+    return np.arange(count) if groups is None else groups
+
+
+def _varies(x: np.ndarray, y: np.ndarray) -> bool:
+    return bool(np.ptp(x) > 0 and np.ptp(y) > 0)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.corrcoef(x, y)[0, 1]) if _varies(x, y) else 0.0
+
+
+def _rmse(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((x - y) ** 2)))
+
+
+def ceiling(ratings: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
+    """The highest PLCC that any predictor can be expected to reach: ``sqrt(reliability)`` of the mean ratings.
+
+    The reliability is the share of their variance that other raters would give again: one less the mean
+    squared standard error, ``sd² / n``, over the variance (that of a sample, with N - 1, since both parts are
+    then without bias).
+
+    Args:
+        ratings, sd, n: (N,) mean, standard deviation and number of raters of each picture.
+
+    Returns:
+        0 to 1; 0 where the raters' noise explains all of the variance.
+    """
+    spread = float(np.var(ratings, ddof=1))
+    noise = float(np.mean(np.square(sd) / n))
+    return math.sqrt(1 - noise / spread) if noise < spread else 0.0
 
 
 def calibrate(scores: np.ndarray, ratings: np.ndarray, level: float = 0.9) -> Interval:
@@ -89,3 +171,41 @@ def calibrate(scores: np.ndarray, ratings: np.ndarray, level: float = 0.9) -> In
     widths = np.sqrt(rmse**2 + scores.var(1))
     rank = min(len(error), math.ceil((len(error) + 1) * level))
     return Interval(level, rmse, float(np.sort(np.abs(error) / widths)[rank - 1]))
+
+
+def coverage(scores: np.ndarray, half_widths: np.ndarray, ratings: np.ndarray) -> float:
+    """The share of the ratings that lie inside the scores' intervals; all (N,), in points."""
+    return float(np.mean(np.abs(scores - ratings) <= half_widths))
+
+
+def by_category(predicted: np.ndarray, rated: np.ndarray, categories: Sequence[str]) -> list[dict[str, Any]]:
+    """The measures in every category, the one with the largest errors first.
+
+    Args:
+        predicted, rated: (N,), in points.
+        categories: N names.
+
+    Returns:
+        For each category ``name``, ``pictures``, ``plcc`` (None under three pictures, which say nothing),
+        ``rmse``, ``mae`` and ``bias``, the mean of predicted less rated, in points.
+    """
+    names, inverse = np.unique(categories, return_inverse=True)
+    rows = []
+    for number, name in enumerate(names):
+        x, y = predicted[inverse == number], rated[inverse == number]
+        rows.append(
+            {
+                "name": str(name),
+                "pictures": len(x),
+                "plcc": _pearson(x, y) if len(x) >= _FEWEST else None,
+                "rmse": _rmse(x, y),
+                "mae": float(np.mean(np.abs(x - y))),
+                "bias": float(np.mean(x - y)),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["rmse"])
+
+
+def worst(predicted: np.ndarray, rated: np.ndarray, k: int = 10) -> np.ndarray:
+    """The k pictures with the largest errors, as their places in the set, the worst first: (k,)."""
+    return np.argsort(-np.abs(predicted - rated), kind="stable")[:k]

@@ -2,195 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import os
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
 from ais import heatmaps, importance
 from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
-from ais.errors import AISError, HeadError, ImageError
-from ais.files import write_atomically
-from ais.heads import EMBEDDED, RegressionHead, load_head
-from ais.heatmaps import METHODS, SCALES, Scale
+from ais.errors import AISError, HeadError
+from ais.explanation import KINDS, Array, Explanation, Kind, Score
+from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
+from ais.heatmaps import METHODS, SCALES, Grids, Method, Scale
 from ais.images import Source, read_image
+from ais.loading import find_head, load_head, tuned_backbone
+from ais.stacking import combine_points, resample
 from ais.views import Placement
-
-Kind = Literal["prediction", "residual", "dual", "alignment"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-FILES = ("heatmap.npy", "overlay.png", "explanation.json")
-
-Array = NDArray[np.float32]
-
-
-class Score(NamedTuple):
-    """What people would say of a picture.
-
-    Attributes:
-        score: points of the head's rating scale.
-        low, high: its interval at the head's level (90 %).
-        percentile: the share of the rated pictures that people rated lower, 0 to 100.
-    """
-
-    score: float
-    low: float
-    high: float
-    percentile: float
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One feature map's part in a place.
-
-    Attributes:
-        index: the map's number, 0 to C - 1.
-        importance: the map's, over the whole picture.
-        value: what it is worth at the place, in points.
-        map: its activation, (h, w).
-    """
-
-    index: int
-    importance: float
-    value: float
-    map: Array
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A picture's score and where it comes from.
-
-    Attributes:
-        image: the picture, upright RGB.
-        head, backbone, layer: what looked at it.
-        method, kind, scale: how the heatmap was made; a key of `METHODS`, a `Kind`, a `Scale`.
-        target: the word for what is rated; `rating_range` its scale's ends; `level` the interval's.
-        score, interval, percentile: as in `Score`.
-        importance: (C,) of every feature map, by `kind`.
-        maps: (C, h, w) the feature maps.
-        grids: the heatmap on the network's grid, (h, w), on every scale.
-        placement: where the network looked.
-        seconds: how long it took, reading the picture and loading the weights included.
-    """
-
-    image: Image = field(repr=False)
-    head: str
-    backbone: str
-    layer: str
-    method: str
-    kind: Kind
-    scale: Scale
-    target: str
-    rating_range: tuple[float, float]
-    level: float
-    score: float
-    interval: tuple[float, float]
-    percentile: float
-    importance: Array = field(repr=False)
-    maps: Array = field(repr=False)
-    grids: Mapping[Scale, Array] = field(repr=False)
-    placement: Placement
-    seconds: float
-
-    @property
-    def grid(self) -> Array:
-        """The heatmap on the network's grid, (h, w), on the explanation's scale."""
-        return self.grids[self.scale]
-
-    @property
-    def heatmap(self) -> Array:
-        """The heatmap on the picture, float32 (height, width); NaN where the network did not look."""
-        return self.placement.upsample(self.grid)
-
-    @property
-    def unit(self) -> str:
-        """What the heatmap's values are, in words."""
-        if self.scale == "relative":
-            return "of the largest"
-        return "points" if self.method == "occlusion" else "points per cell"
-
-    def overlay(self, opacity: float = 0.7) -> Image:
-        """The heatmap's colours on the picture, as large as the picture: blue lowers, red raises."""
-        return heatmaps.overlay(self.image, self.heatmap, opacity)
-
-    def contributions(self, x: float, y: float, n: int = 6) -> list[Contribution]:
-        """The feature maps that contribute most at a place, the strongest first.
-
-        Args:
-            x, y: the place, in the picture's pixels.
-            n: how many at the most.
-
-        Raises:
-            ImageError: the place was not seen by the network.
-        """
-        x0, y0, x1, y1 = self.placement.box
-        if not (x0 <= x < x1 and y0 <= y < y1 and 0 <= x < self.image.width and 0 <= y < self.image.height):
-            raise ImageError("The network did not look there. Choose a place inside the part that it saw.")
-        _, h, w = self.maps.shape
-        active = np.maximum(self.maps, 0)
-        total = active.sum((1, 2))
-        here = active[:, int((y - y0) / (y1 - y0) * h), int((x - x0) / (x1 - x0) * w)]
-        share = np.divide(here, total, out=np.full_like(total, 1 / (h * w)), where=total > 0)
-        values = self.importance * share
-        order = np.argsort(-np.abs(values), kind="stable")[:n]
-        return [Contribution(int(c), float(self.importance[c]), float(values[c]), active[c]) for c in order]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it but the pictures and the maps, ready for JSON."""
-        return {
-            "score": self.score,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "level": self.level,
-            "percentile": self.percentile,
-            "target": self.target,
-            "rating_range": list(self.rating_range),
-            "head": self.head,
-            "backbone": self.backbone,
-            "layer": self.layer,
-            "method": self.method,
-            "kind": self.kind,
-            "scale": self.scale,
-            "unit": self.unit,
-            "seconds": self.seconds,
-            "width": self.image.width,
-            "height": self.image.height,
-            "seen": list(self.placement.box),
-            "grids": {scale: grid.tolist() for scale, grid in self.grids.items()},
-            "importance": self.importance.tolist(),
-        }
-
-    def save(self, directory: str | os.PathLike[str]) -> list[Path]:
-        """Write ``heatmap.npy``, ``overlay.png`` (with its colour bar) and ``explanation.json``: all or none.
-
-        Raises:
-            AISError: the directory cannot be written.
-        """
-        heatmap = self.heatmap
-        largest = float(np.nanmax(np.abs(heatmap)))
-        array, png = io.BytesIO(), io.BytesIO()
-        np.save(array, heatmap)
-        heatmaps.with_color_bar(heatmaps.overlay(self.image, heatmap), largest, self.unit).save(png, "PNG")
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        files = (array.getvalue(), png.getvalue(), text.encode())
-        return write_atomically(directory, dict(zip(FILES, files, strict=True)))
 
 
 def explain(
     image: Source,
-    head: str | os.PathLike[str] | RegressionHead = EMBEDDED,
+    head: str | os.PathLike[str] | RegressionHead | StackedHead = EMBEDDED,
     method: str = "ais",
     *,
     kind: Kind = "prediction",
@@ -227,40 +68,51 @@ def explain(
     picture = read_image(image)
     loaded = load_head_cached(head)
     rating = _check_rating(rating, kind, loaded)
-    backbone = backbone_of(loaded, device)
-    view = backbone.view(loaded.config.view)
-    placement = view.place(picture.width, picture.height)
-    tensor = view.tensor(picture)[None]
-    features = backbone(tensor)
-    hidden = _hidden(loaded, features.embedding)
-    score = _score(loaded, hidden)
-    weights = _importance(backbone, features, loaded, hidden, kind, rating)
-    grids = METHODS[method].grids(backbone, loaded, tensor, features, weights)
-    config = loaded.config
-    return Explanation(
-        image=picture,
-        head=config.name,
-        backbone=config.backbone,
-        layer=config.layer,
-        method=method,
-        kind=kind,
-        scale=scale,
-        target=config.target.name,
-        rating_range=(config.target.low, config.target.high),
-        level=config.interval.level,
-        score=score.score,
-        interval=(score.low, score.high),
-        percentile=score.percentile,
-        importance=_array(weights),
-        maps=_array(features.maps[0]),
-        grids={name: _array(grid) for name, grid in grids.items()},
-        placement=placement,
-        seconds=time.perf_counter() - start,
-    )
+    looks = [_look(picture, member, device) for member in _members(loaded)]
+
+    def explanation(
+        shown: RegressionHead | StackedHead, parts: list[_Look], weights: list[float]
+    ) -> Explanation:
+        scores = _scores(shown, parts)
+        score = _score(shown, scores)
+        importances = _importances(parts, weights, kind, rating, scores)
+        own = zip(parts, weights, importances, strict=True)
+        grids = _combine(method, [_draw(METHODS[method], *each) for each in own])
+        config = shown.config
+        return Explanation(
+            image=picture,
+            head=config.name,
+            backbone=" + ".join(part.head.config.backbone for part in parts),
+            layer=" + ".join(dict.fromkeys(part.head.config.layer for part in parts)),
+            method=method,
+            kind=kind,
+            scale=scale,
+            target=config.target.name,
+            rating_range=(config.target.low, config.target.high),
+            level=config.interval.level,
+            score=score.score,
+            interval=(score.low, score.high),
+            percentile=score.percentile,
+            importance=_array(torch.cat(importances)),
+            maps=_stack_maps(parts, grids["points"].shape)
+            if len(parts) > 1
+            else _array(parts[0].features.maps[0]),
+            grids={name: _array(grid) for name, grid in grids.items()},
+            placement=parts[0].placement,
+            seconds=time.perf_counter() - start,
+        )
+
+    if isinstance(loaded, StackedHead):
+        members = tuple(explanation(part.head, [part], [1.0]) for part in looks)
+        return replace(explanation(loaded, looks, loaded.weight.tolist()), members=members)
+    return explanation(loaded, looks, [1.0])
 
 
 def score(
-    image: Source, head: str | os.PathLike[str] | RegressionHead = EMBEDDED, *, device: str = "auto"
+    image: Source,
+    head: str | os.PathLike[str] | RegressionHead | StackedHead = EMBEDDED,
+    *,
+    device: str = "auto",
 ) -> Score:
     """The score alone, equal to `explain`'s.
 
@@ -269,9 +121,7 @@ def score(
     """
     picture = read_image(image)
     loaded = load_head_cached(head)
-    backbone = backbone_of(loaded, device)
-    features = backbone(backbone.view(loaded.config.view).tensor(picture)[None])
-    return _score(loaded, _hidden(loaded, features.embedding))
+    return _score(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
 
 
 def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
@@ -294,8 +144,9 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
             f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
         )
     where = pick_device(device)
+    tuned = tuned_backbone(head)
     with _lock:  # so that two requests at once do not load the same weights twice
-        backbone = _backbone(config.backbone, config.layer, where)
+        backbone = _backbone(config.backbone, config.layer, where, tuned, config.tuned_sha256)
     head.to(where)
     return backbone
 
@@ -312,58 +163,136 @@ def pick_device(device: str = "auto") -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def load_head_cached(head: str | os.PathLike[str] | RegressionHead) -> RegressionHead:
+def load_head_cached(
+    head: str | os.PathLike[str] | RegressionHead | StackedHead,
+) -> RegressionHead | StackedHead:
     """`load_head`, from a cache of the last few; a head that is loaded already passes through."""
-    if isinstance(head, RegressionHead):
+    if isinstance(head, (RegressionHead, StackedHead)):
         return head
-    return _head(os.fspath(head))
+    config = find_head(head) / CONFIG
+    return _head(os.fspath(head), config.stat().st_mtime_ns)
 
 
 _lock = threading.Lock()
-_backbone = lru_cache(maxsize=3)(lambda name, layer, device: load_backbone(name, layer, device=device))
-_head = lru_cache(maxsize=8)(load_head)
 
 
-def _hidden(head: RegressionHead, embedding: Tensor) -> Tensor:
-    """The head's first layer, (1, K, H)."""
-    if embedding.shape[1] != head.config.dim:
+@lru_cache(maxsize=MOST_MEMBERS)
+def _backbone(name: str, layer: str, device: str, tuned: Path | None, sha256: str) -> FrozenBackbone:
+    return load_backbone(name, layer, weights=tuned or "default", device=device)
+
+
+@lru_cache(maxsize=8)
+def _head(source: str, changed: int) -> RegressionHead | StackedHead:
+    """`changed` is there so that a head that was trained anew is read anew."""
+    return load_head(source)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One backbone's pass over the picture, for one head."""
+
+    head: RegressionHead
+    backbone: FrozenBackbone
+    picture: Tensor
+    placement: Placement
+    features: Features
+    hidden: Tensor  # (1, K, H), the head's first layer
+    drawn: dict[str, Grids] = field(default_factory=dict)  # by methods that know no importances
+
+    @cached_property
+    def predictions(self) -> Tensor:
+        """(1, C), what each map adds to this head's own score."""
+        return importance.prediction(self.backbone, self.features, self.head, self.hidden)
+
+
+def _members(head: RegressionHead | StackedHead) -> Sequence[RegressionHead]:
+    return head.members if isinstance(head, StackedHead) else [head]
+
+
+def _look(picture: Image, head: RegressionHead, device: str) -> _Look:
+    backbone = backbone_of(head, device)
+    view = backbone.view(head.config.view)
+    tensor = view.tensor(picture)[None]
+    try:
+        features = backbone(tensor, head.keep)
+    except AISError as error:
+        raise HeadError(f"The head {head.config.name!r} does not fit its backbone. {error}") from error
+    if features.embedding.shape[1] != head.config.dim:
         raise HeadError(
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
-            f"{embedding.shape[1]}."
+            f"{features.embedding.shape[1]}."
         )
-    return head.hidden(embedding)
+    placement = view.place(picture.width, picture.height)
+    return _Look(head, backbone, tensor, placement, features, head.hidden(features.embedding))
 
 
-def _score(head: RegressionHead, hidden: Tensor) -> Score:
-    scores = head.readout(hidden)
+def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tensor:
+    """The scores of the head's variants, (1, K)."""
+    scores = [look.head.readout(look.hidden) for look in looks]
+    return head.to(scores[0].device).combine(scores) if isinstance(head, StackedHead) else scores[0]
+
+
+def _score(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
     mean, half = scores.mean().item(), head.interval(scores).item()
     return Score(mean, mean - half, mean + half, head.percentile(mean))
 
 
-def _importance(
-    backbone: FrozenBackbone,
-    features: Features,
-    head: RegressionHead,
-    hidden: Tensor,
-    kind: Kind,
-    rating: float | None,
-) -> Tensor:
-    """(C,), by kind."""
+def _importances(
+    looks: Sequence[_Look], weights: Sequence[float], kind: Kind, rating: float | None, scores: Tensor
+) -> list[Tensor]:
+    """For each backbone (C,), by kind: what its maps do to the score of all of them together.
+
+    Ablating a map of one member changes a stack's score by the member's weight times the change of its own. Of
+    ``alignment``, which was measured for each member alone, a stack takes the members' weighted values.
+    """
+    channels = [look.features.maps.shape[1] for look in looks]
     if kind == "alignment":
-        if len(head.alignment) != features.maps.shape[1]:
-            raise HeadError(
-                f"The head {head.config.name!r} has no alignment importance for this layer's maps."
-            )
-        return head.alignment
-    predictions = importance.prediction(backbone, features, head, hidden)
-    if rating is None:
-        return predictions[0]
-    truth = torch.tensor([rating], device=predictions.device, dtype=predictions.dtype)
-    residuals = importance.residual(predictions, head.readout(hidden).mean(-1), truth)
-    return (residuals if kind == "residual" else importance.dual(predictions, residuals))[0]
+        for look in looks:
+            if not look.head.alignment.any():
+                raise HeadError(
+                    f"The head {look.head.config.name!r} has no alignment importance for its maps."
+                )
+        return [weight * look.head.alignment for look, weight in zip(looks, weights, strict=True)]
+    predictions = torch.cat(
+        [weight * look.predictions for look, weight in zip(looks, weights, strict=True)], dim=1
+    )
+    if rating is not None:
+        truth = torch.tensor([rating], device=predictions.device, dtype=predictions.dtype)
+        residuals = importance.residual(predictions, scores.mean(-1), truth)
+        predictions = residuals if kind == "residual" else importance.dual(predictions, residuals)
+    return list(predictions[0].split(channels))
 
 
-def _check_rating(rating: float | None, kind: Kind, head: RegressionHead) -> float | None:
+def _draw(method: Method, look: _Look, weight: float, importances: Tensor) -> Grids:
+    """One backbone's part in the heatmap: the importances hold the weight already, other methods know none."""
+
+    def draw() -> Grids:
+        return method.grids(look.backbone, look.head, look.picture, look.features, importances)
+
+    if method.uses_importance:
+        return draw()
+    if method.label not in look.drawn:  # for the member's own heatmap, and for the stack's
+        look.drawn[method.label] = draw()
+    grids = look.drawn[method.label]
+    return grids if weight == 1 else {**grids, "points": weight * grids["points"]}
+
+
+def _combine(method: str, grids: list[Grids]) -> Grids:
+    """Several backbones' grids as one, added in points: the one unit that they share."""
+    if len(grids) == 1:
+        return grids[0]
+    points = [_array(grid["points"]) for grid in grids]
+    total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell)).float()
+    return {"relative": heatmaps.to_unit(total), "points": total}
+
+
+def _stack_maps(looks: Sequence[_Look], shape: Sequence[int]) -> Array:
+    """The positive parts of all backbones' maps on one grid, so that a place's parts can be told."""
+    height, width = shape
+    return np.concatenate([resample(_array(look.features.maps[0].relu()), (height, width)) for look in looks])
+
+
+def _check_rating(rating: float | None, kind: Kind, head: RegressionHead | StackedHead) -> float | None:
     """The rating if this kind needs it; a wrong one is refused in any case."""
     target = head.config.target
     scale = f"{target.low:g} to {target.high:g}"

@@ -75,6 +75,8 @@ class Variants:
     Attributes:
         weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,): float32.
         epochs: of each variant, the one whose weights these are.
+        curves: (K, E, 2) float64, the training and validation loss of every epoch: mean squared errors of
+            standardised ratings; NaN after a variant has stopped.
     """
 
     weight1: Tensor
@@ -84,9 +86,12 @@ class Variants:
     rating_mean: float
     rating_std: float
     epochs: list[int]
+    curves: np.ndarray
 
-    def head(self, config: HeadConfig, alignment: Tensor, rating_quantiles: Tensor) -> RegressionHead:
-        """These weights as a head; alignment (C,), rating_quantiles (101,)."""
+    def head(
+        self, config: HeadConfig, alignment: Tensor, rating_quantiles: Tensor, seen: Tensor
+    ) -> RegressionHead:
+        """These weights as a head; alignment (C,), rating_quantiles (101,), seen (S,)."""
         head = RegressionHead(config)
         head.load_state_dict(
             {
@@ -99,6 +104,7 @@ class Variants:
                 "alignment": alignment,
                 "rating_quantiles": rating_quantiles,
             }
+            | ({"seen": seen} if config.seen else {})
         )
         return head.eval()
 
@@ -130,6 +136,7 @@ def fit_variants(
     variants: int = 10,
     seed: int = 0,
     recipe: Recipe = Recipe(),
+    weights: np.ndarray | None = None,
 ) -> Variants:
     """Fit K MLPs together as one batched computation.
 
@@ -141,6 +148,7 @@ def fit_variants(
         ratings: (N,).
         groups: N names; no group is both in a variant's training and in its validation split.
         seed: variant k is fitted with the seed (seed, k).
+        weights: (N,), how much each picture's squared error counts; all the same if None.
 
     Raises:
         DataError: the embeddings or the ratings are all the same, or all pictures are of one group.
@@ -155,10 +163,11 @@ def fit_variants(
     y = torch.from_numpy((np.asarray(ratings, np.float64) - mean) / std).float().to(z.device)
     seeds = [int(np.random.SeedSequence([seed, k]).generate_state(1)[0]) for k in range(variants)]
     held = np.stack([grouped_split(groups, recipe.validation, s) for s in seeds])
-    weights, epochs = _descend(z, y, held, seeds, recipe)
-    weight1, bias1, weight2, bias2 = weights
+    counts = torch.ones_like(y) if weights is None else torch.from_numpy(weights / weights.mean()).to(y)
+    fitted, epochs, curves = _descend(z, y, counts, held, seeds, recipe)
+    weight1, bias1, weight2, bias2 = fitted
     weight1, bias1 = projection.fold(weight1, bias1)
-    return Variants(weight1.cpu(), bias1.cpu(), weight2.cpu(), bias2.cpu(), mean, std, epochs)
+    return Variants(weight1.cpu(), bias1.cpu(), weight2.cpu(), bias2.cpu(), mean, std, epochs, curves)
 
 
 def _forward(z: Tensor, weights: Sequence[Tensor], keep: Tensor | None = None) -> Tensor:
@@ -171,12 +180,13 @@ def _forward(z: Tensor, weights: Sequence[Tensor], keep: Tensor | None = None) -
 
 
 def _descend(
-    z: Tensor, y: Tensor, held: np.ndarray, seeds: list[int], recipe: Recipe
-) -> tuple[list[Tensor], list[int]]:
-    """The weights of K MLPs, each as of its best epoch, and that epoch (from 1).
+    z: Tensor, y: Tensor, counts: Tensor, held: np.ndarray, seeds: list[int], recipe: Recipe
+) -> tuple[list[Tensor], list[int], np.ndarray]:
+    """The weights of K MLPs, each as of its best epoch, that epoch (from 1), and the losses (K, E, 2).
 
     Args:
-        z: (N, P). y: (N,), standardised. held: (K, N), each variant's validation pictures.
+        z: (N, P). y: (N,), standardised. counts: (N,), how much each picture counts, 1 in the mean.
+        held: (K, N), each variant's validation pictures.
     """
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     weights = _initial(z.shape[1], recipe.hidden, generators, z.device)
@@ -185,33 +195,59 @@ def _descend(
     )
     # Each variant's validation pictures, those of the largest split as many as there are; weight 0 fills up.
     rows = np.argsort(~held, axis=1, kind="stable")[:, : held.sum(1).max()]
-    counts = torch.from_numpy(np.take_along_axis(held, rows, 1)).float().to(z.device)
     validation = torch.from_numpy(rows).to(z.device)
+    shares = counts[validation] * torch.from_numpy(np.take_along_axis(held, rows, 1)).to(z.device)
+    shares /= shares.sum(1, keepdim=True)
     training = [torch.from_numpy(np.flatnonzero(~h)) for h in held]
     steps = math.ceil((1 - recipe.validation) * len(y) / recipe.batch)
     best = [w.detach().clone() for w in weights]
     best_loss = torch.full((len(seeds),), math.inf, device=z.device)
     best_epoch = torch.zeros(len(seeds), dtype=torch.long, device=z.device)
+    curves = np.full((len(seeds), recipe.epochs, 2), np.nan)
+    # The variants still learning; `weights` and the optimiser hold theirs alone. One that is done costs no more.
+    on = torch.arange(len(seeds), device=z.device)
     for epoch in range(1, recipe.epochs + 1):
-        batches = _shuffled(training, generators, steps, recipe.batch).to(z.device)
-        for batch in batches:  # (K, B)
-            keep = _dropout(batch.shape[1], recipe, generators).to(z.device) if recipe.dropout else None
-            loss = (_forward(z[batch], weights, keep) - y[batch]).square().mean(1).sum()
+        learned = torch.zeros(len(on), device=z.device)
+        drawn = [generators[k] for k in on.tolist()]
+        batches = _shuffled([training[k] for k in on.tolist()], drawn, steps, recipe.batch).to(z.device)
+        for batch in batches:  # (on, B)
+            keep = _dropout(batch.shape[1], recipe, drawn).to(z.device) if recipe.dropout else None
+            loss = ((_forward(z[batch], weights, keep) - y[batch]).square() * counts[batch]).mean(1)
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss.sum())
             optimizer.step()
+            learned += loss.detach() / len(batches)
         with torch.no_grad():
-            error = (_forward(z[validation], weights) - y[validation]).square()
-            losses = (error * counts).sum(1) / counts.sum(1)
-            # A variant whose patience has run out is done, whatever the others still do.
-            better = (losses < best_loss) & (epoch - best_epoch <= recipe.patience)
+            held_out = validation[on]
+            losses = ((_forward(z[held_out], weights) - y[held_out]).square() * shares[on]).sum(1)
+            running = epoch - best_epoch[on] <= recipe.patience  # one kept for company alone is done
+            curves[on[running].cpu().numpy(), epoch - 1] = (
+                torch.stack([learned, losses], 1)[running].cpu().numpy()
+            )
+            better = (losses < best_loss[on]) & running
+            improved = on[better]
             for kept, now in zip(best, weights, strict=True):
-                kept[better] = now[better]
-            best_loss[better] = losses[better]
-            best_epoch[better] = epoch
-        if epoch - int(best_epoch.max()) >= recipe.patience:
-            break
-    return best, best_epoch.tolist()
+                kept[improved] = now[better]
+            best_loss[improved] = losses[better]
+            best_epoch[improved] = epoch
+            left = epoch - best_epoch[on] < recipe.patience
+            if not left.any():
+                break
+            if not left.all() and len(on) > 2:
+                if left.sum() == 1:  # one alone would go through other kernels, which round in another way
+                    left[left.byte().argmin()] = True
+                on, weights = on[left], _fewer(optimizer, weights, left)
+    return best, best_epoch.tolist(), curves[:, :epoch]
+
+
+def _fewer(optimizer: torch.optim.Optimizer, weights: list[Tensor], left: Tensor) -> list[Tensor]:
+    """The weights of the variants that are left, (K,) True; the optimiser goes on with them as it was."""
+    fewer = [weight.detach()[left].requires_grad_() for weight in weights]
+    for before, now in zip(weights, fewer, strict=True):
+        state = optimizer.state.pop(before)
+        optimizer.state[now] = {name: value[left] if value.ndim else value for name, value in state.items()}
+    optimizer.param_groups[0]["params"] = fewer
+    return fewer
 
 
 def _initial(

@@ -1,30 +1,30 @@
-"""The trained part: K two-layer MLPs on the same embedding, kept as stacked weights, and their folder on disk."""
+"""The trained part: K two-layer MLPs on the same embedding, kept as stacked weights; and stacks of such heads.
+
+A head's folder on disk is read by `ais.loading`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import struct
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from ais.errors import HeadError
 from ais.files import write_atomically
 from ais.views import ViewName
 
 FORMAT = 1
 REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32
 EMBEDDED = "beauty-efficientnet-lite0"
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-_CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
+MOST_MEMBERS = 8  # of a stack: so many backbones are kept in memory at once
+CONFIG, WEIGHTS, BACKBONE = "config.json", "model.safetensors", "backbone.safetensors"  # files of a head
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,56 @@ class Interval:
     factor: float
 
 
-@dataclass(frozen=True)
-class HeadConfig:
-    """Everything about a head but its numbers; ``config.json`` holds exactly this.
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the config of every head says; ``config.json`` holds exactly its fields.
 
     Attributes:
         name: the head's name, and its folder's.
-        backbone, layer: the network it reads and the layer that is explained.
-        view: "crop" or "whole".
-        size: side of the network's input in pixels.
-        dim, channels, hidden, variants: D, C, H and K of the tensors.
+        variants: K.
         about: whose ratings of which pictures these were, in sentences for the model card.
         metrics: as measured, on pictures the head's fold had not seen.
         recipe: how it was trained, with the command that does it again.
+        seen: number of pictures it was trained on, of which it keeps the hashes.
         format: version of this format.
         weights_sha256: of ``model.safetensors``, so that a damaged download is noticed.
     """
 
     name: str
+    variants: int
+    target: Target
+    interval: Interval
+    about: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seen: int = 0
+    format: int = FORMAT
+    weights_sha256: str = ""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor in ``model.safetensors``; int64 for ``seen``, else float32."""
+        shapes: dict[str, tuple[int, ...]] = {"rating_quantiles": (101,)}
+        return shapes | ({"seen": (self.seen,)} if self.seen else {})
+
+    @property
+    def reads(self) -> str:
+        """What the head reads, in a word: its backbone, or its members."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(Config):
+    """The config of a head on one backbone.
+
+    Attributes:
+        backbone, layer: the network it reads and the layer that is explained.
+        view: "crop" or "whole".
+        size: side of the network's input in pixels.
+        dim, channels, hidden: D, C and H of the tensors.
+        pruned: the feature maps that are silenced for good.
+        tuned_sha256: of ``backbone.safetensors`` beside the head, if its backbone was trained further.
+    """
+
     backbone: str
     layer: str
     view: ViewName
@@ -83,27 +115,145 @@ class HeadConfig:
     dim: int
     channels: int
     hidden: int
-    variants: int
-    target: Target
-    interval: Interval
-    about: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
-    weights_sha256: str = ""
+    pruned: list[int] = field(default_factory=list)
+    tuned_sha256: str = ""
+
+    @property
+    def reads(self) -> str:
+        return self.backbone + (", tuned" if self.tuned_sha256 else "")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the head's scores depend on; of a head that was loaded from its folder."""
+        parts = (
+            self.backbone,
+            self.layer,
+            self.view,
+            self.size,
+            self.pruned,
+            self.tuned_sha256,
+            self.weights_sha256,
+        )
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        k, h, d = self.variants, self.hidden, self.dim
+        return super().shapes() | {
+            "weight1": (k, h, d),
+            "bias1": (k, h),
+            "weight2": (k, h),
+            "bias2": (k,),
+            "rating_mean": (),
+            "rating_std": (),
+            "alignment": (self.channels,),
+        }
 
 
-class RegressionHead(nn.Module):
+@dataclass(frozen=True)
+class Member:
+    """One head of a stack: its name, and its `HeadConfig.fingerprint`."""
+
+    head: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig(Config):
+    """The config of a stack of heads; its members are heads of their own, found by their names."""
+
+    members: list[Member]
+
+    @property
+    def reads(self) -> str:
+        return f"{len(self.members)} heads together"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().shapes() | {"weight": (len(self.members),), "intercept": ()}
+
+
+class Head(nn.Module):
+    """What all heads have: the tensors of their config, the score's interval and percentile, a folder on disk.
+
+    Tensors: rating_quantiles (101,) (of the ratings it was trained on, at 0, 1 … 100 %), seen (S,) int64 (see
+    `content_key`). They are buffers: a trained head takes no gradient.
+    """
+
+    rating_quantiles: Tensor
+    seen: Tensor
+    folder: Path | None = None  # where it was loaded from
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config: Any = config
+        for name, shape in config.shapes().items():
+            kind = torch.int64 if name == "seen" else torch.float32
+            self.register_buffer(name, torch.zeros(shape, dtype=kind))
+
+    def interval(self, scores: Tensor) -> Tensor:
+        """Half the width of the score's interval: the variants' scores (N, K) -> (N,), in points."""
+        calibration = self.config.interval
+        return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
+
+    def percentile(self, score: float) -> float:
+        """The share of rated pictures that people rated below this score, in percent (0 to 100)."""
+        quantiles = self.rating_quantiles.cpu()
+        above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype)))
+        if above == 0:
+            return 0.0
+        if above == len(quantiles):
+            return 100.0
+        low, high = quantiles[above - 1].item(), quantiles[above].item()
+        return above - 1 + (score - low) / (high - low)
+
+    def has_seen(self, hashes: Sequence[str]) -> list[bool]:
+        """Which pictures it was trained on, by the SHA-256 of their files."""
+        seen = set(self.seen.tolist()) if self.config.seen else set()
+        return [content_key(value) in seen for value in hashes]
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        card: str | None = None,
+        extra: Mapping[str, bytes] | None = None,
+    ) -> list[Path]:
+        """Write the head's folder: ``config.json``, ``model.safetensors`` and its card as ``README.md``.
+
+        Args:
+            extra: more files of the folder, by name, such as the card's pictures.
+
+        Raises:
+            AISError: the directory cannot be written; then nothing was.
+        """
+        own = self.config.shapes()
+        data = save_tensors(
+            {
+                name: value.to(torch.int64 if name == "seen" else torch.float32).cpu().contiguous()
+                for name, value in self.state_dict().items()
+                if name in own
+            }
+        )
+        config = asdict(self.config) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        files = self._carried() | {CONFIG: text.encode(), WEIGHTS: data} | dict(extra or {})
+        return write_atomically(directory, files if card is None else files | {"README.md": card.encode()})
+
+    def _carried(self) -> dict[str, bytes]:
+        """Files that go with the head from folder to folder."""
+        return {}
+
+
+class RegressionHead(Head):
     """``Linear(D, H) -> ReLU -> Linear(H, 1)``, K variants of it evaluated together.
 
     The variants share the backbone's one pass; their mean is the score, their spread a part of its
     interval. The MLPs work on standardised ratings; `rating_mean` and `rating_std` bring them back.
 
-    Tensors: weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,), rating_mean (), rating_std (),
-    alignment (C,) (the mean residual importance over held-out pictures, points), rating_quantiles (101,)
-    (of the ratings it was trained on, at 0, 1 … 100 %).
+    Tensors, beside those of `Head`: weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,), rating_mean (),
+    rating_std (), alignment (C,) (the mean residual importance over held-out pictures, points; all 0 where it was
+    not measured). `keep` (C,) is False for the maps that were pruned.
     """
 
+    config: HeadConfig
     weight1: Tensor
     bias1: Tensor
     weight2: Tensor
@@ -111,13 +261,13 @@ class RegressionHead(nn.Module):
     alignment: Tensor
     rating_mean: Tensor
     rating_std: Tensor
-    rating_quantiles: Tensor
+    keep: Tensor
 
     def __init__(self, config: HeadConfig) -> None:
-        super().__init__()
-        self.config = config
-        for name, shape in tensor_shapes(config).items():
-            self.register_buffer(name, torch.zeros(shape))  # buffers: a trained head takes no gradient
+        super().__init__(config)
+        keep = torch.ones(config.channels, dtype=torch.bool)
+        keep[config.pruned] = False
+        self.register_buffer("keep", keep, persistent=False)
         self._reach: tuple[tuple[int, int], Tensor] | None = None
 
     def hidden(self, embedding: Tensor) -> Tensor:
@@ -138,6 +288,11 @@ class RegressionHead(nn.Module):
             self._reach = (state, torch.stack([block.amax(1) for block in blocks], dim=1))
         return self._reach[1]
 
+    def _carried(self) -> dict[str, bytes]:
+        if not self.config.tuned_sha256 or self.folder is None:
+            return {}
+        return {BACKBONE: (self.folder / BACKBONE).read_bytes()}
+
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores of the variants: (N, D) -> (N, K), in points of the rating scale."""
         return self.readout(self.hidden(embedding))
@@ -146,194 +301,29 @@ class RegressionHead(nn.Module):
         """The score: the mean over the variants, (N, D) -> (N,)."""
         return self(embedding).mean(-1)
 
-    def interval(self, scores: Tensor) -> Tensor:
-        """Half the width of the score's interval: the variants' scores (N, K) -> (N,), in points."""
-        calibration = self.config.interval
-        return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
 
-    def percentile(self, score: float) -> float:
-        """The share of rated pictures that people rated below this score, in percent (0 to 100)."""
-        quantiles = self.rating_quantiles.cpu()
-        above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype)))
-        if above == 0:
-            return 0.0
-        if above == len(quantiles):
-            return 100.0
-        low, high = quantiles[above - 1].item(), quantiles[above].item()
-        return above - 1 + (score - low) / (high - low)
+class StackedHead(Head):
+    """Heads on several backbones and their weighted sum (Breiman 1996, Stacked Regressions).
 
-    def save(self, directory: str | os.PathLike[str], card: str | None = None) -> list[Path]:
-        """Write the head's folder: ``config.json``, ``model.safetensors`` and its card as ``README.md``.
+    Variant k of the stack is the sum of the members' variants k, so all members have the same K.
 
-        Raises:
-            AISError: the directory cannot be written; then nothing was.
-        """
-        data = save_tensors(
-            {name: value.float().cpu().contiguous() for name, value in self.state_dict().items()}
-        )
-        config = asdict(self.config) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
-        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        files = {_CONFIG: text.encode(), _WEIGHTS: data}
-        return write_atomically(directory, files if card is None else files | {"README.md": card.encode()})
-
-
-def tensor_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in a head's ``model.safetensors``; all float32."""
-    k, h, d = config.variants, config.hidden, config.dim
-    return {
-        "weight1": (k, h, d),
-        "bias1": (k, h),
-        "weight2": (k, h),
-        "bias2": (k,),
-        "rating_mean": (),
-        "rating_std": (),
-        "alignment": (config.channels,),
-        "rating_quantiles": (101,),
-    }
-
-
-def heads_directory() -> Path:
-    """Where the heads that come with AIS lie: in the installed package, or at the top of the repository."""
-    installed = Path(__file__).parent / "model_cards"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "model_cards"
-
-
-def list_heads() -> list[str]:
-    """Names of the heads that come with AIS; the embedded default first."""
-    names = [path.parent.name for path in heads_directory().glob(f"*/{_CONFIG}")]
-    return sorted(names, key=lambda name: (name != EMBEDDED, name))
-
-
-def load_head(source: str | os.PathLike[str] = EMBEDDED) -> RegressionHead:
-    """A head by the name of one that comes with AIS, or by the path of its folder.
-
-    Everything is checked against the config before anything is allocated; no pickle is ever read.
-
-    Raises:
-        HeadError: no such head, or one that is not what its config says.
+    Tensors, beside those of `Head`: weight (M,), not negative; intercept (), in points.
     """
-    directory = heads_directory() / source
-    if str(source) not in list_heads():
-        directory = Path(source)
-    if not (directory / _CONFIG).is_file():
-        raise HeadError(
-            f"There is no head {str(source)!r}: neither a folder with {_CONFIG} and {_WEIGHTS}, nor one that comes "
-            f"with AIS ({', '.join(list_heads()) or 'none is installed'})."
-        )
-    config = read_config(directory)
-    data = _read_bytes(directory, _WEIGHTS, _WEIGHTS_LIMIT)
-    _check_header(directory, config, data)
-    if hashlib.sha256(data).hexdigest() != config.weights_sha256:
-        raise HeadError(
-            f"The weights of the head in {directory} are damaged: the SHA-256 of {_WEIGHTS} is not the one in "
-            f"{_CONFIG}. Fetch or train it again."
-        )
-    try:
-        tensors = load_tensors(data)
-    except SafetensorError as error:
-        raise HeadError(f"{_WEIGHTS} in {directory} cannot be read: {error}.") from error
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise HeadError(f"The tensor {name} of the head in {directory} holds values that are not finite.")
-    head = RegressionHead(config)
-    head.load_state_dict(tensors, strict=True)
-    return head.eval()
+
+    config: StackConfig
+    weight: Tensor
+    intercept: Tensor
+    members: Sequence[RegressionHead]
+
+    def __init__(self, config: StackConfig, members: Sequence[RegressionHead]) -> None:
+        super().__init__(config)
+        self.members = nn.ModuleList(members)  # type: ignore[assignment]
+
+    def combine(self, scores: Sequence[Tensor]) -> Tensor:
+        """Scores of the stack's variants from those of its members: M times (N, K) -> (N, K)."""
+        return torch.stack(list(scores), dim=-1) @ self.weight + self.intercept
 
 
-def read_config(directory: Path) -> HeadConfig:
-    """``config.json`` of a head's folder, checked.
-
-    Raises:
-        HeadError: it is missing something, of a newer format, or not a config at all.
-    """
-    where = f"{_CONFIG} in {directory}"
-    try:
-        raw = json.loads(_read_bytes(directory, _CONFIG, _CONFIG_LIMIT))
-    except (ValueError, RecursionError) as error:
-        raise HeadError(f"{where} is not JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise HeadError(f"{where} is not a head's config: it should be a JSON object.")
-    version = raw.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise HeadError(f"{where} has format {version}, newer than this AIS reads ({FORMAT}): update AIS.")
-    try:
-        known = {f.name for f in fields(HeadConfig)}
-        raw = {key: value for key, value in raw.items() if key in known}
-        raw["target"] = Target(**raw["target"])
-        raw["interval"] = Interval(**raw["interval"])
-        config = HeadConfig(**raw)
-    except (TypeError, KeyError) as error:
-        raise HeadError(f"{where} is not a head's config: {error}.") from error
-    _check_config(where, config)
-    return config
-
-
-def _check_config(where: str, config: HeadConfig) -> None:
-    def need(condition: bool, what: str) -> None:
-        if not condition:
-            raise HeadError(f"{where} is not valid: {what}.")
-
-    for name in ("name", "backbone", "layer", "weights_sha256"):
-        need(
-            isinstance(getattr(config, name), str) and bool(getattr(config, name)), f"{name} should be a word"
-        )
-    need(config.view in ("crop", "whole"), "view should be crop or whole")
-    for name in ("format", "size", "dim", "channels", "hidden", "variants"):
-        value = getattr(config, name)
-        need(type(value) is int and 0 < value <= 1 << 20, f"{name} should be a positive whole number")
-    target, interval = config.target, config.interval
-    words = (target.name, target.dataset, config.about)
-    need(
-        all(isinstance(word, str) for word in words),
-        "about, and the target's name and dataset, should be text",
-    )
-    numbers = (target.low, target.high, interval.level, interval.error, interval.factor)
-    need(
-        all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers),
-        "target and interval should hold numbers",
-    )
-    need(target.low < target.high, "the rating scale's low end should be below its high end")
-    need(0 < interval.level < 1, "interval's level should lie between 0 and 1")
-    need(interval.error >= 0 and interval.factor >= 0, "interval's error and factor should not be negative")
-    need(
-        isinstance(config.metrics, dict) and isinstance(config.recipe, dict),
-        "metrics and recipe should be objects",
-    )
-
-
-def _check_header(directory: Path, config: HeadConfig, data: bytes) -> None:
-    """The tensors that the file claims to hold, before any of them is allocated."""
-    where = f"{_WEIGHTS} in {directory}"
-    try:
-        (length,) = struct.unpack_from("<Q", data)
-        if length > len(data) - 8:
-            raise ValueError("the header is longer than the file")
-        header = json.loads(data[8 : 8 + length])
-        found = {
-            name: (entry["dtype"], tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name[:2] != "__"
-        }
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise HeadError(f"{where} is not a safetensors file.") from error
-    wanted = {name: ("F32", shape) for name, shape in tensor_shapes(config).items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
-            raise HeadError(f"{where} lacks the tensor {name}.")
-        if name not in wanted:
-            raise HeadError(f"{where} holds a tensor that heads do not have: {name!r}.")
-        if found[name] != wanted[name]:
-            raise HeadError(
-                f"In {where} the tensor {name} is {found[name][0]} {list(found[name][1])}, but by {_CONFIG} it "
-                f"should be F32 {list(wanted[name][1])}."
-            )
-
-
-def _read_bytes(directory: Path, name: str, limit: int) -> bytes:
-    file = directory / name
-    try:
-        if file.stat().st_size > limit:
-            raise HeadError(f"{file} is too large for a head: over {limit >> 20} MiB.")
-        return file.read_bytes()
-    except OSError as error:
-        raise HeadError(f"{file} cannot be read: {error.strerror or error}.") from error
+def content_key(sha256: str) -> int:
+    """The first 64 bits of a file's SHA-256 (hexadecimal) as a signed number: what a head keeps of a picture."""
+    return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)

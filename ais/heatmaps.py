@@ -61,7 +61,7 @@ def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
     Returns:
         (h, w) in [-1, 1]; 0 everywhere if H is.
     """
-    return _to_unit((importance @ maps.relu().flatten(1)).view(maps.shape[1:]))
+    return to_unit((importance @ maps.relu().flatten(1)).view(maps.shape[1:]))
 
 
 def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def gradcam(
     with torch.enable_grad():
         grid = LayerGradCam(after, after.maps).attribute(features.maps.detach().requires_grad_())
     grid = grid.detach()[0, 0]
-    return {"relative": _to_unit(grid), "points": grid}
+    return {"relative": to_unit(grid), "points": grid}
 
 
 def occlusion(
@@ -123,7 +123,7 @@ def occlusion(
     height, width = picture.shape[-2:]
     step = max(1, min(height, width) // 14)
     with torch.no_grad():
-        change = Occlusion(lambda x: head.score(backbone(x).embedding)).attribute(
+        change = Occlusion(lambda x: head.score(backbone(x, head.keep).embedding)).attribute(
             picture.to(features.maps.device, features.maps.dtype),
             sliding_window_shapes=(3, 2 * step, 2 * step),
             strides=(3, step, step),
@@ -131,21 +131,30 @@ def occlusion(
         )
         cells = (max(1, round(height / step)), max(1, round(width / step)))
         grid = F.adaptive_avg_pool2d(change.mean(1, keepdim=True), cells)[0, 0]
-    return {"relative": _to_unit(grid), "points": grid}
+    return {"relative": to_unit(grid), "points": grid}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make a heatmap: its name on the page, and the function."""
+    """A way to make a heatmap.
+
+    Attributes:
+        label: its name on the page.
+        grids: the function.
+        uses_importance: it draws the importances that it is given.
+        per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
+    """
 
     label: str
     grids: Callable[[FrozenBackbone, RegressionHead, Tensor, Features, Tensor], Grids]
+    uses_importance: bool = False
+    per_cell: bool = True
 
 
 METHODS: dict[str, Method] = {
-    "ais": Method("AIS", ablation),
+    "ais": Method("AIS", ablation, uses_importance=True),
     "gradcam": Method("Grad-CAM", gradcam),
-    "occlusion": Method("Occlusion", occlusion),
+    "occlusion": Method("Occlusion", occlusion, per_cell=False),
 }
 
 
@@ -161,7 +170,8 @@ class _AfterLayer(nn.Module):
         return self._score(self.maps(maps))
 
 
-def _to_unit(grid: Tensor) -> Tensor:
+def to_unit(grid: Tensor) -> Tensor:
+    """Divided by its largest absolute value; 0 everywhere if it is."""
     largest = grid.abs().max()
     return grid / largest if largest > 0 else grid
 
@@ -204,7 +214,7 @@ def with_color_bar(picture: Image.Image, largest: float, unit: str) -> Image.Ima
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size)
     below = top + bar + margin // 2
-    labels = ((margin, "la", f"−{largest:.3g} lowers"), (width // 2, "ma", f"0 {unit}"))
+    labels = ((margin, "la", f"-{largest:.3g} lowers"), (width // 2, "ma", f"0 {unit}"))
     for x, anchor, text in (*labels, (width - margin, "ra", f"raises +{largest:.3g}")):
         draw.text((x, below), text, fill="black", font=font, anchor=anchor)
     return canvas

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
-from ais import importance
 from ais.backbones import FrozenBackbone
-from ais.datasets import RatedSet, grouped_folds
-from ais.embeddings import embed
+from ais.crossvalidation import OutOfFold, Pictures, Plan, Report, cross_validate, fit, look
+from ais.datasets import RatedSet
 from ais.errors import DataError
-from ais.evaluation import calibrate, metrics
-from ais.fitting import Recipe, fit_variants
-from ais.heads import HeadConfig, Interval, RegressionHead, Target
+from ais.evaluation import calibrate, ceiling, metrics
+from ais.heads import HeadConfig, RegressionHead, Target, content_key
 from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
 
-FOLDS = 10
 _FEWEST_PICTURES, _FEWEST_GROUPS = 20, 4
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What was measured while a head was trained.
+    """What was measured while a head was trained, and what else it leaves.
 
     Attributes:
         metrics: of `ais.evaluation.metrics`, out of fold.
-        scores: (N, K) of every picture, by the variants of the fold that never saw its group.
-        folds: (N,) the fold in which each picture was held out.
-        epochs: that each of the head's own variants was trained for.
+        out_of_fold: what they were measured on; ratings (N,) of the same pictures.
+        epochs, curves: of the head's own variants, as `ais.fitting.Variants`.
+        tuned: the tensors of the backbone, if the strategy trained it, too.
     """
 
-    metrics: dict[str, float]
-    scores: np.ndarray
-    folds: np.ndarray
+    metrics: dict[str, Any]
+    out_of_fold: OutOfFold
+    ratings: np.ndarray
     epochs: list[int]
+    curves: np.ndarray
+    tuned: dict[str, Tensor] | None
 
 
 def train_head(
@@ -49,104 +51,126 @@ def train_head(
     *,
     name: str,
     target: Target,
-    variants: int = 10,
-    seed: int = 0,
-    recipe: Recipe = Recipe(),
-    progress: Callable[[str, int, int], None] | None = None,
+    plan: Plan = Plan(),
+    progress: Report | None = None,
     cache: bool = True,
 ) -> tuple[RegressionHead, TrainingReport]:
     """Embed, cross-validate by group, calibrate, and fit the head on everything.
 
+    If the set has a column that says so, its test pictures are kept out of all this, and scored once at the end.
+
     Args:
         name: the head's.
         target: what it predicts, on which scale.
-        progress: called with ("pictures" or "fits", done, total).
+        progress: called with ("pictures", "folds" or "steps", done, total).
 
     Raises:
         DataError: too few pictures or groups, ratings off the scale or all the same, unreadable pictures.
     """
-    if backbone.owner is None:
-        raise DataError(
-            f"A head cannot be trained at the layer {backbone.layer!r} of {backbone.name}, because its maps "
-            "mix before the embedding. Train it at the backbone's own layer: the embedding is the same."
-        )
+    test = None
+    if data.split is not None:
+        kept_out = np.array([part == "test" for part in data.split])
+        data, test = data.rows(~kept_out), data.rows(kept_out)
+        _check_test(test, data)
     _check(data, target)
-    groups = data.groups or [str(file) for file in data.files]
-    report = progress or (lambda stage, done, total: None)
-    embedded = embed(
-        data.files, backbone, view, progress=lambda done, total: report("pictures", done, total), cache=cache
-    )
-    delta = embedded.delta
-    assert delta is not None  # there is an owner
-    device = backbone.device
+    pictures = look(data, backbone, view, progress, cache)
+    _warn_of_twins(pictures)
+    measured = cross_validate(pictures, backbone, view, plan, progress=progress, cache=cache)
+    fitted, own, state = fit(pictures, backbone, view, plan, plan.seed, progress)
+    results: dict[str, Any] = metrics(measured.scores.mean(1), data.ratings, pictures.groups) | {
+        "pictures": len(data),
+        "groups": len(set(pictures.groups)),
+        "folds": int(measured.folds.max()) + 1,
+        "grouped": data.groups is not None,
+    }
+    if data.skipped:
+        results["skipped"] = len(data.skipped)
+    if data.sd is not None and data.n is not None:
+        results["ceiling"] = ceiling(data.ratings, data.sd, data.n)
     config = HeadConfig(
         name=name,
         backbone=backbone.name,
         layer=backbone.layer,
         view=view,
         size=backbone.view(view).size,
-        dim=embedded.embedding.shape[1],
-        channels=delta.shape[1],
-        hidden=recipe.hidden,
-        variants=variants,
+        dim=pictures.embedding.shape[1],
+        channels=len(measured.alignment),
+        hidden=plan.recipe.hidden,
+        variants=plan.variants,
         target=target,
-        interval=Interval(0.5, 0.0, 0.0),  # until it is measured
+        interval=calibrate(measured.scores, data.ratings),
+        metrics=results,
+        recipe=plan.to_dict() | {"target": data.target},
+        seen=len(data),
+        tuned_sha256="" if state is None else hashlib.sha256(save(state)).hexdigest(),
     )
-    quantiles = torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float()
-    silent = torch.zeros(config.channels)
-    embedding, delta = embedded.embedding.to(device), delta.to(device)
-
-    folds = grouped_folds(groups, min(FOLDS, len(set(groups))), seed)
-    count = int(folds.max()) + 1
-    scores = np.empty((len(data), variants))
-    residuals = torch.zeros(config.channels, dtype=torch.float64)
-    for fold in range(count):
-        report("fits", fold, count + 1)
-        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        fitted = fit_variants(
-            embedding[inside],
-            data.ratings[inside],
-            [groups[i] for i in inside],
-            variants=variants,
-            seed=seed + 1 + fold,
-            recipe=recipe,
-        )
-        head = fitted.head(config, silent, quantiles).to(device)
-        with torch.no_grad():
-            predicted = head(embedding[outside])
-        scores[outside] = predicted.cpu().numpy()
-        effects = importance.channelwise(
-            head.hidden(embedding[outside]), delta[outside], backbone.owner, head
-        )
-        truth = torch.from_numpy(data.ratings[outside]).to(predicted)
-        residuals += importance.residual(effects, predicted.mean(1), truth).double().sum(0).cpu()
-    report("fits", count, count + 1)
-    fitted = fit_variants(embedding, data.ratings, groups, variants=variants, seed=seed, recipe=recipe)
-    report("fits", count + 1, count + 1)
-
-    measured = metrics(scores.mean(1), data.ratings, groups)
-    config = replace(
+    head = fitted.head(
         config,
-        interval=calibrate(scores, data.ratings),
-        metrics=measured
-        | {
-            "pictures": len(data),
-            "groups": len(set(groups)),
-            "folds": count,
-            "grouped": data.groups is not None,
-        },
-        recipe=asdict(recipe) | {"seed": seed, "target": data.target},
+        torch.from_numpy(measured.alignment).float(),
+        torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float(),
+        torch.tensor([content_key(value) for value in pictures.embedded.hashes]),
     )
-    head = fitted.head(config, (residuals / len(data)).float(), quantiles)
-    if measured["plcc_low"] <= 0:
+    if test is not None and len(test):
+        results["test"] = _score_once(head, test, own, view, progress, cache)
+    if results["plcc_low"] <= 0:
         logger.warning(
             "%s predicts held-out pictures no better than chance (PLCC %.3f, 95 %% interval from %.3f): it needs more "
             "pictures, or another backbone. Do not rely on it.",
             name,
-            measured["plcc"],
-            measured["plcc_low"],
+            results["plcc"],
+            results["plcc_low"],
         )
-    return head, TrainingReport(measured, scores, folds, fitted.epochs)
+    return head, TrainingReport(results, measured, data.ratings, fitted.epochs, fitted.curves, state)
+
+
+def _score_once(
+    head: RegressionHead,
+    test: RatedSet,
+    backbone: FrozenBackbone,
+    view: ViewName,
+    report: Report | None,
+    cache: bool,
+) -> dict[str, Any]:
+    """The measures of the finished head on pictures kept for testing."""
+    pictures = look(test, backbone, view, report, cache)
+    twins = sum(head.has_seen(pictures.embedded.hashes))
+    if twins:
+        logger.warning(
+            "%d test pictures are among those learned from, too: the test then flatters the head. Keep one of each.",
+            twins,
+        )
+    with torch.no_grad():
+        scores = head.to(backbone.device).score(pictures.embedding.to(backbone.device)).cpu().numpy()
+    head.cpu()
+    return metrics(scores, test.ratings, pictures.groups) | {"pictures": len(test)}
+
+
+def _warn_of_twins(pictures: Pictures) -> None:
+    groups: dict[str, set[str]] = {}
+    for value, group in zip(pictures.embedded.hashes, pictures.groups, strict=True):
+        groups.setdefault(value, set()).add(group)
+    torn = sum(len(names) > 1 for names in groups.values())
+    if torn:
+        logger.warning(
+            "%d pictures stand in the set twice, in different groups: a head is then tested on what it has seen. Keep "
+            "one of each, or give both the same group.",
+            torn,
+        )
+
+
+def _check_test(test: RatedSet, learned: RatedSet) -> None:
+    if len(set(test.groups or test.files)) == 1:
+        raise DataError(
+            f"The test pictures of {test.folder} are of one group, which says nothing of how others would do: mark "
+            "pictures of at least two groups as test, or none."
+        )
+    shared = len(set(test.groups or []) & set(learned.groups or []))
+    if shared:
+        logger.warning(
+            "%d groups have pictures for testing and pictures to learn from: the test then flatters the head. Keep "
+            "each group together.",
+            shared,
+        )
 
 
 def _check(data: RatedSet, target: Target) -> None:

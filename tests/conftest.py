@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ais.backbones import FrozenBackbone
-from ais.heads import HeadConfig, Interval, RegressionHead, Target, tensor_shapes
+from ais.heads import HeadConfig, Interval, RegressionHead, Target
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one
 
@@ -79,7 +79,7 @@ def make_head(
     )
     generator = torch.Generator().manual_seed(seed)
     head = RegressionHead(config)
-    tensors = {name: torch.randn(shape, generator=generator) for name, shape in tensor_shapes(config).items()}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in config.shapes().items()}
     tensors["weight1"] /= dim**0.5
     tensors["weight2"] /= hidden**0.5
     tensors["rating_mean"], tensors["rating_std"] = torch.tensor(4.0), torch.tensor(1.5)

@@ -1,20 +1,21 @@
-"""The registry: what each backbone gives, that it stays frozen, where its weights come from."""
+"""The registry and timm's networks: what each backbone gives, that it stays frozen, that maps can be silenced."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import math
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
-from ais.errors import AISError, WeightsError
+from ais import importance
+from ais.backbones import BACKBONES, FrozenBackbone, backbone_spec, load_backbone
+from ais.errors import AISError
 from ais.images import read_image
-from conftest import OASIS, TinyNetwork, randomise
+from conftest import OASIS, TinyNetwork, make_head, randomise
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 # Maps and embedding as published for each network: (C, h = w at the native input, D).
@@ -152,78 +153,6 @@ def _probability(name: str, image: Image.Image) -> np.ndarray:
     return probability.numpy()
 
 
-@pytest.fixture
-def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no way out of the machine."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr("socket.create_connection", refuse)
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
-
-
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in LITE])
-def test_missing_weights_say_which_where_from_and_where_to(name: str, torch_home: Path) -> None:
-    with pytest.raises(WeightsError) as caught:
-        load_backbone(name)
-    sentence, source = str(caught.value), BACKBONES[name].source
-    assert source in sentence
-    assert str(torch_home / source.rsplit("/", 1)[1]) in sentence
-    assert "no network in this test" in sentence
-
-
-@pytest.mark.parametrize("name", ["densenet161", "barlow_twins", "inception_v3"])
-def test_file_placed_by_hand_is_used(name: str, torch_home: Path) -> None:
-    """The three whose checkpoints are special: old names, no classifier, an auxiliary classifier."""
-    torch.manual_seed(1)
-    network = randomise(BACKBONES[name].build())
-    state = network.state_dict()
-    if name == "densenet161":  # as the published file spells them
-        state = {
-            re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): v for key, v in state.items()
-        }
-        assert any("norm.1." in key for key in state)
-    torch.save(state, torch_home / BACKBONES[name].source.rsplit("/", 1)[1])
-    loaded = load_backbone(name)
-    setattr(network, BACKBONES[name].classifier, nn.Identity())
-    pictures = torch.rand(1, 3, 96, 96)
-    with torch.no_grad():
-        expected = network.eval()(pictures)
-    torch.testing.assert_close(
-        loaded(pictures).embedding, expected, rtol=1e-3, atol=1e-4 * expected.max().item()
-    )
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04cos\nsystem\n"])
-def test_damaged_file_is_a_sentence(content: bytes, torch_home: Path) -> None:
-    (torch_home / "vgg16-397923af.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*Delete it"):
-        load_backbone("vgg16")
-
-
-def test_weights_of_another_network_are_refused(torch_home: Path) -> None:
-    """The authors' file has a plain name, so another ResNet-50 may well lie there."""
-    import torchvision
-
-    torch.save(torchvision.models.resnet50().state_dict(), torch_home / "resnet50.pth")
-    with pytest.raises(WeightsError, match="does not hold the weights of barlow_twins"):
-        load_backbone("barlow_twins")
-
-
-def test_checkpoint_cannot_run_code(torch_home: Path, tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (Path(tmp_path / "ran"),)  # type: ignore[return-value]
-
-    torch.save({"weight": Evil()}, torch_home / "vgg16-397923af.pth")
-    with pytest.raises(WeightsError):
-        load_backbone("vgg16")
-    assert not (tmp_path / "ran").exists()
-
-
 def test_weights_hash_tells_weights_apart() -> None:
     torch.manual_seed(0)
     first = FrozenBackbone(TinyNetwork(), "tiny", "inner")
@@ -231,3 +160,143 @@ def test_weights_hash_tells_weights_apart() -> None:
     same.network.load_state_dict(first.network.state_dict())
     other = FrozenBackbone(TinyNetwork(), "tiny", "inner")
     assert first.weights_hash == same.weights_hash != other.weights_hash
+
+
+def ablated(backbone: FrozenBackbone, pictures: Tensor, silent: list[int]) -> Tensor:
+    """The naive way: the whole network, with these maps of the layer set to 0 as they come out of it."""
+
+    def silence(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, silent] = 0
+        return output
+
+    handle = backbone.network.get_submodule(backbone.layer).register_forward_hook(silence)
+    with torch.no_grad():
+        embedding = backbone.network(pictures.to(next(backbone.network.parameters()).dtype))
+    handle.remove()
+    return embedding
+
+
+@pytest.mark.parametrize("which", ["tiny", "tiny_general"])
+def test_maps_not_kept_are_silent_in_the_embedding(which: str, request: pytest.FixtureRequest) -> None:
+    backbone: FrozenBackbone = request.getfixturevalue(which)
+    pictures = torch.rand(2, 3, 64, 48, dtype=torch.float64)
+    whole = backbone(pictures)
+    keep = torch.ones(whole.maps.shape[1], dtype=torch.bool)
+    keep[[1, 4, 5]] = False
+    pruned = backbone(pictures, keep)
+    torch.testing.assert_close(pruned.embedding, ablated(backbone, pictures, [1, 4, 5]))
+    assert not pruned.maps[:, ~keep].any()
+    assert torch.equal(pruned.maps[:, keep], whole.maps[:, keep])
+    assert whole.maps[:, ~keep].any()
+    assert not torch.allclose(pruned.embedding, whole.embedding)
+    if backbone.owner is None:
+        assert pruned.delta is None
+    else:
+        assert pruned.delta is not None
+        assert not pruned.delta[:, ~keep].any()  # what is silent cannot be silenced
+        for c in (0, 4, 7):
+            naive = ablated(backbone, pictures, [1, 4, 5, c])[:, c] - pruned.embedding[:, c]
+            torch.testing.assert_close(pruned.delta[:, c], naive)
+        assert pruned.delta[:, keep].any()
+
+
+@pytest.mark.parametrize("which", ["tiny", "tiny_general"])
+def test_keeping_all_maps_changes_nothing(which: str, request: pytest.FixtureRequest) -> None:
+    backbone: FrozenBackbone = request.getfixturevalue(which)
+    picture = torch.rand(1, 3, 64, 64)
+    whole = backbone(picture)
+    kept = backbone(picture, torch.ones(whole.maps.shape[1], dtype=torch.bool))
+    assert torch.equal(whole.embedding, kept.embedding)
+    assert torch.equal(whole.maps, kept.maps)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_keeping_maps_that_are_not_there_is_a_sentence(value: bool, tiny: FrozenBackbone) -> None:
+    with pytest.raises(AISError, match="'inner' of tiny gives 12 feature maps, not 13"):
+        tiny(torch.rand(1, 3, 64, 64), torch.full((13,), value))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "owner", "channels"),
+    [
+        ("timm:resnet18", None, range(512), 512),
+        ("timm:resnet18", "layer4.1.conv2", range(512), 512),
+        ("timm:resnet18", "layer3", None, 256),
+        ("timm:convnext_atto", None, None, 320),  # LayerNorm after the pooling mixes the maps
+    ],
+)
+def test_any_convolutional_network_of_timm(
+    name: str, layer: str | None, owner: range | None, channels: int
+) -> None:
+    """Whether every map has a coordinate of its own is found out; either way importance is the naive loop's."""
+    torch.manual_seed(0)
+    loaded = load_backbone(name, layer, weights=None)
+    assert loaded.owner == owner
+    assert loaded.name.startswith(f"{name}.")  # with the tag of the weights
+    network = randomise(loaded.network).double()
+    backbone = FrozenBackbone(network, name, loaded.layer, loaded.owner)
+    picture = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    features = backbone(picture)
+    torch.testing.assert_close(features.embedding, network(picture), rtol=1e-8, atol=1e-8)
+    assert features.maps.shape[1] == channels
+    dim = features.embedding.shape[1]
+    head = make_head(name, loaded.layer, dim=dim, channels=channels).double()
+    result = importance.prediction(backbone, features, head)[0]
+    score = head.score(features.embedding)
+    for c in range(0, channels, 32):
+        naive = score - head.score(ablated(backbone, picture, [c]))
+        torch.testing.assert_close(result[c : c + 1], naive, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.tv_in1k", "convnext_atto", "densenet121.ra_in1k"])
+def test_a_network_of_timms_is_fed_as_timm_feeds_it(name: str) -> None:
+    spec = backbone_spec(f"timm:{name}")
+    config = timm.get_pretrained_cfg(name)
+    transform = timm.data.create_transform(
+        **timm.data.resolve_data_config({}, pretrained_cfg=config.to_dict())
+    )
+    resize, crop, _, normalize = transform.transforms
+    view = spec.view("crop")
+    assert view.resize == resize.size == math.floor(spec.size / config.crop_pct)
+    assert (view.size, view.size) == tuple(crop.size)
+    assert view.interpolation == resize.interpolation.value
+    assert view.mean == pytest.approx(normalize.mean.tolist())
+    assert view.std == pytest.approx(normalize.std.tolist())
+    assert spec.hub_id == f"timm/{config.architecture}.{config.tag}"
+    assert spec.source == f"hub:{spec.hub_id}"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet19", r"timm has no network 'resnet19'\. Did you mean .*timm:resnet18"),
+        ("nonsense", "timm has no network 'nonsense'"),
+        ("", "timm has no network ''"),
+        ("resnet18.nonsense", r"timm has no network 'resnet18\.nonsense'\. Did you mean timm:resnet18\."),
+        ("resnet18.", "timm has no network"),
+        ("../resnet18", "timm has no network"),
+        ("/tmp/resnet18", "timm has no network"),
+        ("hf-hub:someone/resnet18", "timm has no network"),
+        ("local-dir:resnet18", "timm has no network"),
+        ("resnet18\n", "timm has no network"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224 cannot be a backbone: .*a convolutional network"),
+        ("swin_tiny_patch4_window7_224", "cannot be a backbone: .*a convolutional network"),
+        ("efficientnet_b1_pruned.none", "timm has no network"),
+        ("resnet10t.c3_in1k.x", "timm has no network"),
+    ],
+)
+def test_what_cannot_be_a_backbone_is_a_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(AISError, match=sentence):
+        load_backbone(f"timm:{name}", weights=None)
+
+
+def test_a_transformers_layer_has_no_maps() -> None:
+    with pytest.raises(AISError, match=r"'blocks\.11' of timm:naflexvit.* gives no feature maps"):
+        load_backbone("timm:naflexvit_base_patch16_gap", weights=None)
+
+
+def test_looking_a_network_of_timms_up_again_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = backbone_spec("timm:resnet18")
+    monkeypatch.delattr(timm, "create_model")
+    assert backbone_spec("timm:resnet18") is first

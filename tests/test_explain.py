@@ -2,22 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save
+from torch import Tensor, nn
 
 import ais
 from ais import importance
-from ais.errors import AISError, HeadError, ImageError
-from ais.explain import FILES, KINDS, pick_device
+from ais.backbones import BACKBONES, Backbone
+from ais.errors import AISError, HeadError, ImageError, WeightsError
+from ais.explain import pick_device
+from ais.explanation import FILES, KINDS
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
-from conftest import make_head
+from conftest import TinyNetwork, make_head, randomise
+from test_heads import change_head
+
+
+def tiny_network(channels: int = 12, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return randomise(TinyNetwork(channels), seed).eval()
+
+
+def add_backbone(
+    patch: pytest.MonkeyPatch, cache: Path, name: str, channels: int = 12, size: int = 64, seed: int = 0
+) -> None:
+    """A small network among the registry's, whose weights lie in torch's cache."""
+    patch.setenv("TORCH_HOME", str(cache))
+    (cache / "hub/checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save(tiny_network(channels, seed).state_dict(), cache / f"hub/checkpoints/{name}.pth")
+    spec = Backbone(
+        build=partial(TinyNetwork, channels),
+        source=f"https://example.org/{name}.pth",
+        size=size,
+        resize=size,
+        channelwise={"inner": range(channels), "stem.0": None},
+        classifier="classifier",
+        adapt=lambda state, network: state,
+    )
+    patch.setitem(BACKBONES, name, spec)
+
+
+def naive_score(
+    head: RegressionHead, network: nn.Module, picture: Image.Image, silent: Sequence[int] = ()
+) -> Tensor:
+    """The variants' scores, (K,), from the whole network with these maps and the pruned ones set to 0."""
+    silent = [*silent, *head.config.pruned]
+
+    def silence(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        output[:, silent] = 0
+        return output
+
+    view = BACKBONES[head.config.backbone].view(head.config.view)
+    handle = network.get_submodule(head.config.layer).register_forward_hook(silence)
+    with torch.no_grad():
+        scores = head(network(view.tensor(picture)[None]))[0]
+    handle.remove()
+    return scores
+
+
+@pytest.fixture(scope="module")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        add_backbone(patch, tmp_path_factory.mktemp("torch"), "tiny12")
+        yield "tiny12"
+
+
+def small_head(layer: str = "inner", **changes: object) -> RegressionHead:
+    channels = {"inner": 12, "stem.0": 8}[layer]
+    head = make_head("tiny12", layer, channels=channels, size=64, view="whole")
+    return change_head(head, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +241,8 @@ def test_head_that_does_not_fit_is_a_sentence(photograph: Image.Image) -> None:
     for head, sentence in (
         (make_head("resnet51", "x"), "does not know"),
         (make_head("efficientnet_lite0", "conv_head", size=200), "trained at 200 pixels"),
-        (make_head("efficientnet_lite0", "conv_head"), "reads 12 values, but its backbone gives 1280"),
+        (make_head("efficientnet_lite0", "conv_head", channels=1280), "reads 12 values, but.* gives 1280"),
+        (make_head("efficientnet_lite0", "conv_head", dim=1280), "gives 1280 feature maps, not 12"),
         (make_head("efficientnet_lite0", "no_layer"), "no layer"),
     ):
         with pytest.raises(AISError, match=sentence) as caught:
@@ -201,3 +267,136 @@ def test_gpu_equals_cpu(method: str, photograph: Image.Image) -> None:
     assert ours.score == pytest.approx(theirs.score, abs=1e-3)
     np.testing.assert_allclose(ours.importance, theirs.importance, atol=1e-3)
     np.testing.assert_allclose(ours.grids["points"], theirs.grids["points"], atol=1e-2)
+
+
+PRUNED = [1, 4, 6]
+
+
+@pytest.mark.parametrize("layer", ["inner", "stem.0"])
+def test_pruned_maps_count_for_nothing(layer: str, tiny_backbone: str, photograph: Image.Image) -> None:
+    head, network = small_head(layer, pruned=PRUNED), tiny_network()
+    result = ais.explain(photograph, head, scale="points")
+    score = naive_score(head, network, photograph).mean().item()
+    assert result.score == pytest.approx(score, abs=1e-5)
+    assert result.score == ais.score(photograph, head).score
+    assert abs(result.score - ais.score(photograph, small_head(layer)).score) > 0.01
+    expected = [
+        score - naive_score(head, network, photograph, [c]).mean().item() for c in range(len(result.maps))
+    ]
+    np.testing.assert_allclose(result.importance, expected, atol=1e-5)
+    np.testing.assert_allclose(result.importance[PRUNED], 0, atol=1e-6 if layer == "stem.0" else 0)
+    assert not result.maps[PRUNED].any()
+    assert result.grid.sum() == pytest.approx(result.importance.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["inner", "stem.0"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_draws_the_pruned_network(
+    method: str, layer: str, tiny_backbone: str, photograph: Image.Image, tmp_path: Path
+) -> None:
+    """Pruning a map is the same as a network whose convolution gives 0 for it."""
+    network = tiny_network()
+    convolution = network.get_submodule(layer)
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    convolution.weight.data[PRUNED] = 0
+    convolution.bias.data[PRUNED] = 0
+    silenced = save_tuned(small_head(layer), network, tmp_path)
+    result = ais.explain(photograph, small_head(layer, pruned=PRUNED), method, scale="points")
+    expected = ais.explain(photograph, silenced, method, scale="points")
+    whole = ais.explain(photograph, small_head(layer), method, scale="points")
+    assert result.score == pytest.approx(expected.score, abs=1e-5)
+    largest = np.abs(expected.grid).max()
+    np.testing.assert_allclose(result.grid, expected.grid, atol=1e-3 * largest)
+    assert np.abs(result.grid - whole.grid).max() > 0.1 * largest
+
+
+def save_tuned(head: RegressionHead, network: nn.Module | bytes, folder: Path) -> Path:
+    """A head's folder with a backbone of its own."""
+    data = network if isinstance(network, bytes) else save(network.state_dict())
+    tuned = change_head(head, tuned_sha256=hashlib.sha256(data).hexdigest())
+    tuned.save(folder, extra={"backbone.safetensors": data})
+    return folder
+
+
+def test_tuned_backbones_are_used_and_never_mixed_up(
+    tiny_backbone: str, photograph: Image.Image, tmp_path: Path
+) -> None:
+    head = small_head()
+    networks: dict[Path | RegressionHead, nn.Module] = {head: tiny_network()}
+    for seed in (1, 2):
+        network = tiny_network(seed=seed)
+        networks[save_tuned(head, network, tmp_path / str(seed))] = network
+    expected = [naive_score(head, n, photograph).mean().item() for n in networks.values()]
+    assert len({round(score, 2) for score in expected}) == 3
+    for _ in range(2):
+        scores = [ais.explain(photograph, one).score for one in networks]
+        assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_tampered_weight_changes_the_score_or_is_refused(
+    tiny_backbone: str, photograph: Image.Image, tmp_path: Path
+) -> None:
+    network = tiny_network()
+    before = ais.score(photograph, save_tuned(small_head(), network, tmp_path / "a")).score
+    assert before == ais.score(photograph, small_head()).score
+    norm = network.get_submodule("norm")
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.bias.data[0] += 1
+    after = ais.score(photograph, save_tuned(small_head(), network, tmp_path / "b")).score
+    assert abs(after - before) > 1e-3
+    (tmp_path / "a/backbone.safetensors").write_bytes((tmp_path / "b/backbone.safetensors").read_bytes())
+    with pytest.raises(HeadError, match=r"backbone\.safetensors is damaged, or not the backbone"):
+        ais.score(photograph, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (b"no tensors", "missing or damaged"),
+        (TinyNetwork(20), r"does not hold the weights of a tiny12"),
+        (nn.Linear(2, 2), r"does not hold the weights of a tiny12"),
+    ],
+)
+def test_a_tuned_backbone_that_does_not_fit_is_a_sentence(
+    network: nn.Module | bytes, sentence: str, tiny_backbone: str, photograph: Image.Image, tmp_path: Path
+) -> None:
+    folder = save_tuned(small_head(), network, tmp_path / "head")
+    with pytest.raises(WeightsError, match=rf"backbone\.safetensors.*{sentence}"):
+        ais.explain(photograph, folder)
+    (folder / "backbone.safetensors").unlink()
+    with pytest.raises(HeadError, match=r"backbone\.safetensors, the backbone of its head, cannot be read"):
+        ais.explain(photograph, folder)
+
+
+def test_a_tuned_head_that_was_never_saved_is_a_sentence(tiny_backbone: str, photograph: Image.Image) -> None:
+    with pytest.raises(HeadError, match="backbone of its own: save the head and load it"):
+        ais.explain(photograph, small_head(tuned_sha256="ab" * 32))
+
+
+def test_a_head_on_a_network_of_timms(
+    photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub/checkpoints/timm--resnet18.a1_in1k.safetensors"
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    network = randomise(timm.create_model("resnet18", pretrained=False)).eval()
+    file.write_bytes(save(network.state_dict()))
+    head = make_head("timm:resnet18", "layer4", dim=512, channels=512, view="whole")
+    head.save(tmp_path / "head")
+    result = ais.explain(photograph, tmp_path / "head", scale="points")
+    picture = ais.load_backbone("timm:resnet18").view("whole").tensor(photograph)[None]
+    with torch.no_grad():
+        maps = network.forward_features(picture)  # type: ignore[operator]  # layer4's output
+        embedding = maps.mean((2, 3))
+    np.testing.assert_allclose(result.maps, maps[0], rtol=1e-3, atol=1e-3 * maps.max().item())
+    score = head.score(embedding).item()
+    assert result.score == pytest.approx(score, rel=1e-4)
+    for channel in np.argsort(-np.abs(result.importance))[:5]:
+        ablated = embedding.clone()
+        ablated[:, channel] = 0
+        naive = score - head.score(ablated).item()
+        assert result.importance[channel] == pytest.approx(naive, rel=1e-3, abs=1e-4)
+    assert result.grid.sum() == pytest.approx(result.importance.sum(), rel=1e-4, abs=1e-3)
+    assert (result.backbone, result.layer) == ("timm:resnet18", "layer4")

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import heads
+from ais import heads, loading
 from ais.demo.components import uploaded
 from ais.demo.page import BROKEN, EXAMPLES
 from ais.explain import explain
@@ -48,7 +48,7 @@ ARGUMENTS = [
 CROPPED = "cropped"
 START = (
     "import os, pathlib, runpy, ais.heads\n"
-    "ais.heads.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
+    "ais.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
     "runpy.run_path('app.py', run_name='__main__')\n"
 )
 READY = "body[data-ais=ready]"
@@ -59,7 +59,7 @@ OVERLAY = "document.querySelector('#ais-overlay .viewer').parentElement.ais"
 @pytest.fixture(scope="session")
 def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
-    shutil.copytree(heads.heads_directory() / heads.EMBEDDED, folder / heads.EMBEDDED)
+    shutil.copytree(loading.heads_directory() / heads.EMBEDDED, folder / heads.EMBEDDED)
     shutil.copytree(folder / heads.EMBEDDED, folder / CROPPED)
     config = json.loads((folder / CROPPED / "config.json").read_text())
     (folder / CROPPED / "config.json").write_text(json.dumps(config | {"name": CROPPED, "view": "crop"}))

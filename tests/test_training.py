@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
-from ais import training
+from ais import crossvalidation, evaluation
+from ais.backbones import load_backbone
+from ais.crossvalidation import Plan
 from ais.datasets import RatedSet, read_ratings
 from ais.errors import DataError
+from ais.explain import score
 from ais.fitting import Recipe, Variants, fit_variants
-from ais.heads import Target, load_head
+from ais.heads import BACKBONE, Target
+from ais.images import read_image
+from ais.loading import load_head
+from ais.strategies import Tuning
 from ais.training import train_head
-from test_embeddings import Counting, make_backbone
+from test_crossvalidation import add_backbones
+from test_embeddings import make_backbone
 from test_fitting import predict
 
 TARGET = Target("brightness", 0, 10, "made for a test")
@@ -39,7 +48,7 @@ def rated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RatedSet:
 
 def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> None:
     backbone = make_backbone()
-    recipe = replace(SMALL, batch=16)
+    plan = Plan(variants=3, recipe=replace(SMALL, batch=16))
     calls: list[tuple[str, int, int]] = []
     head, report = train_head(
         rated,
@@ -47,21 +56,26 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
         "whole",
         name="bright",
         target=TARGET,
-        variants=3,
-        recipe=recipe,
+        plan=plan,
         progress=lambda *call: calls.append(call),
     )
     config = head.config
     assert report.metrics["plcc"] > 0.9
     assert (config.dim, config.channels, config.hidden, config.variants) == (12, 12, 32, 3)
     assert (config.backbone, config.layer, config.view, config.size) == ("tiny", "inner", "whole", 32)
-    assert config.recipe == asdict(recipe) | {"seed": 0, "target": "rating_mean"}
-    assert config.metrics == report.metrics | {"pictures": 60, "groups": 20, "folds": 10, "grouped": True}
+    assert Plan.of(config) == plan
+    assert config.recipe["target"] == "rating_mean"
+    assert "tuning" not in config.recipe
+    counts = {"pictures": 60, "groups": 20, "folds": 10, "grouped": True}
+    assert config.metrics == report.metrics
+    assert config.metrics.items() >= counts.items()
+    assert all(head.has_seen([sha256(file.read_bytes()).hexdigest() for file in rated.files]))
+    assert head.has_seen([sha256(b"another picture").hexdigest()]) == [False]
     assert ("pictures", 60, 60) in calls
-    assert calls[-1] == ("fits", 11, 11)
-    assert report.scores.shape == (60, 3)
-    error = np.abs(report.scores.mean(1) - rated.ratings)
-    half = config.interval.factor * np.sqrt(config.interval.error**2 + report.scores.var(1))
+    assert calls[-1] == ("folds", 10, 10)
+    assert report.out_of_fold.scores.shape == (60, 3)
+    error = np.abs(report.out_of_fold.scores.mean(1) - rated.ratings)
+    half = config.interval.factor * np.sqrt(config.interval.error**2 + report.out_of_fold.scores.var(1))
     assert 0.9 <= (error <= half + 1e-9).mean() <= 0.95
     np.testing.assert_allclose(
         head.rating_quantiles, np.quantile(rated.ratings, np.linspace(0, 1, 101)), rtol=1e-6
@@ -73,7 +87,7 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     loaded = load_head(tmp_path / "head")
     assert loaded.config.metrics == json.loads(json.dumps(config.metrics))
     seen = backbone.seen
-    again, _ = train_head(rated, backbone, "whole", name="bright", target=TARGET, variants=3, recipe=recipe)
+    again, _ = train_head(rated, backbone, "whole", name="bright", target=TARGET, plan=plan)
     assert backbone.seen == seen
     again.save(tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
@@ -90,21 +104,21 @@ def test_alignment_is_the_mean_residual_of_heads_that_never_saw_the_picture(
         fits.append(fit_variants(*arguments, **options))  # type: ignore[arg-type]
         return fits[-1]
 
-    monkeypatch.setattr(training, "fit_variants", recording)
+    monkeypatch.setattr(crossvalidation, "fit_variants", recording)
     backbone = make_backbone()
     head, report = train_head(
-        rated, backbone, name="bright", target=TARGET, variants=2, recipe=replace(SMALL, epochs=4)
+        rated, backbone, name="bright", target=TARGET, plan=Plan(variants=2, recipe=replace(SMALL, epochs=4))
     )
     assert len(fits) == 11
-    embedded = training.embed(rated.files, backbone, "whole")
+    embedded = crossvalidation.embed(rated.files, backbone, "whole")
     assert embedded.delta is not None
     total = torch.zeros(12)
     for i, rating in enumerate(rated.ratings):
         ablated = embedded.embedding[i].repeat(13, 1)
         ablated[torch.arange(12), torch.arange(12)] += embedded.delta[i]
-        scores = predict(fits[report.folds[i]], ablated).mean(1)
+        scores = predict(fits[report.out_of_fold.folds[i]], ablated).mean(1)
         total += (scores[:12] - rating).abs() - (scores[12] - rating).abs()
-        assert scores[12].item() == pytest.approx(report.scores[i].mean(), abs=1e-4)
+        assert scores[12].item() == pytest.approx(report.out_of_fold.scores[i].mean(), abs=1e-4)
     torch.testing.assert_close(head.alignment, total / len(rated), atol=1e-4, rtol=1e-3)
 
 
@@ -124,8 +138,114 @@ def test_data_that_cannot_carry_a_head(rated: RatedSet, change: object, sentence
         train_head(change(rated), make_backbone(), name="x", target=TARGET)  # type: ignore[operator]
 
 
-def test_a_layer_whose_maps_mix_is_refused(rated: RatedSet) -> None:
-    backbone: Counting = make_backbone("stem.0")
-    with pytest.raises(DataError, match=r"stem\.0"):
-        train_head(rated, backbone, name="x", target=TARGET)
-    assert backbone.seen == 0
+def test_maps_that_mix_carry_a_head_without_alignment(rated: RatedSet) -> None:
+    backbone = make_backbone("stem.0")
+    plan = Plan(variants=2, folds=3, recipe=SMALL)
+    head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
+    assert head.config.channels == 8
+    assert not head.alignment.any()
+    assert report.metrics["plcc"] > 0.5
+
+
+def divided(rated: RatedSet, test: list[str]) -> RatedSet:
+    """These groups are for testing; of the others, some stand in for a validation set."""
+    assert rated.groups is not None
+    split = [
+        "test" if name in test else ["train", "validation"][i % 2] for i, name in enumerate(rated.groups)
+    ]
+    return replace(rated, split=split)
+
+
+def test_test_pictures_are_kept_out_and_scored_once(
+    rated: RatedSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted: list[set[str]] = []
+
+    def recording(embedding: object, ratings: object, groups: list[str], **options: object) -> Variants:
+        fitted.append(set(groups))
+        return fit_variants(embedding, ratings, groups, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crossvalidation, "fit_variants", recording)
+    kept_out = ["0", "7", "8", "19"]
+    backbone = make_backbone()
+    plan = Plan(variants=2, folds=4, recipe=SMALL)
+    data = divided(rated, kept_out)
+    head, report = train_head(data, backbone, name="x", target=TARGET, plan=plan)
+    assert len(fitted) == 5
+    assert not any(groups & set(kept_out) for groups in fitted)
+    assert len(set().union(*fitted)) == 16
+    assert report.metrics.items() >= {"pictures": 48, "groups": 16}.items()
+    assert len(report.ratings) == 48
+
+    test = np.flatnonzero([name in kept_out for name in rated.groups or []])
+    view = backbone.view("whole")
+    embedding = torch.cat([backbone(view.tensor(read_image(rated.files[i]))[None]).embedding for i in test])
+    groups = [(rated.groups or [])[i] for i in test]
+    expected = evaluation.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
+    assert report.metrics["test"] == pytest.approx(expected | {"pictures": 12}, abs=1e-5)
+    assert head.config.metrics["test"] == report.metrics["test"]
+    seen = np.array(head.has_seen(crossvalidation.embed(rated.files, backbone, "whole").hashes))
+    assert np.flatnonzero(~seen).tolist() == test.tolist()
+    assert head.config.seen == 48
+    assert not caplog.records
+
+    without, _ = train_head(
+        data.rows(np.array(data.split) != "test"), backbone, name="x", target=TARGET, plan=plan
+    )
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, without.state_dict()[name])
+
+
+def test_no_test_pictures_are_no_test(rated: RatedSet) -> None:
+    plan = Plan(variants=1, folds=2, recipe=SMALL)
+    _, report = train_head(divided(rated, []), make_backbone(), name="x", target=TARGET, plan=plan)
+    assert "test" not in report.metrics
+
+
+def test_a_test_set_of_one_group_is_refused_before_the_work(rated: RatedSet) -> None:
+    backbone = make_backbone()
+    with pytest.raises(DataError, match="at least two groups as test"):
+        train_head(divided(rated, ["3"]), backbone, name="x", target=TARGET)
+    assert not backbone.seen
+
+
+def test_twins_and_torn_groups_are_warned_of(rated: RatedSet, caplog: pytest.LogCaptureFixture) -> None:
+    """The same picture in two groups, in both parts of a split, or a group in both: a test that flatters."""
+    plan = Plan(variants=1, folds=2, recipe=replace(SMALL, epochs=2))
+
+    def warnings(data: RatedSet) -> str:
+        caplog.clear()
+        train_head(data, make_backbone(), name="x", target=TARGET, plan=plan)
+        return "\n".join(record.getMessage() for record in caplog.records if "chance" not in record.msg)
+
+    assert warnings(rated) == ""
+    again = [rated.files[0], *rated.files[1:30], rated.files[0], rated.files[1], *rated.files[32:]]
+    twins = replace(rated, files=again)
+    assert "2 pictures stand in the set twice, in different groups" in warnings(twins)
+    assert "twice" not in warnings(replace(rated, files=[rated.files[1], *rated.files[1:]]))  # in one group
+    assert "2 test pictures are among those learned from" in warnings(divided(twins, ["0", "5"]))
+    torn = divided(rated, ["0", "5"])
+    torn = replace(torn, split=["train", *(torn.split or [])[1:]])
+    assert "1 groups have pictures for testing and pictures to learn from" in warnings(torn)
+
+
+def test_a_tuned_head_comes_with_its_backbone(
+    rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_backbones(tmp_path, monkeypatch)
+    plan = Plan(variants=2, folds=2, recipe=SMALL, strategy="last-k", tuning=Tuning(epochs=1, last_k=1))
+    backbone = load_backbone("little1")
+    head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
+    assert report.tuned is not None
+    assert head.config.tuned_sha256 == sha256(save(report.tuned)).hexdigest()
+    assert head.config.reads == "little1, tuned"
+    assert Plan.of(head.config) == plan
+    assert report.curves.shape == (2, 1, 2)
+    head.save(tmp_path / "x", extra={BACKBONE: save(report.tuned)})
+    loaded = load_head(tmp_path / "x")
+    own = load_backbone("little1", weights=tmp_path / "x" / BACKBONE)
+    picture = own.view("whole").tensor(read_image(rated.files[0]))[None]
+    assert score(rated.files[0], loaded).score == pytest.approx(
+        head.score(own(picture).embedding).item(), abs=1e-5
+    )
+    assert abs(head.score(backbone(picture).embedding) - head.score(own(picture).embedding)) > 1e-5

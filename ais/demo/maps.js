@@ -43,7 +43,7 @@ function card(item, digits) {
   const button = document.createElement("button");
   const title = document.createElement("span");
   const value = document.createElement("strong");
-  title.textContent = `map ${item.index}`;
+  title.textContent = [`map ${item.number}`, item.network].filter(Boolean).join(" of ");
   value.textContent = signed(item.importance, digits);
   value.className = item.importance < 0 ? "lowers" : "raises";
   button.type = "button";

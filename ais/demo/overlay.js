@@ -189,7 +189,7 @@ function controls() {
     find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
   }
   find(".borrowed").hidden = !borrowed;
-  find(".borrowed span").textContent = borrowed ? `Feature map ${borrowed.index}` : "";
+  find(".borrowed span").textContent = borrowed ? [`Feature map ${borrowed.number}`, borrowed.network].filter(Boolean).join(" of ") : "";
   if (data) legend();
 }
 function legend() {

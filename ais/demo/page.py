@@ -24,9 +24,11 @@ from PIL import Image
 from ais.demo import values
 from ais.demo.components import HERE, part, text, uploaded
 from ais.errors import AISError, HeadError, ImageError
-from ais.explain import Explanation, explain, load_head_cached
-from ais.heads import EMBEDDED, list_heads
+from ais.explain import explain, load_head_cached
+from ais.explanation import Explanation
+from ais.heads import EMBEDDED
 from ais.heatmaps import METHODS
+from ais.loading import heads_directory, list_heads, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ def show(session: Session | None, choice: dict[str, str]) -> tuple[Any, ...]:
         copy = values.save_display_copy(explanation.image, folder)
         session.explanation = explanation
         overlay = values.overlay_value(explanation, session.name, copy)
-        return overlay, values.score_value(explanation, head), None, values.about_value(head), session
+        return overlay, values.score_value(explanation, head), None, values.about_value(head.config), session
     except Exception as error:
         return _problem(error), None, None, gr.skip(), session
 
@@ -140,7 +142,8 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         x, y = float(event._data["x"]), float(event._data["y"])
         if not (math.isfinite(x) and math.isfinite(y)):
             raise ImageError("This is no place in the picture.")
-        maps = values.maps_value(session.explanation.contributions(x, y), x, y)
+        explanation = session.explanation
+        maps = values.maps_value(explanation.contributions(x, y), x, y, bool(explanation.members))
         return maps | {"run": secrets.token_hex(4)}
     except Exception as error:
         return _problem(error)
@@ -156,7 +159,7 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if kind not in wanted or scale not in session.explanation.grids:
             raise AISError("There is no such file.")
         folder = session.folder / secrets.token_hex(8)
-        for file in replace(session.explanation, scale=scale).save(folder):
+        for file in replace(session.explanation, scale=scale, members=()).save(folder):
             if file.name != wanted[kind]:
                 file.unlink()
         name = f"{values.stem(session.name)}-{scale}.{kind}"
@@ -182,7 +185,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
         if path is None:
             raise ImageError("There is no picture. Send one as `image`.")
         explanation = explain(path, check_head(head), method)
-        heatmap, overlay, document = explanation.save(new_folder())
+        heatmap, overlay, document, *_ = explanation.save(new_folder())
         document.unlink()  # its content is the first thing returned
         return explanation.to_dict(), str(overlay), str(heatmap)
     except Exception as error:
@@ -194,10 +197,8 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
 
 def build() -> gr.Blocks:
     """The page and its API, ready for `launch(**launch_options())`."""
-    heads = [load_head_cached(name) for name in list_heads()]
-    head_options = [
-        {"name": h.config.name, "title": f"{h.config.target.name} ({h.config.backbone})"} for h in heads
-    ]
+    heads = [read_config(heads_directory() / name) for name in list_heads()]
+    head_options = [{"name": h.name, "title": values.title(h)} for h in heads]
     methods = [{"name": name, "title": m.label, **_words(name)} for name, m in METHODS.items()]
     with gr.Blocks(title="AIS", fill_width=True, delete_cache=(KEEP, KEEP)) as demo:
         session = gr.State(None, time_to_live=KEEP, delete_callback=lambda s: s and s.discard())

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from ais import heads
-from ais.explain import Contribution, Explanation
-from ais.heads import RegressionHead
+from ais import loading
+from ais.explanation import Contribution, Explanation
+from ais.heads import Config, Head
 from ais.heatmaps import COLORS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows
@@ -54,7 +54,12 @@ def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[st
     }
 
 
-def score_value(explanation: Explanation, head: RegressionHead) -> dict[str, Any]:
+def title(config: Config) -> str:
+    """A head's name for a list of them: what it predicts, and with what."""
+    return f"{config.target.name} ({config.reads})"
+
+
+def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
     """For `score.js`: the number, its interval and its place among the rated pictures."""
     low, high = explanation.interval
     share = round(explanation.level * 100)
@@ -71,13 +76,15 @@ def score_value(explanation: Explanation, head: RegressionHead) -> dict[str, Any
     }
 
 
-def maps_value(contributions: list[Contribution], x: float, y: float) -> dict[str, Any]:
-    """For `maps.js`: the feature maps of a place with what they are worth."""
+def maps_value(contributions: list[Contribution], x: float, y: float, stack: bool) -> dict[str, Any]:
+    """For `maps.js`: the feature maps of a place with what they are worth; for a stack with their networks."""
     return {
         "title": f"The strongest at {int(x)}, {int(y)}, and what each adds to the score in all, in points.",
         "items": [
             {
                 "index": c.index,
+                "number": c.number,
+                "network": c.backbone if stack else "",
                 "importance": c.importance,
                 "value": c.value,
                 "h": c.map.shape[0],
@@ -89,13 +96,16 @@ def maps_value(contributions: list[Contribution], x: float, y: float) -> dict[st
     }
 
 
-def about_value(head: RegressionHead) -> dict[str, Any]:
+def about_value(config: Config) -> dict[str, Any]:
     """For `about.js`: one sentence on what the score is, and the head's model card."""
-    target = head.config.target
+    target = config.target
     ratings = f"{target.dataset} ratings of {target.name}".strip()
     scale = f"{target.low:g} to {target.high:g}"
-    card = heads.heads_directory() / head.config.name / "README.md"
+    card = loading.heads_directory() / config.name / "README.md"
     body = card.read_text(encoding="utf-8") if card.is_file() else ""
+    body = re.sub(
+        r"^!\[.*\]\(.*\)\n", "", body, flags=re.MULTILINE
+    )  # its pictures lie beside it, not on the page
     return {
         "text": f"The score is what a network that learned from {ratings} ({scale}) "
         "expects people to say on average; it is not a judgement of the picture, its maker or anyone in it.",

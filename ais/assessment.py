@@ -1,0 +1,176 @@
+"""A head judged on a rated set, and only on pictures that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ais.backbones import FrozenBackbone, load_backbone
+from ais.crossvalidation import Pictures, Plan, Report, cross_validate, look
+from ais.datasets import RatedSet
+from ais.embeddings import content_hashes
+from ais.errors import DataError
+from ais.evaluation import by_category, ceiling, coverage, metrics, worst
+from ais.explain import backbone_of, pick_device
+from ais.heads import RegressionHead, StackedHead
+from ais.pruning import silence
+from ais.stacking import cross_fitted
+from ais.strategies import STRATEGIES, untrained
+
+_FEWEST = 10  # pictures that say anything
+WORST = 10
+
+How = Literal["unseen", "cross-validation", "unknown"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scores of pictures by a head, or by heads made like it, that never saw them.
+
+    Attributes:
+        data: the n pictures. groups: n names.
+        scores: (n, K).
+        folds: (n,), or None where the head itself gave the scores.
+        how: "unseen", the head has not learned from them; or "cross-validation", it has learned from all of them,
+            so that each is scored by variants fitted by the head's own plan on all groups but its own; or "unknown",
+            the head itself gave the scores, and does not say what it has learned from.
+        left_out: how many pictures were not scored, since the head has seen them.
+    """
+
+    data: RatedSet
+    groups: list[str]
+    scores: np.ndarray
+    folds: np.ndarray | None
+    how: How
+    left_out: int
+
+
+def held_out(
+    data: RatedSet,
+    head: RegressionHead | StackedHead,
+    *,
+    device: str = "auto",
+    progress: Report | None = None,
+    cache: bool = True,
+) -> HeldOut:
+    """Score a rated set honestly.
+
+    A picture is known by its content. Those that the head has seen are left out; but if they are exactly those that it
+    learned from, they are scored by cross-validation.
+
+    Raises:
+        DataError: too few pictures are left, the set cannot be read, or a pruned head is to be judged by the pictures
+            that its maps were chosen on.
+    """
+    members = list(head.members) if isinstance(head, StackedHead) else [head]
+    seen = np.array(head.has_seen(content_hashes(data.files)), dtype=bool)
+    if seen.all() and all(member.config.seen == len(data) for member in members):
+        return _cross_validated(data, head, members, device, progress, cache)
+    rows = np.flatnonzero(~seen)
+    if len(rows) < _FEWEST:
+        raise DataError(
+            f"Of these {len(data)} pictures the head {head.config.name!r} has not seen {len(rows)}: too few to judge "
+            f"it by. Give at least {_FEWEST} pictures that it has not seen, or exactly those that it learned from."
+        )
+    scores, part = [], data.rows(rows)
+    for member in members:
+        backbone = backbone_of(member, device)
+        pictures = look(part, backbone, member.config.view, progress, cache)
+        scores.append(_scores(member, backbone, pictures))
+    combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
+    how: How = "unseen" if head.config.seen else "unknown"
+    return HeldOut(part, pictures.groups, combined.double().numpy(), None, how, int(seen.sum()))
+
+
+def _cross_validated(
+    data: RatedSet,
+    head: RegressionHead | StackedHead,
+    members: list[RegressionHead],
+    device: str,
+    progress: Report | None,
+    cache: bool,
+) -> HeldOut:
+    """Each picture scored by heads made by the members' plans that have seen neither it nor its group."""
+    parts = []
+    for member in members:
+        if member.config.pruned:
+            raise DataError(
+                f"The feature maps of {member.config.name!r} were chosen on these pictures, which would flatter it; "
+                "its model card has the figures of its test pictures. Judge it by pictures that it has not seen."
+            )
+        plan = Plan.of(member.config)
+        backbone = _as_before(member, plan, device)
+        pictures = look(data, backbone, member.config.view, progress, cache)
+        parts.append(
+            cross_validate(pictures, backbone, member.config.view, plan, progress=progress, cache=cache)
+        )
+    folds, scores = parts[0].folds, parts[0].scores
+    if any((part.folds != folds).any() for part in parts):
+        raise DataError(
+            "The members of the stack have other folds: train all of them with the same --seed and --folds."
+        )
+    if isinstance(head, StackedHead):
+        scores = cross_fitted(np.stack([part.scores for part in parts], -1), data.ratings, folds)
+    return HeldOut(data, pictures.groups, scores, folds, "cross-validation", 0)
+
+
+def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
+    """The head's backbone as it was before it was tuned: what it is now has seen every picture."""
+    config = head.config
+    if not config.tuned_sha256:
+        return backbone_of(head, device)
+    if STRATEGIES[plan.strategy].pretrained:
+        return load_backbone(config.backbone, config.layer, device=pick_device(device))
+    return untrained(config.backbone, plan.seed, config.layer, device=pick_device(device))
+
+
+def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str, Any]:
+    """All that is to be said of a head by its scores, ready for JSON.
+
+    Returns:
+        ``how``, ``pictures``, ``groups``, ``left_out``; ``metrics`` (of `ais.evaluation.metrics`); ``ceiling``, the
+        highest PLCC that these ratings allow, or None; ``interval``: its ``level``, the share of ratings ``inside``,
+        and whether that is within 85 to 95 % (``holds``); ``categories``; ``worst``, ten pictures.
+    """
+    data = held.data
+    predicted = held.scores.mean(1)
+    half = head.cpu().interval(torch.from_numpy(held.scores)).numpy()
+    inside = coverage(predicted, half, data.ratings)
+    rows = worst(predicted, data.ratings, WORST)
+    return {
+        "head": head.config.name,
+        "target": data.target,
+        "how": held.how,
+        "pictures": len(data),
+        "groups": len(set(held.groups)),
+        "grouped": data.groups is not None,
+        "left_out": held.left_out,
+        "skipped": len(data.skipped),
+        "metrics": metrics(predicted, data.ratings, held.groups),
+        "ceiling": None if data.sd is None or data.n is None else ceiling(data.ratings, data.sd, data.n),
+        "interval": {
+            "level": head.config.interval.level,
+            "inside": inside,
+            "holds": abs(inside - head.config.interval.level) <= 0.05,
+        },
+        "categories": None
+        if data.categories is None
+        else by_category(predicted, data.ratings, data.categories),
+        "worst": [
+            {"file": str(data.files[i]), "rated": float(data.ratings[i]), "predicted": float(predicted[i])}
+            for i in rows
+        ],
+    }
+
+
+def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: Pictures) -> torch.Tensor:
+    """(n, K), on the CPU."""
+    head.cpu()
+    embedding = pictures.embedding
+    if backbone.owner is not None:
+        embedding, _ = silence(embedding, pictures.delta, backbone.owner, head.keep)
+    with torch.no_grad():
+        return head(embedding)

@@ -1,0 +1,116 @@
+"""Pictures for training a backbone: decoded once as far as they fit in memory, varied a little in every epoch.
+
+All chance comes from a generator of (seed, epoch, picture), so that a picture is varied in the same way
+whichever thread does it and whatever its batch is; no global random state is read or changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from ais.datasets import listing
+from ais.errors import DataError, ImageError
+from ais.images import read_image
+from ais.views import View
+
+Group = tuple[np.ndarray, Tensor]  # rows (B,) of one shape, and their inputs (B, 3, h, w)
+Change = Callable[[Tensor, int], Tensor]  # a picture, uint8 (3, h, w), and its row -> the same, varied
+
+_MEMORY = 2 << 30  # bytes of decoded pictures that are kept
+_THREADS = 2
+_LEAST_AREA = 0.8  # of a picture, after cropping
+_LIGHT = 0.1  # by which brightness and contrast go up or down, at most
+
+
+class Pictures:
+    """N pictures as a network sees them, on one scale with `View.tensor`; no more than one batch in float.
+
+    Raises:
+        DataError: all pictures that cannot be read, by name.
+    """
+
+    def __init__(self, files: Sequence[Path], view: View, memory: int = _MEMORY) -> None:
+        self.files = files
+        self._mean = torch.tensor(view.mean).view(3, 1, 1)
+        self._std = torch.tensor(view.std).view(3, 1, 1)
+        self._view = view
+        self._kept: dict[int, Tensor] = {}
+        problems: list[str] = []
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(files), 64):  # no more than these are held beside the kept ones
+                rows = range(start, min(start + 64, len(files)))
+                for row, picture in zip(rows, pool.map(self._try, rows), strict=True):
+                    if isinstance(picture, str):
+                        problems.append(picture)
+                    elif picture.numel() <= memory:
+                        memory -= picture.numel()
+                        self._kept[row] = picture
+        if problems:
+            raise DataError(listing("Some pictures cannot be read", problems))
+
+    def batches(self, parts: Sequence[np.ndarray], change: Change | None = None) -> Iterator[list[Group]]:
+        """For each part, an array of rows, its pictures in groups of one shape each.
+
+        The next part is made ready while the caller works on this one.
+        """
+
+        def ready(row: int) -> Tensor:
+            kept = self._kept.get(row)
+            picture = self._decode(row) if kept is None else kept
+            return picture if change is None else change(picture, row)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+
+            def begin(rows: np.ndarray) -> list[Future[Tensor]]:
+                return [pool.submit(ready, int(row)) for row in rows]
+
+            ahead = begin(parts[0]) if len(parts) else []
+            for i, rows in enumerate(parts):
+                now, ahead = ahead, begin(parts[i + 1]) if i + 1 < len(parts) else []
+                yield self._grouped(rows, [future.result() for future in now])
+
+    def _grouped(self, rows: np.ndarray, pictures: list[Tensor]) -> list[Group]:
+        shapes: dict[torch.Size, list[int]] = {}
+        for i, picture in enumerate(pictures):
+            shapes.setdefault(picture.shape, []).append(i)
+        return [
+            (rows[same], self._normalise(torch.stack([pictures[i] for i in same])))
+            for same in shapes.values()
+        ]
+
+    def _normalise(self, pictures: Tensor) -> Tensor:
+        """uint8 (B, 3, h, w) -> float32, bit by bit what `View.tensor` gives."""
+        return (pictures.to(torch.float32).div(255) - self._mean) / self._std
+
+    def _decode(self, row: int) -> Tensor:
+        seen = self._view.tensor(read_image(self.files[row]))
+        return ((seen * self._std + self._mean) * 255).round().to(torch.uint8)
+
+    def _try(self, row: int) -> Tensor | str:
+        try:
+            return self._decode(row)
+        except ImageError as error:
+            return f"{self.files[row]}: {error}"
+
+
+def augment(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """A picture, uint8 (3, h, w), as it might have been taken: mirrored, a little closer, lighter or flatter.
+
+    Mild, since framing and light are part of what people rate. The crop keeps the aspect ratio.
+    """
+    height, width = picture.shape[1:]
+    side = math.sqrt(rng.uniform(_LEAST_AREA, 1))
+    h, w = round(height * side), round(width * side)
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    brightness, contrast = rng.uniform(1 - _LIGHT, 1 + _LIGHT, 2).tolist()
+    picture = functional.resized_crop(picture, top, left, h, w, [height, width], antialias=True)
+    picture = functional.adjust_contrast(functional.adjust_brightness(picture, brightness), contrast)
+    return functional.horizontal_flip(picture) if rng.random() < 0.5 else picture

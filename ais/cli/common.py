@@ -1,0 +1,179 @@
+"""What the commands share: the app itself, options, and ways to print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from tqdm import tqdm
+
+from ais.datasets import RatedSet, columns, read_ratings
+from ais.heads import Head
+from ais.version import __version__
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="ais",
+    help="The score people would give a picture, and where in the picture it comes from.",
+    epilog="Results go to stdout, all else to stderr. Exit status 2 means a wrong call or bad input.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+OnDevice = Annotated[
+    Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
+]
+HeadName = Annotated[str, typer.Option("--head", help="A head by name (see `ais heads`), or its folder.")]
+Data = Annotated[
+    Path, typer.Argument(help="A folder with pictures and a metadata.csv that names them (file_name).")
+]
+Target = Annotated[str, typer.Option("--target", help="The column of the ratings, such as beauty_mean.")]
+TrainedTarget = Annotated[
+    str | None,
+    typer.Option("--target", help="The column of the ratings [default: the one that the head learned]."),
+]
+SD = Annotated[
+    str | None, typer.Option("--sd", help="The column of the ratings' SD [default: X_sd for X or X_mean].")
+]
+N = Annotated[
+    str | None,
+    typer.Option("--n", help="The column of the numbers of raters [default: X_n for X or X_mean]."),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="A column; pictures that share its value are never split between training and testing [default: "
+        "what the head was trained with, or else theme, if there is such a column; - for none].",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="A column that says train, validation or test; test pictures are kept for testing."
+    ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out rows that are wrong or cannot be read, and count them.")
+]
+
+
+def group_column(data: Path, group: str | None, head: Head | None = None) -> str | None:
+    """The column of the groups: the one asked for, else the one the head was trained with, else ``theme``."""
+    if group == "-":
+        return None
+    if group is not None:
+        return group
+    there = columns(data)
+    trained = head.config.recipe.get("group", "theme") if head else "theme"
+    return trained if trained in there else None
+
+
+def read_set(
+    data: Path,
+    target: str,
+    group: str | None,
+    *,
+    sd: str | None = None,
+    n: str | None = None,
+    split: str | None = None,
+    category: str | None = None,
+    skip_bad: bool = False,
+) -> RatedSet:
+    """The rated set of a command, with its defaults for columns; what was left out is said on stderr."""
+    there = columns(data)
+    if category is None and "category" in there:
+        category = "category"
+    rated = read_ratings(
+        data,
+        target,
+        sd=sd,
+        n=n,
+        group=group,
+        category=category,
+        split=split,
+        skip_bad=skip_bad,
+    )
+    if rated.skipped:
+        lines = "\n  ".join(rated.skipped)
+        typer.echo(f"{len(rated.skipped)} problems, whose rows are left out:\n  {lines}", err=True)
+    return rated
+
+
+class Bars:
+    """A progress bar on stderr for every stage that reports."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tqdm[Any]] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._bars:
+            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False, disable=None)
+        bar = self._bars[stage]
+        bar.update(done - bar.n)
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+
+def command_of(*folders: Path) -> str:
+    """The command line as it was given, fit for a public card: these folders by their names alone, and without
+    what changes no weight."""
+    words = [word for word in sys.argv[1:] if word != "--json" and not word.startswith("--about=")]
+    if "--about" in words:
+        at = words.index("--about")
+        del words[at : at + 2]
+
+    def named(word: str) -> str:
+        option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
+        return option + equals + (Path(value).resolve().name if value and Path(value) in folders else value)
+
+    return shlex.join(["ais", *map(named, words)])
+
+
+def quality(metrics: dict[str, Any]) -> str:
+    if "plcc" not in metrics:
+        return "not measured"
+    low, high = metrics["plcc_low"], metrics["plcc_high"]
+    return f"PLCC {metrics['plcc']:.3f} ({low:.3f} to {high:.3f}), RMSE {metrics['rmse']:.2f}"
+
+
+def print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

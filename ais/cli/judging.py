@@ -1,0 +1,280 @@
+"""`ais evaluate` and `ais prune`: how good a head is, and whether it is better without some of its maps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ais import figures
+from ais.assessment import HeldOut, evaluate_head, held_out
+from ais.cli.common import (
+    SD,
+    AsJson,
+    Bars,
+    Data,
+    Group,
+    HeadName,
+    N,
+    OnDevice,
+    SkipBad,
+    Split,
+    TrainedTarget,
+    app,
+    command_of,
+    group_column,
+    print_json,
+    print_table,
+    read_set,
+)
+from ais.datasets import RatedSet
+from ais.errors import AISError
+from ais.explain import backbone_of
+from ais.faithfulness import faithfulness
+from ais.files import write_atomically
+from ais.heads import EMBEDDED, Head, RegressionHead
+from ais.hub import model_card
+from ais.loading import load_head
+from ais.pruning import WayName
+from ais.selection import prune_head
+
+_HOW = {
+    "unseen": "pictures that the head has not seen",
+    "cross-validation": "the pictures it learned from, each scored by variants that have seen neither it nor its group",
+    "unknown": "but the head does not say which pictures it learned from: if these are among them, the figures flatter",
+}
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Data,
+    head: HeadName = EMBEDDED,
+    target: TrainedTarget = None,
+    group: Group = None,
+    category: Annotated[
+        str | None,
+        typer.Option("--category", help="A column to report errors by [default: category, if there is one]."),
+    ] = None,
+    split: Split = None,
+    sd: SD = None,
+    n: N = None,
+    skip_bad: SkipBad = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for evaluation.json, predictions.csv, scatter.png and worst.jpg, the ten worst pictures.",
+        ),
+    ] = None,
+    heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Also measure how faithful the heatmaps are (insertion, deletion, randomised head).",
+        ),
+    ] = False,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=2, help="How many pictures --heatmaps takes, drawn by chance.")
+    ] = 20,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """How well a head predicts people's ratings of pictures that it has not seen.
+
+    A picture is known by its content. Those that the head has learned from are left out; but if they are exactly those
+    that it learned from, they are scored by cross-validation with the head's own recipe.
+    """
+    loaded = load_head(head)
+    if heatmaps and not isinstance(loaded, RegressionHead):
+        raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
+    rated = read_set(
+        data,
+        _column(loaded, target),
+        group_column(data, group, loaded),
+        sd=sd,
+        n=n,
+        split=split,
+        category=category,
+        skip_bad=skip_bad,
+    )
+    rated = rated.part(test=True)
+    with Bars() as bars:
+        held = held_out(rated, loaded, device=device, progress=bars)
+        report = evaluate_head(held, loaded)
+        if heatmaps and isinstance(loaded, RegressionHead):
+            report["heatmaps"] = _faithfulness(held.data, loaded, pictures, device, bars)
+    if out is not None:
+        report["files"] = [str(file) for file in write_atomically(out, _files(held, loaded, report))]
+    if as_json:
+        print_json(report)
+    else:
+        _print_report(report)
+
+
+@app.command("prune")
+def prune_command(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The pruned head's folder; its name is the head's.")],
+    head: HeadName = EMBEDDED,
+    target: TrainedTarget = None,
+    group: Group = None,
+    split: Split = None,
+    sd: SD = None,
+    n: N = None,
+    how: Annotated[
+        WayName,
+        typer.Option(
+            "--how",
+            help="greedy: silence map after map, the most harmful first, where that lowers the error; negative: "
+            "silence all maps that harm on average.",
+        ),
+    ] = "greedy",
+    skip_bad: SkipBad = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split into validation and test pictures.")] = 0,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Silence the feature maps without which a head predicts people better, and say whether it really does.
+
+    The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
+    is a fine answer. The pruned head keeps a mask; nothing else changes.
+    """
+    loaded = load_head(head)
+    if not isinstance(loaded, RegressionHead):
+        raise AISError("A stack has no maps of its own: prune its members, and combine them anew.")
+    if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
+        raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
+    column = group_column(data, group, loaded)
+    rated = read_set(data, _column(loaded, target), column, sd=sd, n=n, split=split, skip_bad=skip_bad)
+    rated = rated.part(test=False)
+    with Bars() as bars:
+        pruned, report = prune_head(
+            rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
+        )
+    recipe = {**pruned.config.recipe, "command": command_of(data, out, Path(head))}
+    pruned.config = replace(pruned.config, recipe=recipe)
+    files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
+    if as_json:
+        print_json({**asdict(report), "head": pruned.config.name, "files": files})
+        return
+    typer.echo(f"{report.silenced} of {report.maps} maps silenced ({report.how})")
+    for name, values in (("validation", report.validation), ("test", report.test)):
+        changes = [
+            f"{k.upper()} {values['before'][k]:.3f} -> {values['after'][k]:.3f}" for k in ("plcc", "rmse")
+        ]
+        typer.echo(f"  {name}: {', '.join(changes)}")
+    d = report.difference
+    changes = [
+        f"{k.upper()} {d[k]:+.3f} ({d[f'{k}_low']:+.3f} to {d[f'{k}_high']:+.3f})" for k in ("plcc", "rmse")
+    ]
+    typer.echo(f"  change on the test pictures, with its 95 % interval: {', '.join(changes)}")
+    typer.echo(f"  {'A gain' if report.gain else 'No gain'} beyond chance.")
+    for file in files:
+        typer.echo(f"  {file}")
+
+
+def _column(head: Head, target: str | None) -> str:
+    column = target or head.config.recipe.get("target")
+    if not column:
+        raise AISError(
+            f"The head {head.config.name!r} does not say which column it learned: name it with --target."
+        )
+    return str(column)
+
+
+def _faithfulness(
+    data: RatedSet, head: RegressionHead, count: int, device: str, bars: Bars
+) -> dict[str, Any]:
+    drawn = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
+    return faithfulness(
+        [data.files[i] for i in drawn],
+        backbone_of(head, device),
+        head,
+        progress=lambda done, total: bars("heatmaps", done, total),
+    )
+
+
+def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes]:
+    data, predicted = held.data, held.scores.mean(1)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file_name", "rated", "predicted", "group"])
+    names = [file.relative_to(data.folder).as_posix() for file in data.files]
+    writer.writerows(zip(names, data.ratings.tolist(), predicted.tolist(), held.groups, strict=True))
+    target = head.config.target
+    captions = [f"rated {w['rated']:.1f}, predicted {w['predicted']:.1f}" for w in report["worst"]]
+    return {
+        "evaluation.json": (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(),
+        "predictions.csv": table.getvalue().encode(),
+        "scatter.png": figures.scatter(
+            predicted, data.ratings, target.low, target.high, target.name, report["metrics"]
+        ),
+        "worst.jpg": figures.contact_sheet([Path(w["file"]) for w in report["worst"]], captions),
+    }
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    typer.echo(
+        f"{report['head']}: {report['pictures']} pictures in {report['groups']} groups, {_HOW[report['how']]}"
+    )
+    if report["left_out"]:
+        typer.echo(f"  {report['left_out']} more were left out: the head has seen them")
+    measures = report["metrics"]
+    rows = [
+        (
+            key.upper(),
+            f"{measures[key]:.3f}",
+            f"{measures[f'{key}_low']:.3f} to {measures[f'{key}_high']:.3f}",
+        )
+        for key in ("plcc", "srcc", "krcc", "rmse", "mae")
+    ]
+    print_table(("measure", "value", "95 % interval"), rows)
+    if report["ceiling"] is not None:
+        typer.echo(f"The ratings' own noise allows a PLCC of {report['ceiling']:.3f} at the most.")
+    interval = report["interval"]
+    typer.echo(
+        f"{interval['inside']:.0%} of the ratings lie inside the score's {interval['level']:.0%} interval."
+    )
+    if report["categories"]:
+        by_category = [
+            (
+                c["name"] or "(none)",
+                str(c["pictures"]),
+                "" if c["plcc"] is None else f"{c['plcc']:.3f}",
+                f"{c['rmse']:.3f}",
+                f"{c['bias']:+.3f}",
+            )
+            for c in report["categories"]
+        ]
+        print_table(("category", "pictures", "PLCC", "RMSE", "mean error"), by_category)
+    if "heatmaps" in report:
+        _print_faithfulness(report["heatmaps"])
+    for file in report.get("files", []):
+        typer.echo(f"  {file}")
+
+
+def _print_faithfulness(report: dict[str, Any]) -> None:
+    def cell(values: dict[str, float], key: str) -> str:
+        return f"{values[key]:+.3f} ({values[f'{key}_low']:+.3f} to {values[f'{key}_high']:+.3f})"
+
+    typer.echo(
+        f"Heatmaps of {report['pictures']} pictures: points of score, with 95 % intervals; higher is better."
+    )
+    lines = {
+        **report["methods"],
+        **{f"ais less {name}": values for name, values in report["differences"].items()},
+    }
+    print_table(
+        ("method", "deletion", "insertion"),
+        [(name, cell(values, "deletion"), cell(values, "insertion")) for name, values in lines.items()],
+    )
+    typer.echo(
+        f"Another head's map resembles the head's by {cell(report, 'sanity')}, and two other heads' maps each other by "
+        f"{cell(report, 'sanity_chance')}: the map follows the head if the first is about as low, and far from 1."
+    )

@@ -1,0 +1,365 @@
+"""Fitting heads by a plan, and judging pictures by heads that have seen neither them nor their groups."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ais import importance
+from ais.backbones import FrozenBackbone
+from ais.datasets import RatedSet, grouped_folds
+from ais.embeddings import EmbeddedSet, cache_directory, embed
+from ais.errors import DataError
+from ais.files import write_atomically
+from ais.finetuning import RateCurve, find_rate, fine_tune, held_out
+from ais.fitting import Recipe, Variants, fit_variants
+from ais.heads import HeadConfig, Interval, RegressionHead, Target
+from ais.images import read_image
+from ais.strategies import STRATEGIES, Tuning, untrained
+from ais.views import ViewName
+
+Report = Callable[[str, int, int], None]  # ("pictures", "folds" or "steps", done, total)
+Result = TypeVar("Result")
+
+_FORMAT = 1  # of what is kept of a fold: to be raised when the same plan gives other heads
+_CHECKSUM = 32  # bytes of SHA-256 before it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a head is trained; with the pictures and the backbone, all that its weights depend on.
+
+    Attributes:
+        variants: K.
+        seed: of the folds, the splits and the variants.
+        folds: of the cross-validation.
+        weighted: count each picture by how sure its rating is.
+        strategy: a key of `ais.strategies.STRATEGIES`.
+        recipe: of the variants on the frozen backbone; `tuning`: of those strategies that train the backbone, too.
+    """
+
+    variants: int = 10
+    seed: int = 0
+    folds: int = 10
+    weighted: bool = False
+    strategy: str = "head"
+    recipe: Recipe = Recipe()
+    tuning: Tuning = Tuning()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a head's config; without the tuning where there is none."""
+        plan = asdict(self)
+        return {k: v for k, v in plan.items() if k != "tuning" or self.strategy != "head"}
+
+    @classmethod
+    def of(cls, config: HeadConfig) -> Plan:
+        """The plan that a head was trained by.
+
+        Raises:
+            DataError: its config does not say.
+        """
+        kept = {f.name: config.recipe[f.name] for f in fields(cls) if f.name in config.recipe}
+        try:
+            kept["recipe"] = Recipe(**kept["recipe"])
+            kept["tuning"] = Tuning(**kept.get("tuning", {}))
+            plan = cls(**kept)
+            STRATEGIES[plan.strategy]  # a newer AIS may know more of them
+        except (TypeError, KeyError) as error:
+            raise DataError(
+                f"The config of {config.name!r} does not say how it was trained: {error}."
+            ) from error
+        return plan
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What variants say of pictures whose group they have not seen.
+
+    Attributes:
+        scores: (N, K). folds: (N,), the fold in which each picture was held out.
+        alignment: (C,), the mean residual importance; 0 where the backbone's maps mix.
+    """
+
+    scores: np.ndarray
+    folds: np.ndarray
+    alignment: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A rated set as a backbone sees it.
+
+    Attributes:
+        data: files and ratings. embedded: of the same N pictures.
+        groups: N names; a picture's own file where the set has no groups.
+    """
+
+    data: RatedSet
+    embedded: EmbeddedSet
+    groups: list[str]
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.embedded.embedding
+
+    @property
+    def delta(self) -> Tensor:
+        """(N, C); an empty one, (N, 0), where the backbone's maps mix."""
+        delta = self.embedded.delta
+        return torch.zeros(len(self.data), 0) if delta is None else delta
+
+    def rows(self, index: np.ndarray) -> Pictures:
+        """Some of them, by number."""
+        chosen, delta = torch.from_numpy(index), self.embedded.delta
+        hashes = [self.embedded.hashes[i] for i in index]
+        part = EmbeddedSet(self.embedding[chosen], None if delta is None else delta[chosen], hashes)
+        return Pictures(self.data.rows(index), part, [self.groups[i] for i in index])
+
+
+def look(
+    data: RatedSet, backbone: FrozenBackbone, view: ViewName, report: Report | None = None, cache: bool = True
+) -> Pictures:
+    """One pass of the backbone over the set.
+
+    Raises:
+        DataError: no pictures, or unreadable ones.
+    """
+    if not len(data):
+        raise DataError(f"No pictures of {data.folder} are left.")
+    show = None if report is None else lambda done, total: report("pictures", done, total)
+    embedded = embed(data.files, backbone, view, progress=show, cache=cache)
+    alone = [file.relative_to(data.folder).as_posix() for file in data.files]
+    return Pictures(data, embedded, data.groups or alone)
+
+
+def cross_validate(
+    pictures: Pictures,
+    backbone: FrozenBackbone,
+    view: ViewName,
+    plan: Plan,
+    *,
+    progress: Report | None = None,
+    cache: bool = True,
+) -> OutOfFold:
+    """Every picture's scores by variants that have seen neither it nor its group.
+
+    A fold's result is kept beside the embeddings: it depends on the plan, the ratings and what the backbone saw.
+    """
+    report = progress or (lambda stage, done, total: None)
+    folds = grouped_folds(pictures.groups, min(plan.folds, len(set(pictures.groups))), plan.seed)
+    count = int(folds.max()) + 1
+    channels = pictures.delta.shape[1] or _channels(pictures, backbone, view)
+    scores = np.empty((len(folds), plan.variants))
+    total = np.zeros(channels)
+    for fold in range(count):
+        report("folds", fold, count)
+        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        seed = plan.seed + 1 + fold
+        file = _fold_file(pictures, backbone, view, plan, seed, outside)
+        kept = _read_fold(file) if cache else None
+        if kept is None:
+            fitted, own, _ = fit(pictures.rows(inside), backbone, view, plan, seed, progress)
+            kept = _judge(fitted, pictures.rows(outside), own, view, plan, channels)
+            if cache:
+                data = save(kept)
+                write_atomically(file.parent, {file.name: hashlib.sha256(data).digest() + data})
+        scores[outside] = kept["scores"].numpy()
+        total += kept["residuals"].numpy()
+    report("folds", count, count)
+    return OutOfFold(scores, folds, total / len(folds))
+
+
+def fold_heads(
+    pictures: Pictures, backbone: FrozenBackbone, plan: Plan, config: HeadConfig, folds: np.ndarray
+) -> list[RegressionHead]:
+    """The heads of a grouped cross-validation on the frozen backbone, each fitted on all folds but its own.
+
+    Args:
+        config: of a head with the same plan. folds: (N,).
+    """
+    return [
+        fit_head(pictures.rows(np.flatnonzero(folds != fold)), backbone, plan, config, plan.seed + 1 + fold)
+        for fold in range(int(folds.max()) + 1)
+    ]
+
+
+def fit_head(
+    pictures: Pictures, backbone: FrozenBackbone, plan: Plan, config: HeadConfig, seed: int
+) -> RegressionHead:
+    """A head like another one, by the same plan on these pictures and the frozen backbone."""
+    return _bare(_fit_frozen(pictures, backbone.device, plan, seed), config).to(backbone.device)
+
+
+def fit(
+    pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, seed: int, report: Report | None
+) -> tuple[Variants, FrozenBackbone, dict[str, Tensor] | None]:
+    """Variants by the plan's strategy, the backbone they are for, and its tensors if it was trained with them."""
+    if STRATEGIES[plan.strategy].trains == "nothing":
+        return _fit_frozen(pictures, backbone.device, plan, seed), backbone, None
+    tuned = _tune(fine_tune, pictures, backbone, view, plan, seed, report)
+    if not any(tuned.variants.epochs):  # no epoch was better than the start
+        return tuned.variants, backbone, None
+    network = copy.deepcopy(backbone.network).cpu()
+    network.load_state_dict(tuned.state)
+    own = FrozenBackbone(network, backbone.name, backbone.layer, backbone.owner).to(backbone.device)
+    return tuned.variants, own, tuned.state
+
+
+def rate_curve(
+    pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, report: Report | None = None
+) -> RateCurve:
+    """The learning-rate range test of `ais.finetuning.find_rate`, as `fit` would begin."""
+    return _tune(find_rate, pictures, backbone, view, plan, plan.seed, report)
+
+
+def _tune(
+    call: Callable[..., Result],
+    pictures: Pictures,
+    backbone: FrozenBackbone,
+    view: ViewName,
+    plan: Plan,
+    seed: int,
+    report: Report | None,
+) -> Result:
+    """One of `ais.finetuning`'s functions on these pictures, begun as the strategy says."""
+    strategy = STRATEGIES[plan.strategy]
+    start = None
+    if strategy.head_first:  # without the pictures that will say when to stop
+        learned_from = np.flatnonzero(~held_out(pictures.groups, plan.tuning, seed))
+        start = _fit_frozen(pictures.rows(learned_from), backbone.device, plan, seed)
+    network = backbone.network
+    if not strategy.pretrained:
+        network = untrained(backbone.name, seed, backbone.layer, device=backbone.device).network
+    return call(
+        network,
+        backbone.view(view),
+        pictures.data.files,
+        pictures.data.ratings,
+        pictures.groups,
+        start,
+        strategy=plan.strategy,
+        tuning=plan.tuning,
+        variants=plan.variants,
+        hidden=plan.recipe.hidden,
+        seed=seed,
+        weights=_weights(pictures.data) if plan.weighted else None,
+        device=backbone.device,
+        progress=None if report is None else lambda done, total: report("steps", done, total),
+    )
+
+
+def _fit_frozen(pictures: Pictures, device: torch.device, plan: Plan, seed: int) -> Variants:
+    return fit_variants(
+        pictures.embedding.to(device),
+        pictures.data.ratings,
+        pictures.groups,
+        variants=plan.variants,
+        seed=seed,
+        recipe=plan.recipe,
+        weights=_weights(pictures.data) if plan.weighted else None,
+    )
+
+
+def _weights(data: RatedSet) -> np.ndarray:
+    """How much each picture's squared error counts: the inverse of its rating's variance around what can be known.
+
+    A rating is the true mean plus sampling error, of variance SD²/N; the pictures themselves differ by the rest of
+    the ratings' variance. As in a random-effects meta-analysis (DerSimonian & Laird 1986), so that a rating by few
+    people counts less and one by very many not without bound.
+
+    Raises:
+        DataError: the set does not say how sure its ratings are.
+    """
+    if data.sd is None or data.n is None:
+        raise DataError(
+            f"To weight the pictures by how sure their ratings are, {data.folder} needs columns with the ratings' "
+            "standard deviation and number of raters."
+        )
+    error = data.sd**2 / data.n
+    between = max(float(np.var(data.ratings) - error.mean()), 1e-3 * float(np.var(data.ratings)))
+    return 1 / (between + error)
+
+
+def _bare(fitted: Variants, config: HeadConfig) -> RegressionHead:
+    """A head for judging held-out pictures: without what only a finished one has."""
+    config = replace(config, seen=0)
+    return fitted.head(config, torch.zeros(config.channels), torch.zeros(101), torch.zeros(0))
+
+
+def _judge(
+    fitted: Variants,
+    pictures: Pictures,
+    backbone: FrozenBackbone,
+    view: ViewName,
+    plan: Plan,
+    channels: int,
+) -> dict[str, Tensor]:
+    """Scores (n, K) of held-out pictures and the sum of their residual importances (C,), float64."""
+    if STRATEGIES[plan.strategy].trains != "nothing":
+        pictures = look(pictures.data, backbone, view, cache=False)
+    config = HeadConfig(
+        name="fold",
+        backbone=backbone.name,
+        layer=backbone.layer,
+        view=view,
+        size=backbone.view(view).size,
+        dim=pictures.embedding.shape[1],
+        channels=channels,
+        hidden=plan.recipe.hidden,
+        variants=plan.variants,
+        target=Target(pictures.data.target, 0, 1),
+        interval=Interval(0.5, 0, 0),
+    )
+    head = _bare(fitted, config).to(backbone.device)
+    embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
+    with torch.no_grad():
+        hidden = head.hidden(embedding)
+        scores = head.readout(hidden)
+        residuals = torch.zeros(channels, dtype=torch.float64)
+        if backbone.owner is not None:
+            truth = torch.from_numpy(pictures.data.ratings).to(scores)
+            effects = importance.channelwise(hidden, delta, backbone.owner, head)
+            residuals = importance.residual(effects, scores.mean(1), truth).double().sum(0)
+    return {"scores": scores.double().cpu(), "residuals": residuals.cpu()}
+
+
+def _fold_file(
+    pictures: Pictures,
+    backbone: FrozenBackbone,
+    view: ViewName,
+    plan: Plan,
+    seed: int,
+    outside: np.ndarray,
+) -> Path:
+    """Where a fold's result is kept: named by all that it depends on."""
+    data = pictures.data
+    settings = (_FORMAT, plan.to_dict(), seed, view, backbone.name, backbone.layer, backbone.weights_hash)
+    digest = hashlib.sha256(repr((settings, pictures.groups, pictures.embedded.hashes)).encode())
+    for array in [data.ratings, outside, *([data.sd, data.n] if plan.weighted else [])]:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return cache_directory().parent / "folds" / f"{digest.hexdigest()[:32]}.fold"
+
+
+def _read_fold(file: Path) -> dict[str, Tensor] | None:
+    """None where there is none, or a damaged one."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    checksum, kept = data[:_CHECKSUM], data[_CHECKSUM:]
+    return load(kept) if hashlib.sha256(kept).digest() == checksum else None
+
+
+def _channels(pictures: Pictures, backbone: FrozenBackbone, view: ViewName) -> int:
+    """The number of feature maps, by looking at one picture."""
+    picture = backbone.view(view).tensor(read_image(pictures.data.files[0]))
+    return backbone(picture[None]).maps.shape[1]

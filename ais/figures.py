@@ -1,0 +1,205 @@
+"""The pictures of a training and of an evaluation, each as the bytes of a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
+
+from ais.images import read_image
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#5c6670"
+_INK, _GRID = "#1f2933", "#e3e7eb"
+_DPI = 150  # 8 inches are 1200 pixels
+_COLUMNS, _CELL, _GAP = 5, 224, 20  # of the contact sheet, in pixels
+_LETTERS = 17  # height of a caption's, in pixels
+
+
+def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
+    """Training and validation loss of every variant by epoch, their means, and where each variant stopped.
+
+    Args:
+        curves: (K, E, 2), training and validation loss, NaN after a variant has stopped.
+        stopped: the epoch of each variant, from 1, whose weights were kept.
+
+    Returns:
+        PNG.
+    """
+    figure, axes = _canvas(8.0, 4.8)
+    epochs = np.arange(1, curves.shape[1] + 1)
+    for part, (name, color) in enumerate((("training", _BLUE), ("validation", _ORANGE))):
+        losses = curves[..., part]
+        # A variant that has stopped counts with its last loss: a mean over the others alone would jump.
+        last = np.maximum.accumulate(np.where(np.isfinite(losses), np.arange(len(epochs)), 0), axis=1)
+        axes.plot(epochs, losses.T, color=color, alpha=0.3, linewidth=0.9)
+        mean = np.take_along_axis(losses, last, axis=1).mean(0)
+        axes.plot(epochs, mean, color=color, linewidth=2.6, label=f"{name}, mean of variants")
+    kept = np.asarray(stopped)
+    heights = curves[np.arange(len(kept)), kept - 1, 1]
+    axes.scatter(
+        kept, heights, s=34, facecolor="white", edgecolor=_ORANGE, linewidth=1.4, zorder=3, label="kept epoch"
+    )
+    axes.set(xlabel="epoch", ylabel="mean squared error (standardised ratings)")
+    axes.set(xlim=(1, max(2, len(epochs)) + 0.2), ylim=(0, 1.05 * np.nanmax(curves)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=_INK)
+    return _png(figure)
+
+
+def rate_curve(rates: np.ndarray, losses: np.ndarray, suggested: float) -> bytes:
+    """The loss at each learning rate of a rising series, and the rate that is suggested.
+
+    Args:
+        rates, losses: (R,).
+        suggested: the learning rate to mark.
+
+    Returns:
+        PNG.
+    """
+    figure, axes = _canvas(8.0, 4.2)
+    axes.plot(rates, losses, color=_BLUE, linewidth=2.2)
+    axes.axvline(suggested, color=_ORANGE, linewidth=1.4, linestyle=(0, (5, 3)))
+    at = float(np.interp(np.log(suggested), np.log(rates), losses))
+    axes.scatter([suggested], [at], s=46, color=_ORANGE, zorder=3)
+    right = suggested**2 < rates[0] * rates[-1]  # the words go where there is more room
+    axes.annotate(
+        f"suggested: {suggested:.2g}",
+        (suggested, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(8 if right else -8, -6),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top",
+        color=_ORANGE,
+        size=12,
+    )
+    # A loss that explodes at the end would press the rest flat.
+    low, start = float(np.nanmin(losses)), float(losses[0])
+    if start > low:
+        axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(rates[0], rates[-1]))
+    return _png(figure)
+
+
+def scatter(
+    predicted: np.ndarray,
+    rated: np.ndarray,
+    low: float,
+    high: float,
+    target_name: str,
+    metrics: Mapping[str, float],
+) -> bytes:
+    """Predicted against rated, with the line where both are equal.
+
+    Args:
+        predicted, rated: (N,), in points.
+        low, high: the ends of the rating scale.
+        target_name: the word for what is rated.
+        metrics: as `ais.evaluation.metrics` gives them.
+
+    Returns:
+        PNG.
+    """
+    figure, axes = _canvas(7.0, 7.0)
+    ends = (min(low, float(predicted.min())), max(high, float(predicted.max())))
+    axes.plot(ends, ends, color=_GREY, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+    axes.scatter(rated, predicted, s=26, color=_BLUE, alpha=0.45, linewidth=0, zorder=2)
+    margin = 0.02 * (ends[1] - ends[0])
+    limits = (ends[0] - margin, ends[1] + margin)
+    axes.set(
+        xlim=limits,
+        ylim=limits,
+        aspect="equal",
+        xlabel=f"{target_name}, rated",
+        ylabel=f"{target_name}, predicted",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    axes.set_title(
+        f"PLCC {metrics['plcc']:.3f} ({metrics['plcc_low']:.3f} to {metrics['plcc_high']:.3f}), "
+        f"RMSE {metrics['rmse']:.2f}, {len(rated):,} pictures",
+        loc="left",
+        color=_INK,
+        size=12,
+        pad=12,
+    )
+    return _png(figure)
+
+
+def contact_sheet(pictures: Sequence[Path], captions: Sequence[str]) -> bytes:
+    """Thumbnails in five columns on white, under each its file's name and its caption.
+
+    Args:
+        pictures: N paths.
+        captions: N short lines, such as "rated 2.1, predicted 4.3".
+
+    Returns:
+        JPEG.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    font, small = ImageFont.load_default(_LETTERS), ImageFont.load_default(_LETTERS - 2)
+    cells = [(_thumbnail(p), caption, p.name) for p, caption in zip(pictures, captions, strict=True)]
+    rows = [cells[first : first + _COLUMNS] for first in range(0, len(cells), _COLUMNS)]
+    heights = [max(thumbnail.height for thumbnail, _, _ in row) for row in rows]
+    step, words = _CELL + _GAP, 3 * _LETTERS
+    sheet = Image.new(
+        "RGB", (_COLUMNS * step + _GAP, sum(heights) + len(rows) * (words + _GAP) + _GAP), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        below = top + height  # the pictures stand on their captions, each in the middle of its column
+        for column, (thumbnail, caption, name) in enumerate(row):
+            middle = _GAP + column * step + _CELL // 2
+            sheet.paste(thumbnail, (middle - thumbnail.width // 2, below - thumbnail.height))
+            draw.text((middle, below + 8), _fit(caption, font), _INK, font, "ma")
+            draw.text((middle, below + 12 + _LETTERS), _fit(name, small), _GREY, small, "ma")
+        top = below + words + _GAP
+    data = io.BytesIO()
+    sheet.save(data, "JPEG", quality=88)
+    return data.getvalue()
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    picture = read_image(path)
+    picture.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text if it fits a cell, else its beginning and its end."""
+    short = text = "".join(c if c.isprintable() else "?" for c in text)
+    kept = len(text)
+    while font.getlength(short) > _CELL:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure in the common style, of a size in inches."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", color=_GREY, labelcolor=_INK, labelsize=11)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=_INK, size=12)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()

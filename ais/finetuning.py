@@ -1,0 +1,449 @@
+"""Training a backbone together with its head: the strategies of transfer learning.
+
+One backbone is shared by K variants of the head, which learn together on top of it. The head stays two
+linear layers on the embedding, as in `ais.fitting`; while it learns, the embedding is centred and divided by
+**one** number, so that the same rate suits every backbone, and both are folded into the first layer after.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ais.augmentation import Group, Pictures, augment
+from ais.datasets import grouped_split
+from ais.errors import AISError, DataError
+from ais.fitting import Variants
+from ais.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
+from ais.views import View
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+
+# What the rate of `ais.fitting.Recipe` amounts to here: there the MLP reads principal components, here, with
+_RANGE = (1e-7, 1.0)  # of rates to try
+_SMOOTHING = 0.9
+_VALLEY, _DIVERGED = 1.05, 4.0  # times the least loss
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned backbone and its heads, as of the epoch with the least validation loss.
+
+    Attributes:
+        state: the network's state dict, on the CPU.
+        variants: the heads; `epochs` is that epoch, 0 for the start itself.
+        before, after: the validation loss (the mean over the variants) at the start and at that epoch.
+    """
+
+    state: dict[str, Tensor]
+    variants: Variants
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """What a range of learning rates does to the loss.
+
+    Attributes:
+        rates: (S,), of the head and of the backbone's last block, rising.
+        losses: (S,), of the batch before the step at that rate, smoothed.
+        suggested: for `Tuning.learning_rate`.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    suggested: float
+
+
+def held_out(groups: Sequence[str], tuning: Tuning, seed: int) -> np.ndarray:
+    """The pictures that say when to stop, (N,) True for these; no group is on both sides."""
+    return grouped_split(groups, tuning.validation, seed)
+
+
+def fine_tune(
+    network: nn.Module,
+    view: View,
+    files: Sequence[Path],
+    ratings: np.ndarray,
+    groups: Sequence[str],
+    start: Variants | None,
+    *,
+    strategy: str,
+    tuning: Tuning = Tuning(),
+    variants: int = 10,
+    hidden: int = 512,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train a copy of a backbone together with K heads; the network given stays as it is.
+
+    The loss is the mean of the K heads' squared errors of standardised ratings. The result is never worse
+    on the pictures of `held_out` than the start was. Same arguments, same bytes (on one machine): no global
+    random state is read or changed.
+
+    A batch may hold several shapes; the step is that of the whole batch. Only where BatchNorm learns
+    ("scratch") does each shape have statistics of its own.
+
+    Args:
+        network: gives the embedding (N, D); with random weights (`untrained`) for "scratch".
+        view: how a picture becomes the network's input.
+        files, ratings, groups: N pictures, (N,) ratings in points, N names.
+        start: heads fitted on the frozen network's embeddings, for all strategies but "scratch". Fit them
+            without the pictures of `held_out`: heads that have seen those make the start look too good.
+        strategy: a key of `STRATEGIES`.
+        variants, hidden: K and H of the heads, those of the start if there is one.
+        weights: (N,), how much each picture's squared error counts; all the same if None.
+        progress: called after every step; the training may end before the last.
+
+    Raises:
+        AISError: no such strategy, one that trains no backbone, or a start that does not fit it.
+        DataError: pictures that cannot be read, ratings all the same, pictures all of one group.
+    """
+    learner = _learner(
+        network,
+        view,
+        files,
+        ratings,
+        groups,
+        start,
+        strategy,
+        tuning,
+        variants,
+        hidden,
+        seed,
+        weights,
+        device,
+    )
+    steps = len(learner.parts(1))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(learner.optimizer, steps * tuning.epochs)
+    before = learner.validate().mean().item()
+    best, best_epoch = learner.state(), 0
+    best_loss = math.inf if start is None else before  # what knows nothing is no result
+    curves = np.full((variants, tuning.epochs, 2), np.nan)
+    for epoch in range(1, tuning.epochs + 1):
+        learned = torch.zeros_like(learner.zeros)
+        for done, (size, losses) in enumerate(learner.epoch(epoch), (epoch - 1) * steps + 1):
+            learned += losses * size / len(learner.training)
+            schedule.step()
+            if progress:
+                progress(done, steps * tuning.epochs)
+        losses = learner.validate()
+        curves[:, epoch - 1] = torch.stack([learned, losses], 1).cpu().numpy()
+        if losses.mean().item() < best_loss:
+            best, best_loss, best_epoch = learner.state(), losses.mean().item(), epoch
+        elif epoch - best_epoch >= tuning.patience:
+            break
+    if not math.isfinite(best_loss):
+        raise AISError("The training diverged: the loss is not a number. Choose a lower learning rate.")
+    learner.model.cpu().load_state_dict(best)
+    return Tuned(
+        state={name: value.contiguous() for name, value in learner.model[0].state_dict().items()},
+        variants=Variants(
+            *learner.heads.folded(), *learner.rating, [best_epoch] * variants, curves[:, :epoch]
+        ),
+        before=before,
+        after=best_loss,
+    )
+
+
+def find_rate(
+    network: nn.Module,
+    view: View,
+    files: Sequence[Path],
+    ratings: np.ndarray,
+    groups: Sequence[str],
+    start: Variants | None,
+    *,
+    strategy: str,
+    tuning: Tuning = Tuning(),
+    variants: int = 10,
+    hidden: int = 512,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    steps: int = 80,
+) -> RateCurve:
+    """The learning-rate range test (Smith 2017, arXiv 1506.01186): a short training at ever higher rates.
+
+    The rate rises exponentially from 1e-7 to 1, those of earlier blocks in proportion; it ends early once
+    the loss has grown to several times its least. Suggested is a decade below the minimum of the smoothed
+    loss, as in fastai (Howard & Gugger 2020, arXiv 2002.04688). With a head that was fitted before, the
+    minimum is a wide valley; taken is its far end, up to which the loss is within 5 % of the least.
+
+    Args:
+        steps: of the optimiser; the other arguments are those of `fine_tune`.
+    """
+    learner = _learner(
+        network,
+        view,
+        files,
+        ratings,
+        groups,
+        start,
+        strategy,
+        tuning,
+        variants,
+        hidden,
+        seed,
+        weights,
+        device,
+    )
+    rates = np.geomspace(*_RANGE, steps)
+    parameters = learner.optimizer.param_groups
+    shares = [group["lr"] / parameters[0]["lr"] for group in parameters]  # the head is the first
+    stream = (loss.mean().item() for epoch in itertools.count(1) for _, loss in learner.epoch(epoch))
+    losses: list[float] = []
+    total = 0.0
+    for i, rate in enumerate(rates.tolist()):
+        for group, share in zip(parameters, shares, strict=True):
+            group["lr"] = rate * share
+        total = _SMOOTHING * total + (1 - _SMOOTHING) * next(stream)
+        losses.append(total / (1 - _SMOOTHING ** (i + 1)))  # as if the mean had not begun at zero
+        if progress:
+            progress(i + 1, steps)
+        if not losses[-1] <= _DIVERGED * min(losses):
+            break
+    smoothed = np.array(losses)
+    valley = np.flatnonzero(smoothed <= _VALLEY * np.nanmin(smoothed))
+    return RateCurve(rates[: len(losses)], smoothed, float(max(rates[valley[-1]] / 10, rates[0])))
+
+
+class _Heads(nn.Module):
+    """K two-layer MLPs on ``z = (x - mean) / scale``: (B, D) -> (B, K)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, weights: Sequence[Tensor], mean: Tensor, scale: Tensor) -> None:
+        """weights: weight1, bias1, weight2 and bias2, on z."""
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.weights = nn.ParameterList([weight.to(mean, copy=True) for weight in weights])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        weight1, bias1, weight2, bias2 = self.weights
+        z = (embedding - self.mean) / self.scale
+        hidden = nn.functional.linear(z, weight1.flatten(0, 1), bias1.flatten()).relu()
+        return (hidden.unflatten(1, bias1.shape) * weight2).sum(2) + bias2
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four on x as it is, float32, on the CPU."""
+        weight1, bias1, weight2, bias2 = (weight.detach().cpu().double() for weight in self.weights)
+        weight1 = weight1 / self.scale.cpu().double()
+        bias1 = bias1 - weight1 @ self.mean.cpu().double()
+        return weight1.float(), bias1.float(), weight2.float(), bias2.float()
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """All that a step needs.
+
+    Attributes:
+        model: the network, then the heads.
+        heads: the same as in `model`.
+        norms: the BatchNorms whose statistics move.
+        truth, counts: (N,) standardised ratings, and how much each picture counts.
+        training, held: rows.
+        rating: the ratings' mean and standard deviation.
+        zeros: (K,).
+    """
+
+    model: nn.Sequential
+    heads: _Heads
+    norms: Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+    pictures: Pictures
+    truth: Tensor
+    counts: Tensor
+    training: np.ndarray
+    held: np.ndarray
+    rating: tuple[float, float]
+    zeros: Tensor
+    tuning: Tuning
+    seed: int
+
+    def parts(self, epoch: int) -> list[np.ndarray]:
+        """The rows of each step of an epoch."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.training)
+        return _parts(order, self.tuning.batch)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
+        """One step after the other: how many pictures it had, and the losses before it, (K,)."""
+
+        def change(picture: Tensor, row: int) -> Tensor:
+            return augment(picture, np.random.default_rng([self.seed, epoch, row]))
+
+        with _in_training(self.norms):
+            for batch in self.pictures.batches(self.parts(epoch), change if self.tuning.augment else None):
+                size = sum(len(rows) for rows, _ in batch)
+                yield size, self._step(batch, size)
+
+    def _step(self, batch: list[Group], size: int) -> Tensor:
+        losses = torch.zeros_like(self.zeros)
+        self.optimizer.zero_grad()
+        # On a GPU, convolutions would otherwise add up their gradients in any order.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            for rows, inputs in batch:  # gradients add up, so the step is that of the whole batch
+                part = self._errors(rows, inputs).sum(0) / size
+                torch.autograd.backward(part.mean())
+                losses += part.detach()
+        self.optimizer.step()
+        return losses
+
+    def _errors(self, rows: np.ndarray, inputs: Tensor) -> Tensor:
+        """Squared errors, as much as they count: (B, K)."""
+        found = self.model(_placed(inputs, self.truth))
+        index = torch.from_numpy(rows).to(found.device)
+        return (found - self.truth[index, None]).square() * self.counts[index, None]
+
+    def validate(self) -> Tensor:
+        """Each variant's loss on the held-out pictures, (K,)."""
+        total = torch.zeros_like(self.zeros)
+        with torch.no_grad():
+            for batch in self.pictures.batches(_parts(self.held, self.tuning.batch)):
+                for rows, inputs in batch:
+                    total += self._errors(rows, inputs).sum(0)
+        return total / self.counts[torch.from_numpy(self.held).to(total.device)].sum()
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+
+def _learner(
+    network: nn.Module,
+    view: View,
+    files: Sequence[Path],
+    ratings: np.ndarray,
+    groups: Sequence[str],
+    start: Variants | None,
+    name: str,
+    tuning: Tuning,
+    variants: int,
+    hidden: int,
+    seed: int,
+    weights: np.ndarray | None,
+    device: str | torch.device,
+) -> _Learner:
+    strategy = strategy_named(name)
+    _check(name, strategy, start, variants, hidden)
+    if len(set(groups)) < 2:
+        raise DataError("All pictures are of one group: none can be kept apart to say when to stop.")
+    y = np.asarray(ratings, np.float64)
+    rating = (float(y.mean()), float(y.std())) if start is None else (start.rating_mean, start.rating_std)
+    if y.std() == 0:
+        raise DataError(f"All ratings are {y[0]:g}: there is nothing to learn from.")
+    network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    # Autograd keeps nothing of what comes before the first parameter that learns.
+    learning = parameter_groups(network, strategy, tuning)
+    for group in learning:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    norms = [] if strategy.frozen_norm else [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    held = held_out(groups, tuning, seed)
+    training = np.flatnonzero(~held)
+    pictures = Pictures(files, view)
+    like = next(network.parameters())
+    if norms:  # so that their statistics are no longer those of nothing at all
+        _embed(network, norms, pictures, _parts(training, tuning.batch), like)
+    embedding = _embed(network, [], pictures, _parts(training, tuning.batch), like)
+    mean = embedding.mean(0)
+    scale = (embedding - mean).square().mean().sqrt()
+    if not scale > 0:
+        raise DataError(
+            "The backbone sees no difference between the pictures: there is nothing to learn from."
+        )
+    if start is None:
+        start_weights = _random(len(mean), variants, hidden, seed)
+    else:
+        weight1, shift = start.weight1.double(), mean.cpu().double()
+        start_weights = [weight1 * scale.item(), start.bias1 + weight1 @ shift, start.weight2, start.bias2]
+    heads = _Heads(start_weights, mean, scale)
+    optimizer = torch.optim.AdamW(
+        [{"params": [*heads.parameters()], "lr": rate_of(strategy, tuning)}, *learning],
+        weight_decay=tuning.weight_decay,
+        fused=True,
+    )
+    counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    return _Learner(
+        model=nn.Sequential(network, heads),
+        heads=heads,
+        norms=norms,
+        optimizer=optimizer,
+        pictures=pictures,
+        truth=torch.from_numpy((y - rating[0]) / rating[1]).to(mean),
+        counts=torch.from_numpy(counts / counts.mean()).to(mean),
+        training=training,
+        held=np.flatnonzero(held),
+        rating=rating,
+        zeros=torch.zeros(variants).to(mean),
+        tuning=tuning,
+        seed=seed,
+    )
+
+
+def _check(name: str, strategy: Strategy, start: Variants | None, variants: int, hidden: int) -> None:
+    if strategy.trains == "nothing":
+        raise AISError(f"The strategy {name} leaves the backbone as it is: there is nothing to tune.")
+    if strategy.head_first and start is None:
+        raise AISError(f"The strategy {name} starts from a fitted head: fit one first.")
+    if start is not None and not strategy.head_first:
+        raise AISError(f"The strategy {name} starts from nothing: give it no fitted head.")
+    if start is not None and start.bias1.shape != (variants, hidden):
+        raise AISError(
+            f"The fitted head has {start.bias1.shape[0]} variants of {start.bias1.shape[1]} hidden units, not "
+            f"{variants} of {hidden}: ask for as many."
+        )
+
+
+def _parts(rows: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Batches of about one size, so that no step is left with a single picture."""
+    return np.array_split(rows, math.ceil(len(rows) / batch))
+
+
+def _placed(inputs: Tensor, like: Tensor) -> Tensor:
+    return inputs.to(like.device, like.dtype, memory_format=torch.channels_last)
+
+
+def _embed(
+    network: nn.Module, norms: Sequence[nn.Module], pictures: Pictures, parts: list[np.ndarray], like: Tensor
+) -> Tensor:
+    """Embeddings as they are, in any order, (N, D)."""
+    with torch.no_grad(), _in_training(norms):
+        return torch.cat(
+            [network(_placed(inputs, like)) for batch in pictures.batches(parts) for _, inputs in batch]
+        )
+
+
+@contextmanager
+def _in_training(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """BatchNorm alone: a network's dropout and side branches stay off."""
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
+
+
+def _random(dim: int, variants: int, hidden: int, seed: int) -> list[Tensor]:
+    """Weights of K MLPs, as `torch.nn.Linear` draws them, each variant's from a generator of its own."""
+    shapes = [((hidden, dim), dim), ((hidden,), dim), ((hidden,), hidden), ((), hidden)]
+    generators = [np.random.default_rng([seed, k]) for k in range(variants)]
+    drawn = [[g.uniform(-1, 1, shape) / math.sqrt(fan_in) for shape, fan_in in shapes] for g in generators]
+    return [torch.from_numpy(np.stack(values)) for values in zip(*drawn, strict=True)]

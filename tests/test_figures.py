@@ -1,0 +1,122 @@
+"""What the figures show, read back from their pixels."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ais import figures
+from ais.errors import ImageError
+
+ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
+METRICS = {"plcc": 0.7, "plcc_low": 0.6, "plcc_high": 0.8, "rmse": 0.8}
+
+
+def curves() -> tuple[np.ndarray, list[int]]:
+    """Four variants that stop after 4, 6, 8 and 10 epochs, two after their best."""
+    values = np.full((4, 10, 2), np.nan)
+    for k, last in enumerate((4, 6, 8, 10)):
+        values[k, :last, 0] = 1 / np.arange(1, last + 1)
+        values[k, :last, 1] = 0.5 + 0.05 * k
+    return values, [2, 4, 6, 8]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    picture = Image.open(io.BytesIO(png))
+    assert picture.format == "PNG"
+    assert picture.info.keys() <= {"dpi"}  # no dates, no versions: the same bytes every time
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def places(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """(row, column) of the pixels of a colour."""
+    return np.argwhere(np.abs(image - color).max(-1) < 12)
+
+
+def test_learning_curve_spans_all_epochs() -> None:
+    values, kept = curves()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = figures.learning_curve(values, kept)
+    image = pixels(data)
+    assert image.shape[1] == 1200
+    for color in (BLUE, ORANGE):
+        columns = places(image, color)[:, 1]
+        assert columns.min() < 200
+        assert columns.max() > 1150  # also where only one variant is left
+    assert figures.learning_curve(values, kept) == data
+
+
+def test_one_epoch_can_be_drawn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pixels(figures.learning_curve(np.full((1, 1, 2), 0.5), [1])).size
+
+
+@pytest.mark.parametrize("end", [2.0, 1e30, np.inf, np.nan])
+def test_rate_curve_marks_the_suggestion_and_survives_an_explosion(end: float) -> None:
+    rates = np.geomspace(1e-6, 1, 61)
+    losses = np.where(rates < 0.1, 1 - 0.5 * rates**0.25, end)
+    columns = []
+    for suggested in (1e-5, 1e-3, 5e-2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            image = pixels(figures.rate_curve(rates, losses, suggested))
+        assert image.shape[1] == 1200
+        column = np.bincount(places(image, ORANGE)[:, 1], minlength=1200)
+        columns.append(int(column.argmax()))
+        assert column.sum() - column[columns[-1] - 10 : columns[-1] + 11].sum() > 100  # the words beside it
+        rows = places(image, BLUE)[:, 0]
+        assert np.ptp(rows) > 0.3 * len(image)  # the fall of the loss is what fills the figure
+    # Logarithmic: two decades are as far as two others.
+    assert columns[1] - columns[0] == pytest.approx((columns[2] - columns[0]) * 2 / np.log10(5e3), abs=4)
+
+
+def test_scatter_has_equal_axes_and_loses_no_point() -> None:
+    rated = np.linspace(1, 7, 7)
+    image = pixels(figures.scatter(rated + np.linspace(-1.5, 1.5, 7), rated, 1, 7, "beauty", METRICS))
+    rows, columns = places(image, (140, 192, 221)).T  # blue through which others can be seen
+    assert np.ptp(rows) / np.ptp(columns) == pytest.approx(9 / 6, rel=0.03)
+
+
+def test_contact_sheet_is_five_a_row_and_upright(tmp_path: Path) -> None:
+    files, names = [], ["a.jpg", "b" * 200 + ".jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+    for name in names:
+        files.append(tmp_path / name)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn by 90 degrees: the upright picture is 200 wide and 400 high, red on the left
+        side = Image.new("RGB", (400, 200), "blue")
+        side.paste("red", (0, 100, 400, 200))
+        side.save(files[-1], exif=exif, quality=95)
+    data = figures.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6)
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "JPEG"
+    image = np.asarray(picture).astype(int)
+    red, blue = places(image, (254, 0, 0)), places(image, (0, 0, 254))
+    # Six thumbnails of 112 x 224, half of each red: five columns, two rows.
+    assert len(red) == pytest.approx(6 * 56 * 224, rel=0.1)
+    assert len(blue) == pytest.approx(len(red), rel=0.02)
+    assert red[:, 1].min() < blue[:, 1].min()
+    strips = np.flatnonzero(np.diff(np.unique(red[:, 1])) > 1)
+    assert len(strips) + 1 == 5
+    lines = np.flatnonzero(np.diff(np.unique(red[:, 0])) > 1)
+    assert len(lines) + 1 == 2
+    gap = image[:, 20 + 224 + 6 : 20 + 224 + 14]  # between two columns: no caption runs into the next
+    assert gap.min() > 240
+    assert (image.min(-1) < 100).sum() > 500  # there are captions
+    assert figures.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6) == data
+
+
+def test_contact_sheet_wants_a_caption_for_each_and_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (20, 20)).save(file)
+    with pytest.raises(ValueError, match="zip"):
+        figures.contact_sheet([file], ["one", "two"])
+    file.write_text("no picture")
+    with pytest.raises(ImageError):
+        figures.contact_sheet([file], ["one"])
