@@ -26,7 +26,8 @@ from torch import Tensor, nn
 import ais
 from ais import heatmaps, importance
 from ais.backbones import FrozenBackbone, load_backbone
-from ais.heads import RegressionHead, load_head, tensor_shapes
+from ais.heads import RegressionHead
+from ais.loading import load_head
 
 SAMPLE = 32  # maps that the loops over single maps are timed on
 
@@ -52,7 +53,7 @@ def head_for(backbone: FrozenBackbone, channels: int) -> RegressionHead:
     )
     generator = torch.Generator().manual_seed(0)
     head = RegressionHead(config)
-    tensors = {name: torch.randn(shape, generator=generator) for name, shape in tensor_shapes(config).items()}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in config.shapes().items()}
     tensors["weight1"] /= channels**0.5 / 4
     head.load_state_dict(tensors)
     return head
