@@ -46,6 +46,7 @@ ARGUMENTS = [
     "--use-fake-ui-for-media-stream",
 ]
 CROPPED = "cropped"
+STACK = "beauty-stack"
 START = (
     "import os, pathlib, runpy, ais.heads\n"
     "ais.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
@@ -63,6 +64,8 @@ def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / heads.EMBEDDED, folder / CROPPED)
     config = json.loads((folder / CROPPED / "config.json").read_text())
     (folder / CROPPED / "config.json").write_text(json.dumps(config | {"name": CROPPED, "view": "crop"}))
+    for name in (STACK, "beauty-efficientnet-lite1", "beauty-efficientnet-lite2"):
+        (folder / name).symlink_to(loading.heads_directory() / name)
     return folder
 
 
@@ -361,6 +364,26 @@ def test_methods(open_page: Any, photo: Path) -> None:
         if method != "occlusion":  # which takes a while
             grid = page.evaluate(f"{OVERLAY}.data.grids.relative")
             np.testing.assert_allclose(grid, explain(photo, method=method).grid.ravel(), atol=1e-4)
+
+
+def test_a_stack_says_whose_map_is_whose(open_page: Any, photo: Path) -> None:
+    page = open_page()
+    page.select_option("#ais-choices select", STACK)
+    upload(page, photo)
+    expected = explain(photo, STACK)
+    np.testing.assert_allclose(
+        page.evaluate(f"{OVERLAY}.data.grids.points"), expected.grids["points"].ravel(), atol=1e-6
+    )
+    page.mouse.click(*point(page, 0.5, 0.5))
+    page.wait_for_selector("#ais-maps .strip button")
+    place = readout(page)[1]
+    strongest = expected.contributions(place["x"], place["y"])
+    labels = page.locator("#ais-maps .strip button span").all_inner_texts()
+    assert labels == [f"map {c.number} of {c.backbone}" for c in strongest]
+    page.locator("#ais-maps .strip button").first.click()
+    assert page.inner_text("#ais-overlay .borrowed span") == f"Feature {labels[0]}"
+    saved = json.loads(download(page, "JSON").read_text())
+    assert [member["head"] for member in saved["members"]] == [member.head for member in expected.members]
 
 
 def test_a_click_shows_the_feature_maps_of_the_place(open_page: Any, photo: Path) -> None:

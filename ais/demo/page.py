@@ -159,8 +159,8 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if kind not in wanted or scale not in session.explanation.grids:
             raise AISError("There is no such file.")
         folder = session.folder / secrets.token_hex(8)
-        for file in replace(session.explanation, scale=scale, members=()).save(folder):
-            if file.name != wanted[kind]:
+        for file in replace(session.explanation, scale=scale).save(folder):
+            if file != folder / wanted[kind]:
                 file.unlink()
         name = f"{values.stem(session.name)}-{scale}.{kind}"
         return values.file_value((folder / wanted[kind]).rename(folder / name))
