@@ -318,7 +318,7 @@ def test_train_with_the_columns_of_a_table(place: Place, tmp_path: Path) -> None
     command += ["--split", "part", "--out", tmp_path / "x", "--json"]
     assert "1 problem" in call(*command, status=2).stderr
     plain = call(*command, "--skip-bad")
-    assert "1 problems, whose rows are left out:\n  line 11" in plain.stderr
+    assert "1 problem, whose row is left out:\n  line 11" in plain.stderr
     metrics = plain.json["metrics"]
     assert metrics.items() >= {"pictures": 27, "groups": 27, "grouped": False}.items()
     assert metrics["test"]["pictures"] == 8

@@ -108,7 +108,12 @@ def read_set(
     )
     if rated.skipped:
         lines = "\n  ".join(rated.skipped)
-        typer.echo(f"{len(rated.skipped)} problems, whose rows are left out:\n  {lines}", err=True)
+        count = (
+            "1 problem, whose row is"
+            if len(rated.skipped) == 1
+            else f"{len(rated.skipped)} problems, whose rows are"
+        )
+        typer.echo(f"{count} left out:\n  {lines}", err=True)
     return rated
 
 
