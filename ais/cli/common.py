@@ -108,11 +108,8 @@ def read_set(
     )
     if rated.skipped:
         lines = "\n  ".join(rated.skipped)
-        count = (
-            "1 problem, whose row is"
-            if len(rated.skipped) == 1
-            else f"{len(rated.skipped)} problems, whose rows are"
-        )
+        many = len(rated.skipped)
+        count = "1 problem, whose row is" if many == 1 else f"{many} problems, whose rows are"
         typer.echo(f"{count} left out:\n  {lines}", err=True)
     return rated
 
