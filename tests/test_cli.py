@@ -30,7 +30,7 @@ from ais.datasets import read_ratings
 from ais.explanation import FILES
 from ais.finetuning import RateCurve
 from ais.heads import BACKBONE, RegressionHead, StackedHead
-from ais.hub import CURVE, model_card
+from ais.cards import CURVE, model_card
 from pictures import odd_pictures
 from test_converters import generated, oasis  # noqa: F401  a fixture
 from test_crossvalidation import add_backbones, make_set

@@ -39,7 +39,7 @@ from ais.explain import backbone_of
 from ais.faithfulness import faithfulness
 from ais.files import write_atomically
 from ais.heads import EMBEDDED, Head, RegressionHead
-from ais.hub import model_card
+from ais.cards import model_card
 from ais.loading import load_head
 from ais.pruning import WayName
 from ais.selection import prune_head

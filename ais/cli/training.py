@@ -39,7 +39,7 @@ from ais.explain import pick_device
 from ais.files import write_atomically
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
-from ais.hub import CURVE, model_card
+from ais.cards import CURVE, model_card
 from ais.loading import heads_directory, load_head, read_config
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.training import train_head

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 from ais.crossvalidation import Plan
 from ais.heads import Config, HeadConfig, Interval, Member, StackConfig, Target
-from ais.hub import CURVE, model_card
+from ais.cards import CURVE, model_card
 from ais.loading import heads_directory, list_heads, load_head
 from ais.pruning import PruningReport
 from ais.strategies import STRATEGIES, Tuning
