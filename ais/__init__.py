@@ -1,7 +1,7 @@
 """AIS: the score people would give a picture, and where in the picture it comes from."""
 
 from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
-from ais.errors import AISError, DataError, HeadError, ImageError, WeightsError
+from ais.errors import AISError, DataError, HeadError, HubError, ImageError, WeightsError
 from ais.explain import explain, score
 from ais.explanation import Explanation, Score
 from ais.heads import RegressionHead, StackedHead
@@ -17,6 +17,7 @@ __all__ = [
     "Explanation",
     "FrozenBackbone",
     "HeadError",
+    "HubError",
     "ImageError",
     "RegressionHead",
     "Score",

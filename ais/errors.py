@@ -21,3 +21,7 @@ class HeadError(AISError):
 
 class DataError(AISError):
     """A data set that is missing, malformed, or too small for what is asked of it."""
+
+
+class HubError(AISError):
+    """The Hugging Face Hub cannot be reached, or has not what was asked of it."""

@@ -23,15 +23,18 @@ from ais.errors import AISError, HeadError
 from ais.explanation import KINDS, Array, Explanation, Kind, Score
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, SCALES, Grids, Method, Scale
+from ais.hub import Repository
 from ais.images import Source, read_image
-from ais.loading import find_head, load_head, tuned_backbone
+from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.stacking import combine_points, resample
 from ais.views import Placement
+
+HeadSource = str | os.PathLike[str] | Repository | RegressionHead | StackedHead
 
 
 def explain(
     image: Source,
-    head: str | os.PathLike[str] | RegressionHead | StackedHead = EMBEDDED,
+    head: HeadSource = EMBEDDED,
     method: str = "ais",
     *,
     kind: Kind = "prediction",
@@ -43,7 +46,8 @@ def explain(
 
     Args:
         image: a path, bytes, an open file, a `PIL.Image.Image` or an array (see `ais.images.read_image`).
-        head: the name of a head that comes with AIS, the folder of one, or a loaded one.
+        head: the name of a head that comes with AIS, the folder of one, its id on the Hub (``user/repo``, or
+            ``user/repo@revision``), or a loaded one.
         method: ``ais``, ``gradcam`` or ``occlusion``.
         kind: what counts as a map's importance. ``prediction``: what it adds to the score; ``residual`` and
             ``dual``: how it helps to match people, given the picture's `rating`; ``alignment``: how it did so
@@ -100,6 +104,7 @@ def explain(
             grids={name: _array(grid) for name, grid in grids.items()},
             placement=parts[0].placement,
             seconds=time.perf_counter() - start,
+            source=str(shown.repository or ""),
         )
 
     if isinstance(loaded, StackedHead):
@@ -110,7 +115,7 @@ def explain(
 
 def score(
     image: Source,
-    head: str | os.PathLike[str] | RegressionHead | StackedHead = EMBEDDED,
+    head: HeadSource = EMBEDDED,
     *,
     device: str = "auto",
 ) -> Score:
@@ -163,14 +168,16 @@ def pick_device(device: str = "auto") -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def load_head_cached(
-    head: str | os.PathLike[str] | RegressionHead | StackedHead,
-) -> RegressionHead | StackedHead:
-    """`load_head`, from a cache of the last few; a head that is loaded already passes through."""
+def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHead | StackedHead:
+    """`load_head`, from a cache of the last few; a head that is loaded already passes through.
+
+    Args:
+        public: fetch only what everybody may read from the Hub.
+    """
     if isinstance(head, (RegressionHead, StackedHead)):
         return head
-    config = find_head(head) / CONFIG
-    return _head(os.fspath(head), config.stat().st_mtime_ns)
+    found = find_head(head, public=public)
+    return _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
 
 
 _lock = threading.Lock()
@@ -182,9 +189,9 @@ def _backbone(name: str, layer: str, device: str, tuned: Path | None, sha256: st
 
 
 @lru_cache(maxsize=8)
-def _head(source: str, changed: int) -> RegressionHead | StackedHead:
+def _head(found: Found, changed: int) -> RegressionHead | StackedHead:
     """`changed` is there so that a head that was trained anew is read anew."""
-    return load_head(source)
+    return load_found(found)
 
 
 @dataclass(frozen=True)

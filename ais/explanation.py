@@ -79,6 +79,7 @@ class Explanation:
         placement: where the network looked.
         seconds: how long it took, reading the picture and loading the weights included.
         members: of a stack, each member's own explanation.
+        source: the head's repository on the Hub at its commit, ``user/repo@commit``; empty if it is not from there.
     """
 
     image: Image = field(repr=False)
@@ -100,6 +101,7 @@ class Explanation:
     placement: Placement
     seconds: float
     members: tuple[Explanation, ...] = ()
+    source: str = ""
 
     @property
     def grid(self) -> Array:
@@ -168,6 +170,7 @@ class Explanation:
             "target": self.target,
             "rating_range": list(self.rating_range),
             "head": self.head,
+            "source": self.source,
             "backbone": self.backbone,
             "layer": self.layer,
             "method": self.method,

@@ -11,20 +11,32 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from ais.errors import HeadError
 from ais.files import write_atomically
+from ais.hub import Repository
 from ais.views import ViewName
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FORMAT = 1
 REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32
 EMBEDDED = "beauty-efficientnet-lite0"
 MOST_MEMBERS = 8  # of a stack: so many backbones are kept in memory at once
-CONFIG, WEIGHTS, BACKBONE = "config.json", "model.safetensors", "backbone.safetensors"  # files of a head
+CONFIG, WEIGHTS, BACKBONE, CARD = (  # files of a head
+    "config.json",
+    "model.safetensors",
+    "backbone.safetensors",
+    "README.md",
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Config:
         seen: number of pictures it was trained on, of which it keeps the hashes.
         format: version of this format.
         weights_sha256: of ``model.safetensors``, so that a damaged download is noticed.
+        license: of the head, by the Hub's identifier for it.
+        citation: BibTeX of the ratings, or of the head.
     """
 
     name: str
@@ -83,6 +97,8 @@ class Config:
     seen: int = 0
     format: int = FORMAT
     weights_sha256: str = ""
+    license: str = "apache-2.0"
+    citation: str = ""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor in ``model.safetensors``; int64 for ``seen``, else float32."""
@@ -171,8 +187,11 @@ class StackConfig(Config):
         return super().shapes() | {"weight": (len(self.members),), "intercept": ()}
 
 
-class Head(nn.Module):
+class Head(nn.Module, PyTorchModelHubMixin):
     """What all heads have: the tensors of their config, the score's interval and percentile, a folder on disk.
+
+    `from_pretrained`, `save_pretrained` and `push_to_hub` are the names that users of the Hub's client know for
+    `ais.load_head`, for `save` with a model card, and for `ais push`.
 
     Tensors: rating_quantiles (101,) (of the ratings it was trained on, at 0, 1 … 100 %), seen (S,) int64 (see
     `content_key`). They are buffers: a trained head takes no gradient.
@@ -181,6 +200,8 @@ class Head(nn.Module):
     rating_quantiles: Tensor
     seen: Tensor
     folder: Path | None = None  # where it was loaded from
+    repository: Repository | None = None  # of the Hub, at its commit, if it came from there
+    notice: str = ""  # why it may not be the newest: the Hub could not be asked
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -235,11 +256,56 @@ class Head(nn.Module):
         config = asdict(self.config) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         files = self._carried() | {CONFIG: text.encode(), WEIGHTS: data} | dict(extra or {})
-        return write_atomically(directory, files if card is None else files | {"README.md": card.encode()})
+        return write_atomically(directory, files if card is None else files | {CARD: card.encode()})
 
     def _carried(self) -> dict[str, bytes]:
         """Files that go with the head from folder to folder."""
         return {}
+
+    # The client's own ways would load with missing weights, or from a pickle, and save the members of a stack with it.
+    # (Each import is local because these modules stand above this one.)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None
+    ) -> Self:
+        """`ais.load_head`: strict, and never from a pickle.
+
+        Raises:
+            HeadError: it is no such head, or not a valid one; HubError: it cannot be fetched.
+        """
+        from ais.loading import load_head
+
+        head = load_head(pretrained_model_name_or_path, revision)
+        if not isinstance(head, cls):
+            raise HeadError(f"{head.config.name!r} is a {type(head).__name__}, not a {cls.__name__}.")
+        return head
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from ais.cards import CURVE, EXAMPLES, model_card
+
+        there = self.folder or save_directory
+        pictures = {
+            name: (there / name).read_bytes() for name in (CURVE, EXAMPLES) if (there / name).is_file()
+        }
+        self.save(save_directory, model_card(self.config), pictures)
+
+    def push_to_hub(  # type: ignore[override]
+        self, repo_id: str, *, private: bool = False, branch: str | None = None
+    ) -> str:
+        """Publish the head: `ais.publishing.push_head` of its folder as `save_pretrained` writes it.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HeadError: the head is not fit to be published; HubError: the Hub refuses, or cannot be reached.
+        """
+        from ais.publishing import push_head, repository_to_push
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_head(Path(folder), repository_to_push(repo_id, branch), private=private).url
 
 
 class RegressionHead(Head):

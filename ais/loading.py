@@ -7,8 +7,9 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ais.errors import HeadError
+from ais.errors import AISError, HeadError, HubError
 from ais.heads import (
     BACKBONE,
+    CARD,
     CONFIG,
     EMBEDDED,
     FORMAT,
     MOST_MEMBERS,
     WEIGHTS,
     Config,
+    Head,
     HeadConfig,
     Interval,
     Member,
@@ -33,6 +36,7 @@ from ais.heads import (
     StackedHead,
     Target,
 )
+from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
 
 _CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
 
@@ -49,28 +53,111 @@ def list_heads() -> list[str]:
     return sorted(names, key=lambda name: (name != EMBEDDED, name))
 
 
-def load_head(source: str | os.PathLike[str] = EMBEDDED) -> RegressionHead | StackedHead:
-    """A head by the name of one that comes with AIS, or by the path of its folder.
+@dataclass(frozen=True)
+class Found:
+    """Where a head's files lie.
 
-    The members of a stack are looked for beside its folder, then among the heads that come with AIS; one that is
-    not the member the stack was made with is refused.
+    Attributes:
+        folder: holds them.
+        repository: of the Hub, at its commit, if they came from there.
+        label: how the user knows the place.
+        notice: why a head from the Hub may not be the newest; empty if it is.
+        public: whether its files were fetched as everybody may.
+    """
+
+    folder: Path
+    repository: Repository | None = None
+    label: str = ""
+    notice: str = field(default="", compare=False)
+    public: bool = False
+
+    def fetch(self, name: str, limit: int) -> Path:
+        """A file of the head, fetched if it came from the Hub and lacks it.
+
+        Raises:
+            HubError: it cannot be had.
+        """
+        if self.repository is None:
+            return self.folder / name
+        return self._snapshot.fetch(name, limit)
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        assert self.repository is not None
+        return Snapshot(self.repository, self.repository.revision, self.folder, self.notice, self.public)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors inside name a repository as the user knows it, not by its folder in the cache.
+
+        What arrived damaged is taken out of the cache, so that the next try fetches it anew.
+        """
+        try:
+            yield
+        except HeadError as error:
+            if self.repository is None:
+                raise
+            text = str(error).replace(str(self.folder), self.label)
+            if isinstance(error, _DamagedError):
+                for name in (CONFIG, WEIGHTS, BACKBONE):  # any of them may be the damaged one
+                    self._snapshot.forget(name)
+                text += " It has been taken out of the cache: try again, and it is fetched anew."
+            raise HeadError(text) from error
+
+
+class _DamagedError(HeadError):
+    """A file of the head is not what its maker wrote."""
+
+
+def load_head(
+    source: str | os.PathLike[str] | Repository = EMBEDDED, revision: str | None = None
+) -> RegressionHead | StackedHead:
+    """A head: by the name of one that comes with AIS, by its folder, or by its repository on the Hugging Face Hub.
+
+    The members of a stack are looked for beside its folder, then among the heads that come with AIS, then on the Hub
+    with the stack's owner; one that is not the member the stack was made with is refused.
+
+    Args:
+        source: such as ``beauty-stack``, ``folder/my-head`` or ``user/repo``, also ``user/repo@revision``.
+        revision: a branch, tag or commit of the repository.
 
     Raises:
         HeadError: no such head, or one that is not what its config says.
+        HubError: it cannot be fetched.
     """
-    directory = find_head(source)
-    config = read_config(directory)
-    tensors = _read_tensors(directory, config)
+    return load_found(find_head(source, revision))
+
+
+def load_found(found: Found) -> RegressionHead | StackedHead:
+    """The head whose files have been found.
+
+    Raises:
+        HeadError, HubError: as `load_head`.
+    """
+    with found.naming():
+        config = read_config(found.folder)
+        tensors = _read_tensors(found.folder, config)
     head: RegressionHead | StackedHead
     if isinstance(config, StackConfig):
-        head = StackedHead(config, [_load_member(directory, config, member) for member in config.members])
+        head = StackedHead(config, [_load_member(found, config, member) for member in config.members])
     else:
         head = RegressionHead(config)
     head.load_state_dict(
         tensors, strict=not isinstance(head, StackedHead)
     )  # members have tensors of their own
-    head.folder = directory
+    head.folder, head.repository, head.notice = found.folder, found.repository, found.notice
     return head.eval()
+
+
+def read_card(head: Head) -> str:
+    """The model card beside a head that was loaded; empty if it has none, or it cannot be had."""
+    if head.folder is None:
+        return ""
+    try:
+        file = Found(head.folder, head.repository, public=True).fetch(CARD, _CONFIG_LIMIT)
+        return _read_bytes(file.parent, CARD, _CONFIG_LIMIT).decode(errors="replace")
+    except AISError:
+        return ""
 
 
 def read_config(directory: Path) -> HeadConfig | StackConfig:
@@ -83,7 +170,7 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
     try:
         raw = json.loads(_read_bytes(directory, CONFIG, _CONFIG_LIMIT))
     except (ValueError, RecursionError) as error:
-        raise HeadError(f"{where} is not JSON: {error}.") from error
+        raise _DamagedError(f"{where} is not JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise HeadError(f"{where} is not a head's config: it should be a JSON object.")
     version = raw.get("format")
@@ -122,13 +209,14 @@ def tuned_backbone(head: RegressionHead) -> Path | None:
             f"The head {head.config.name!r} has a backbone of its own: save the head and load it."
         )
     file = head.folder / BACKBONE
-    try:
-        state = file.stat()
-        sha256 = _sha256(file, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise HeadError(f"{file}, the backbone of its head, cannot be read: {error.strerror}.") from error
-    if sha256 != head.config.tuned_sha256:
-        raise HeadError(f"{file} is damaged, or not the backbone that its head was trained with.")
+    with Found(head.folder, head.repository, str(head.repository)).naming():
+        try:
+            state = file.stat()
+            sha256 = _sha256(file, state.st_mtime_ns, state.st_size)
+        except OSError as error:
+            raise HeadError(f"{file}, the backbone of its head, cannot be read: {error.strerror}.") from error
+        if sha256 != head.config.tuned_sha256:
+            raise _DamagedError(f"{file} is damaged, or not the backbone that its head was trained with.")
     return file
 
 
@@ -142,49 +230,108 @@ def _sha256(file: Path, changed: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def find_head(source: str | os.PathLike[str]) -> Path:
-    """The folder of a head.
+def find_head(
+    source: str | os.PathLike[str] | Repository, revision: str | None = None, *, public: bool = False
+) -> Found:
+    """The folder of a head; of one on the Hub, after its files have been fetched.
+
+    Args:
+        source: as in `load_head`. A `Repository` is looked for on the Hub alone, never among the folders here.
+        public: fetch only what everybody may read.
 
     Raises:
         HeadError: there is none of this name or at this path.
+        HubError: it cannot be fetched.
     """
-    directory = heads_directory() / source
-    if str(source) not in list_heads():
-        directory = Path(source)
-    if not (directory / CONFIG).is_file():
-        raise HeadError(
-            f"There is no head {str(source)!r}: neither a folder with {CONFIG} and {WEIGHTS}, nor one that comes "
-            f"with AIS ({', '.join(list_heads()) or 'none is installed'})."
-        )
-    return directory
+    if isinstance(source, Repository):
+        return _fetch_head(source, public)
+    repository = parse_repository(source, revision) if isinstance(source, str) else None
+    if revision is None:
+        shipped = str(source) in list_heads()
+        directory = heads_directory() / source if shipped else Path(source)
+        if (directory / CONFIG).is_file():
+            return Found(directory)
+    if repository is not None and not Path(source).is_dir():
+        return _fetch_head(repository, public)
+    if revision is not None:
+        raise HeadError(f"{str(source)!r} has no revisions: only a head on the Hub, user/repo, has.")
+    raise HeadError(
+        f"There is no head {str(source)!r}: neither a folder with {CONFIG} and {WEIGHTS}, nor one that comes "
+        f"with AIS ({', '.join(list_heads()) or 'none is installed'}), nor the id of one on the Hub (user/repo)."
+    )
 
 
-def _find_member(directory: Path, name: str) -> Path:
-    beside = directory.resolve().parent
-    for place in (beside / name, heads_directory() / name):
+def _fetch_head(repository: Repository, public: bool) -> Found:
+    return _fetch_rest(look_up(repository, CONFIG, _CONFIG_LIMIT, public=public))
+
+
+def _fetch_rest(snapshot: Snapshot) -> Found:
+    """All that the head needs to be loaded."""
+    asked = snapshot.repository
+    found = Found(
+        snapshot.folder,
+        Repository(asked.id, snapshot.commit),
+        f"{asked.id}, revision {asked.revision},",
+        snapshot.notice,
+        snapshot.public,
+    )
+    with found.naming():
+        config = read_config(found.folder)
+    found.fetch(WEIGHTS, _WEIGHTS_LIMIT)
+    if isinstance(config, HeadConfig) and config.tuned_sha256:
+        found.fetch(BACKBONE, _WEIGHTS_LIMIT)
+    return found
+
+
+def _find_member(stack: Found, member: Member) -> Found:
+    """The member's folder: beside the stack's, among the heads that come with AIS, or on the Hub."""
+    beside = stack.folder.resolve().parent
+    another = None
+    for place in (beside / member.head, heads_directory() / member.head):
         if (place / CONFIG).is_file():
-            return place
-    raise HeadError(f"Put its folder into {beside}, beside the stack's.")
+            if _is_member(place, member):
+                return Found(place)
+            another = another or str(place)
+    if stack.repository is not None:
+        owner = stack.repository.id.partition("/")[0]
+        repository = Repository(f"{owner}/{member.head}")
+        kept = cached_snapshot(
+            repository, CONFIG, public=stack.public
+        )  # so that a pinned stack needs no request
+        if kept is not None and _is_member(kept.folder, member):
+            return _fetch_rest(kept)
+        found = _fetch_head(repository, stack.public)
+        if _is_member(found.folder, member):
+            return found
+        another = str(repository)
+    if another is None:
+        raise HeadError(f"Put its folder into {beside}, beside the stack's.")
+    raise HeadError(
+        f"The one in {another} is another than the stack was made with: get that one, or combine the heads anew."
+    )
 
 
-def _load_member(directory: Path, stack: StackConfig, member: Member) -> RegressionHead:
+def _is_member(folder: Path, member: Member) -> bool:
+    config = read_config(folder)
+    if isinstance(config, StackConfig):
+        raise HeadError("It should be a head on one backbone.")
+    return config.fingerprint == member.fingerprint
+
+
+def _load_member(stack: Found, config: StackConfig, member: Member) -> RegressionHead:
     try:
-        found = _find_member(directory, member.head)
-        config = read_config(found)
-        if isinstance(config, StackConfig) or config.variants != stack.variants:
-            raise HeadError(f"It should be a head on one backbone, of {stack.variants} variants.")
-        if config.fingerprint != member.fingerprint:
-            raise HeadError(
-                f"The one in {found} is another than the stack was made with: get that one, or combine the heads anew."
-            )
-        if config.view != "whole":  # crops differ from backbone to backbone, so their grids do not add up
+        head = load_found(_find_member(stack, member))
+        assert isinstance(head, RegressionHead)  # by its config
+        if head.config.variants != config.variants:
+            raise HeadError(f"It should be a head on one backbone, of {config.variants} variants.")
+        if (
+            head.config.view != "whole"
+        ):  # crops differ from backbone to backbone, so their grids do not add up
             raise HeadError("It should be a head that sees the whole picture.")
-        head = load_head(found)
-    except HeadError as error:
-        raise HeadError(
-            f"The head {stack.name!r} is a stack, and its member {member.head!r} cannot be had. {error}"
+    except (HeadError, HubError) as error:
+        raise type(error)(
+            f"The head {config.name!r} is a stack, and its member {member.head!r} cannot be had. {error}"
         ) from error
-    assert isinstance(head, RegressionHead)  # by its config
     return head
 
 
@@ -192,9 +339,8 @@ def _read_tensors(directory: Path, config: Config) -> dict[str, Tensor]:
     data = _read_bytes(directory, WEIGHTS, _WEIGHTS_LIMIT)
     _check_header(directory, config, data)
     if hashlib.sha256(data).hexdigest() != config.weights_sha256:
-        raise HeadError(
-            f"The weights of the head in {directory} are damaged: the SHA-256 of {WEIGHTS} is not the one in "
-            f"{CONFIG}. Fetch or train it again."
+        raise _DamagedError(
+            f"The weights of the head in {directory} are damaged: the SHA-256 of {WEIGHTS} is not the one in {CONFIG}."
         )
     try:
         tensors = load_tensors(data)
@@ -232,10 +378,10 @@ def _check_config(need: Need, config: Config) -> None:
         need(_is_number(getattr(config, name), 1, 1 << 20), f"{name} should be a positive whole number")
     need(_is_number(config.seen, 0, 1 << 27), "seen should be a whole number")
     target, interval = config.target, config.interval
-    words = (target.name, target.dataset, config.about)
+    words = (target.name, target.dataset, config.about, config.license, config.citation)
     need(
         all(isinstance(word, str) for word in words),
-        "about, and the target's name and dataset, should be text",
+        "about, license, citation, and the target's name and dataset, should be text",
     )
     numbers = (target.low, target.high, interval.level, interval.error, interval.factor)
     need(
@@ -296,7 +442,7 @@ def _check_header(directory: Path, config: Config, data: bytes) -> None:
             if name[:2] != "__"
         }
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise HeadError(f"{where} is not a safetensors file.") from error
+        raise _DamagedError(f"{where} is not a safetensors file.") from error
     wanted = {name: ("I64" if name == "seen" else "F32", shape) for name, shape in config.shapes().items()}
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:

@@ -14,6 +14,7 @@ import typer
 
 from ais import figures
 from ais.assessment import HeldOut, evaluate_head, held_out
+from ais.cards import model_card
 from ais.cli.common import (
     SD,
     AsJson,
@@ -39,7 +40,6 @@ from ais.explain import backbone_of
 from ais.faithfulness import faithfulness
 from ais.files import write_atomically
 from ais.heads import EMBEDDED, Head, RegressionHead
-from ais.cards import model_card
 from ais.loading import load_head
 from ais.pruning import WayName
 from ais.selection import prune_head

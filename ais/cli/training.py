@@ -13,6 +13,7 @@ from safetensors.torch import save
 from ais import figures
 from ais.advice import advise
 from ais.backbones import load_backbone
+from ais.cards import CURVE, model_card
 from ais.cli.common import (
     SD,
     AsJson,
@@ -39,7 +40,6 @@ from ais.explain import pick_device
 from ais.files import write_atomically
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
-from ais.cards import CURVE, model_card
 from ais.loading import heads_directory, load_head, read_config
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.training import train_head

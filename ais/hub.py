@@ -1,0 +1,315 @@
+"""Getting files from the Hugging Face Hub: by the real client, into its cache, with a sentence for whatever fails.
+
+A commit (40 hexadecimal digits) that is cached is taken without any request. A branch or tag is looked up by one HEAD
+request; if the Hub cannot be reached then, what is cached is used, and that is said. The token is the client's own
+affair (``HF_TOKEN``, or ``hf auth login``): nothing here sees it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    DisabledRepoError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # httpx's, or that of the client's own copy of it
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from ais.errors import HubError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 8.0  # seconds without an answer; then the Hub is down for us
+SLOWEST = 50_000  # bytes per second that a download must reach on average
+MAIN = "main"
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:huggingface\.co|hf\.co)/(?P<id>[^/@?#]+/[^/@?#]+)(?:/tree/(?P<rev>[^?#]+))?/?"
+)
+
+FAULTS = (HTTPError, OSError)  # all that the client raises when something outside is wrong
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the Hub, ``user/repo``, at a branch, a tag or a commit."""
+
+    id: str
+    revision: str = MAIN
+
+    def __str__(self) -> str:
+        return self.id if self.revision == MAIN else f"{self.id}@{self.revision}"
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit, which never changes."""
+        return bool(_COMMIT.fullmatch(self.revision))
+
+
+def parse_repository(text: str, revision: str | None = None) -> Repository | None:
+    """A repository from ``user/repo``, ``user/repo@revision`` or its address; None for anything else.
+
+    Raises:
+        HubError: the revision cannot be one, or is given twice.
+    """
+    address = _ADDRESS.fullmatch(text.strip())
+    if address:
+        name, given = address["id"], address["rev"]
+    else:
+        name, at, given = text.strip().partition("@")
+        if at and not given:
+            return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    if name.count("/") != 1:
+        return None
+    if given and revision and given != revision:
+        raise HubError(
+            f"{text} names the revision {given!r}, but {revision!r} is asked for, too: give one of them."
+        )
+    chosen = given or revision or MAIN
+    # It becomes a part of a path in the cache.
+    if not _REVISION.fullmatch(chosen) or any(part in (".", "..") for part in chosen.split("/")):
+        raise HubError(f"{chosen!r} cannot be a revision of {name}: give a branch, a tag or a commit.")
+    return Repository(name, chosen)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at one commit, and the folder of the cache in which its files lie.
+
+    Attributes:
+        repository: as it was asked for.
+        commit: what its revision stands for.
+        folder: holds the files that were fetched, by their names.
+        notice: why it may not be the newest; empty if it is.
+        public: whether only what everybody may read is fetched.
+    """
+
+    repository: Repository
+    commit: str
+    folder: Path
+    notice: str = ""
+    public: bool = False
+
+    def fetch(self, name: str, limit: int) -> Path:
+        """A file's place, after fetching it if it is not cached.
+
+        Args:
+            name: the file's, in the repository.
+            limit: the most bytes it may have.
+
+        Raises:
+            HubError: it cannot be had.
+        """
+        found = _cached(self.repository.id, name, self.commit)
+        if found is not None:
+            return found
+        if self.notice:
+            raise HubError(f"{self.notice} But {name} is not there: try again when the Hub answers.")
+        pinned = Repository(self.repository.id, self.commit)
+        try:
+            size, _ = _probe(pinned, name, limit, self.public)
+            return Path(
+                _bounded(
+                    PATIENCE + size / SLOWEST,
+                    lambda: hf_hub_download(
+                        pinned.id,
+                        name,
+                        revision=self.commit,
+                        etag_timeout=PATIENCE,
+                        token=False if self.public else None,
+                    ),
+                )
+            )
+        except FAULTS as error:
+            raise HubError(sentence(error, self.repository, name)) from error
+
+    def forget(self, name: str) -> None:
+        """Take a file out of the cache, so that it is fetched anew: the client checks no more than its size."""
+        file = self.folder / name
+        file.resolve().unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+
+
+def look_up(repository: Repository, name: str, limit: int, *, public: bool = False) -> Snapshot:
+    """What a repository's revision stands for now, told by one of its files, which is fetched.
+
+    Args:
+        name: a file that the repository must have.
+        limit: the most bytes that it may have.
+        public: take only what everybody may read: whoever asks is not the owner of this machine's token.
+
+    Raises:
+        HubError: there is no such repository, revision or file, or the Hub cannot be reached and nothing is cached.
+    """
+    if repository.pinned and (kept := cached_snapshot(repository, name, public=public)):
+        return kept
+    try:
+        _, commit = _probe(repository, name, limit, public)
+    except FAULTS as error:
+        reason = sentence(error, repository, name)
+        kept = cached_snapshot(repository, name, public=public) if _is_absence(error) else None
+        if kept is None:
+            raise HubError(reason) from error
+        notice = f"{reason} The copy fetched before is used, commit {kept.commit[:7]}."
+        logger.warning("%s", notice)
+        return replace(kept, notice=notice)
+    fetched = Snapshot(repository, commit, Path(), public=public).fetch(name, limit)
+    _remember(repository, fetched)
+    return Snapshot(repository, commit, fetched.parent, public=public)
+
+
+def cached_snapshot(repository: Repository, name: str, *, public: bool = False) -> Snapshot | None:
+    """The repository as it was when the file was last fetched, without asking the Hub; None if it never was."""
+    file = _cached(repository.id, name, repository.revision)
+    return Snapshot(repository, file.parent.name, file.parent, public=public) if file else None
+
+
+def sentence(error: Exception, repository: Repository, name: str = "") -> str:
+    """What to tell a person about an error of the client's: what is wrong, with which file, and what to do."""
+    what = f"{name} of {repository}" if name else str(repository)
+    where = f"{constants.ENDPOINT}/{repository.id}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{what} is not fetched: HF_HUB_OFFLINE forbids it. Unset it to go online."
+    if isinstance(error, GatedRepoError):
+        return f"{repository} is gated: accept its terms at {where}, then log in with `hf auth login` or set HF_TOKEN."
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repository.id} has no revision {repository.revision!r}. Look for the right one at {where}."
+    if isinstance(error, RemoteEntryNotFoundError):
+        return (
+            f"{repository.id} has no {name} at its revision {repository.revision}, so it is not a whole head."
+        )
+    if isinstance(error, DisabledRepoError):
+        return f"{repository.id} has been disabled on the Hub."
+    if isinstance(error, RepositoryNotFoundError):
+        reader = (
+            "the token in use may not read it" if get_token() else "it is private and nobody is logged in"
+        )
+        return (
+            f"There is no repository {repository.id} on the Hub, or {reader}. Check its name; for a private one, "
+            "log in with `hf auth login` or set HF_TOKEN."
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _status_sentence(error, what)
+    if isinstance(error, FileMetadataError):
+        return f"{what} cannot be fetched: {constants.ENDPOINT} does not answer as the Hub does. Check HF_ENDPOINT."
+    if isinstance(error, (LocalEntryNotFoundError, HTTPError)) or not isinstance(error, OSError):
+        return (
+            f"{what} cannot be fetched: the Hub ({constants.ENDPOINT}) cannot be reached. Check the connection and "
+            "try again."
+        )
+    if error.errno is None:  # the client's word for a size that is not the one announced
+        return f"{what} did not arrive whole. Try again."
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    do = "make room there" if full else "make it writable"
+    cache = constants.HF_HUB_CACHE
+    return f"{what} cannot be kept in {cache} ({error.strerror}): {do}, or set HF_HOME to another folder."
+
+
+def _status_sentence(error: HfHubHTTPError, what: str) -> str:
+    status = error.response.status_code
+    if status in (401, 403):
+        return (
+            f"{what} cannot be had: the Hub refuses the token in use. Log in again with `hf auth login`, or set "
+            "HF_TOKEN to a valid one."
+        )
+    if status == 429:
+        seconds = error.response.headers.get("Retry-After", "")
+        wait = f"{seconds} seconds" if re.fullmatch(r"\d{1,6}", seconds) else "a few minutes"
+        return f"{what} cannot be had now: the Hub has had too many requests. Try again in {wait}."
+    if status >= 500:
+        return f"{what} cannot be had now: the Hub is out of order (status {status}). Try again in a few minutes."
+    return f"{what} cannot be had: the Hub answers with status {status}."
+
+
+def _is_absence(error: Exception) -> bool:
+    """Whether the Hub did not answer, so that a cached copy may stand in; its refusals are answers."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return not isinstance(error, FileMetadataError)
+
+
+def _probe(repository: Repository, name: str, limit: int, public: bool) -> tuple[int, str]:
+    """Size and commit of a file, by one HEAD request."""
+    address = hf_hub_url(repository.id, name, revision=repository.revision)
+    found = _bounded(
+        PATIENCE,
+        lambda: get_hf_file_metadata(address, token=False if public else None, timeout=PATIENCE),
+    )
+    if not found.commit_hash or not _COMMIT.fullmatch(found.commit_hash):
+        raise FileMetadataError("no commit")
+    if found.size is not None and found.size > limit:
+        raise HubError(f"{name} of {repository} is too large for a head: over {limit >> 20} MiB.")
+    return found.size or 0, found.commit_hash
+
+
+def _bounded(seconds: float, function: Callable[[], T]) -> T:
+    """The function's result, or TimeoutError after some seconds; the client may retry for longer than one waits.
+
+    What takes too long is left behind in its thread: the client writes to temporary files only.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="ais-hub", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise LocalEntryNotFoundError(f"no answer in {seconds:.0f} seconds")
+    return results[0]
+
+
+def _cached(identity: str, name: str, revision: str) -> Path | None:
+    found = try_to_load_from_cache(identity, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _remember(repository: Repository, file: Path) -> None:
+    """Note in the cache what the revision stands for, as the client does when it is asked for a branch."""
+    if repository.pinned:
+        return
+    reference = file.parents[2] / "refs" / repository.revision
+    try:
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(file.parent.name)
+    except OSError as error:
+        logger.debug("cannot note %s: %s", repository, error)
