@@ -141,7 +141,7 @@ class Snapshot:
         try:
             size, _ = _probe(pinned, name, limit, self.public)
             return Path(
-                _bounded(
+                bounded(
                     PATIENCE + size / SLOWEST,
                     lambda: hf_hub_download(
                         pinned.id,
@@ -186,7 +186,7 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
         logger.warning("%s", notice)
         return replace(kept, notice=notice)
     fetched = Snapshot(repository, commit, Path(), public=public).fetch(name, limit)
-    _remember(repository, fetched)
+    remember(repository, commit)
     return Snapshot(repository, commit, fetched.parent, public=public)
 
 
@@ -208,7 +208,7 @@ def sentence(error: Exception, repository: Repository, name: str = "") -> str:
         return f"{repository.id} has no revision {repository.revision!r}. Look for the right one at {where}."
     if isinstance(error, RemoteEntryNotFoundError):
         return (
-            f"{repository.id} has no {name} at its revision {repository.revision}, so it is not a whole head."
+            f"{repository.id} has no {name} at its revision {repository.revision}, which AIS needs."
         )
     if isinstance(error, DisabledRepoError):
         return f"{repository.id} has been disabled on the Hub."
@@ -237,6 +237,30 @@ def sentence(error: Exception, repository: Repository, name: str = "") -> str:
     return f"{what} cannot be kept in {cache} ({error.strerror}): {do}, or set HF_HOME to another folder."
 
 
+def bounded(seconds: float, function: Callable[[], T]) -> T:
+    """The function's result, or TimeoutError after some seconds; the client may retry for longer than one waits.
+
+    What takes too long is left behind in its thread: the client writes to temporary files only.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="ais-hub", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise LocalEntryNotFoundError(f"no answer in {seconds:.0f} seconds")
+    return results[0]
+
+
 def _status_sentence(error: HfHubHTTPError, what: str) -> str:
     status = error.response.status_code
     if status in (401, 403):
@@ -263,39 +287,15 @@ def _is_absence(error: Exception) -> bool:
 def _probe(repository: Repository, name: str, limit: int, public: bool) -> tuple[int, str]:
     """Size and commit of a file, by one HEAD request."""
     address = hf_hub_url(repository.id, name, revision=repository.revision)
-    found = _bounded(
+    found = bounded(
         PATIENCE,
         lambda: get_hf_file_metadata(address, token=False if public else None, timeout=PATIENCE),
     )
     if not found.commit_hash or not _COMMIT.fullmatch(found.commit_hash):
         raise FileMetadataError("no commit")
     if found.size is not None and found.size > limit:
-        raise HubError(f"{name} of {repository} is too large for a head: over {limit >> 20} MiB.")
+        raise HubError(f"{name} of {repository} is too large to be what it should be: over {limit >> 20} MiB.")
     return found.size or 0, found.commit_hash
-
-
-def _bounded(seconds: float, function: Callable[[], T]) -> T:
-    """The function's result, or TimeoutError after some seconds; the client may retry for longer than one waits.
-
-    What takes too long is left behind in its thread: the client writes to temporary files only.
-    """
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="ais-hub", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise LocalEntryNotFoundError(f"no answer in {seconds:.0f} seconds")
-    return results[0]
 
 
 def _cached(identity: str, name: str, revision: str) -> Path | None:
@@ -303,13 +303,24 @@ def _cached(identity: str, name: str, revision: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _remember(repository: Repository, file: Path) -> None:
+def seen(repository: Repository) -> str | None:
+    """The commit that the revision stood for when this machine last fetched or pushed it; None if it never did."""
+    file = _reference(repository)
+    return file.read_text().strip() if file.is_file() else None
+
+
+def remember(repository: Repository, commit: str) -> None:
     """Note in the cache what the revision stands for, as the client does when it is asked for a branch."""
     if repository.pinned:
         return
-    reference = file.parents[2] / "refs" / repository.revision
+    file = _reference(repository)
     try:
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(file.parent.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(commit)
     except OSError as error:
         logger.debug("cannot note %s: %s", repository, error)
+
+
+def _reference(repository: Repository) -> Path:
+    folder = "models--" + repository.id.replace("/", "--")
+    return Path(constants.HF_HUB_CACHE) / folder / "refs" / repository.revision

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ais.errors import AISError, HeadError, HubError
+from ais.errors import HeadError, HubError
 from ais.heads import (
     BACKBONE,
     CARD,
@@ -38,7 +38,7 @@ from ais.heads import (
 )
 from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
 
-_CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
+CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
 
 
 def heads_directory() -> Path:
@@ -80,6 +80,13 @@ class Found:
         if self.repository is None:
             return self.folder / name
         return self._snapshot.fetch(name, limit)
+
+    def fetch_optional(self, name: str) -> bool:
+        """Fetch a file that a head may lack; whether it is there now."""
+        try:
+            return self.fetch(name, CONFIG_LIMIT).is_file()
+        except HubError:
+            return False
 
     @property
     def _snapshot(self) -> Snapshot:
@@ -153,10 +160,11 @@ def read_card(head: Head) -> str:
     """The model card beside a head that was loaded; empty if it has none, or it cannot be had."""
     if head.folder is None:
         return ""
+    if not Found(head.folder, head.repository).fetch_optional(CARD):
+        return ""
     try:
-        file = Found(head.folder, head.repository, public=True).fetch(CARD, _CONFIG_LIMIT)
-        return _read_bytes(file.parent, CARD, _CONFIG_LIMIT).decode(errors="replace")
-    except AISError:
+        return _read_bytes(head.folder, CARD, CONFIG_LIMIT).decode(errors="replace")
+    except HeadError:
         return ""
 
 
@@ -168,7 +176,7 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
     """
     where = f"{CONFIG} in {directory}"
     try:
-        raw = json.loads(_read_bytes(directory, CONFIG, _CONFIG_LIMIT))
+        raw = json.loads(_read_bytes(directory, CONFIG, CONFIG_LIMIT))
     except (ValueError, RecursionError) as error:
         raise _DamagedError(f"{where} is not JSON: {error}.") from error
     if not isinstance(raw, dict):
@@ -262,7 +270,7 @@ def find_head(
 
 
 def _fetch_head(repository: Repository, public: bool) -> Found:
-    return _fetch_rest(look_up(repository, CONFIG, _CONFIG_LIMIT, public=public))
+    return _fetch_rest(look_up(repository, CONFIG, CONFIG_LIMIT, public=public))
 
 
 def _fetch_rest(snapshot: Snapshot) -> Found:

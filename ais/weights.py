@@ -21,19 +21,20 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ais.errors import WeightsError
+from ais.errors import HubError, WeightsError
+from ais.hub import Repository, look_up
 
 logger = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
 
 _HUB_FILE = "model.safetensors"
+_LIMIT = 16 << 30  # bytes; no network that is a backbone here is larger
 
 
 def weights_file(source: str) -> Path:
@@ -124,17 +125,15 @@ def _from_address(name: str, address: str, progress: bool) -> State:
 
 
 def _from_hub(name: str, source: str) -> State:
-    repository = source.removeprefix("hub:")
+    repository = Repository(source.removeprefix("hub:"))
     file = weights_file(source)
     if not file.is_file():
-        logger.info("fetching the weights of %s from https://huggingface.co/%s", name, repository)
         try:
-            file = Path(hf_hub_download(repository, _HUB_FILE))
-        except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: nothing cached and no network
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            file = look_up(repository, _HUB_FILE, _LIMIT).folder / _HUB_FILE
+        except HubError as error:
             raise WeightsError(
-                f"The weights of {name} are not on this machine and could not be fetched ({reason}). Wanted: "
-                f"{_HUB_FILE} from https://huggingface.co/{repository}. To work offline, fetch that file elsewhere and "
-                f"put it at {file}."
+                f"The weights of {name} are not on this machine and could not be fetched. {error} Wanted: {_HUB_FILE} "
+                f"from {constants.ENDPOINT}/{repository.id}. To work offline, fetch that file elsewhere and put it at "
+                f"{file}."
             ) from error
     return read_tensors(file)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from local_hub import LocalHub  # first: it sets the environment that the client of the Hub reads
+
+# isort: split
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,3 +118,17 @@ def photograph() -> Image.Image:
     from skimage import data
 
     return Image.fromarray(data.chelsea())
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[LocalHub]:
+    server = LocalHub()
+    yield server
+    server.refuse()
+
+
+@pytest.fixture
+def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+    """A Hub on this machine, empty, for the real client; nothing is cached and nobody is logged in."""
+    with hub_server.lent(monkeypatch, tmp_path / "huggingface") as lent:
+        yield lent

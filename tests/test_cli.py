@@ -24,13 +24,13 @@ from typer.testing import CliRunner
 import ais
 from ais import cli
 from ais.advice import advise
+from ais.cards import CURVE, model_card
 from ais.cli import common
 from ais.crossvalidation import Plan, look
 from ais.datasets import read_ratings
 from ais.explanation import FILES
 from ais.finetuning import RateCurve
 from ais.heads import BACKBONE, RegressionHead, StackedHead
-from ais.cards import CURVE, model_card
 from pictures import odd_pictures
 from test_converters import generated, oasis  # noqa: F401  a fixture
 from test_crossvalidation import add_backbones, make_set

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from ais.cli import data, judging, listing, pictures, training  # noqa: F401  each adds its commands
+from ais.cli import cards, data, judging, listing, pictures, publishing, training  # noqa: F401  each adds commands
 from ais.cli.common import app
 from ais.errors import AISError
 

@@ -35,7 +35,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 OnDevice = Annotated[
     Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
 ]
-HeadName = Annotated[str, typer.Option("--head", help="A head by name (see `ais heads`), or its folder.")]
+HeadName = Annotated[
+    str,
+    typer.Option(
+        "--head", help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION]."
+    ),
+]
 Data = Annotated[
     Path, typer.Argument(help="A folder with pictures and a metadata.csv that names them (file_name).")
 ]

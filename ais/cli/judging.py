@@ -157,7 +157,8 @@ def prune_command(
         pruned, report = prune_head(
             rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
         )
-    recipe = {**pruned.config.recipe, "command": command_of(data, out, Path(head))}
+    given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
+    recipe = {**pruned.config.recipe, "command": command_of(data, out, *given)}
     pruned.config = replace(pruned.config, recipe=recipe)
     files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
     if as_json:

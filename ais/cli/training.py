@@ -284,6 +284,12 @@ def combine_command(
         raise AISError("The first head does not say which column it learned: name it with --target.")
     beside = (out.resolve().parent, heads_directory().resolve())
     for member in members:
+        if member.repository is not None:
+            place = beside[0] / member.config.name
+            raise AISError(
+                f"A stack finds its members beside its own folder: `ais pull {member.repository} --out {place}` puts "
+                "this one there."
+            )
         if member.folder is None or member.folder.resolve().parent not in beside:
             raise AISError(
                 f"A stack finds its members beside its own folder: choose an --out beside {member.folder}, or copy "
@@ -293,7 +299,7 @@ def combine_command(
     rated = read_set(data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
     with Bars() as bars:
         stack = combine_heads(rated, members, name=out.resolve().name, device=device, progress=bars)
-    given = [Path(head) for head in heads]
+    given = [Path(head) for head in heads if Path(head).is_dir()]  # the others are names, or ids on the Hub
     recipe = {"command": command_of(data, out, *given), **stack.config.recipe, "group": group}
     stack.config = replace(stack.config, recipe=recipe)
     _write(stack, out, {}, as_json)

@@ -1,0 +1,122 @@
+"""Whether a head's folder is fit to be published: whole, in step with itself, and without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import get_token
+
+from ais.cards import CURVE, EXAMPLES, model_card, named_in
+from ais.errors import HeadError, ImageError
+from ais.heads import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig, RegressionHead, StackedHead
+from ais.images import read_image
+from ais.loading import load_head
+
+PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # the key of the recipe that names them
+_SECRETS = {
+    "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",
+    "a token of GitHub": r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}",
+    "a key of Amazon's": r"\bAKIA[0-9A-Z]{16}\b",
+    "a key for an API": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
+}
+_ABSOLUTE = re.compile(r"(?<![\w:/.~>\])?])(?:~?/[\w.@-]+){2,}|(?<!\w)~/\w|\b[A-Za-z]:[\\/](?!/)|\\\\\w+\\\w")
+
+
+def check_folder(folder: Path) -> RegressionHead | StackedHead:
+    """The head in a folder, if the folder is fit to be its repository.
+
+    It has to load; its card has to say what its config says; it may hold nothing but a head's files, no secret, and
+    no path of the machine it was made on.
+
+    Raises:
+        HeadError: every fault that was found.
+    """
+    if not (folder / CONFIG).is_file():
+        raise HeadError(f"There is no head in {folder}: it has no {CONFIG}.")
+    head = load_head(folder)
+    faults = [*_strange_files(folder, head.config), *_card_faults(folder, head.config), *_leaks(folder)]
+    if faults:
+        raise HeadError(f"The head in {folder} is not fit to be published:\n  " + "\n  ".join(faults))
+    return head
+
+
+def file_names(config: Config | None) -> list[str]:
+    """The files that a head's folder may hold; without a config all that any head's may."""
+    names = [CONFIG, WEIGHTS, CARD]
+    if config is None or (isinstance(config, HeadConfig) and config.tuned_sha256):
+        names.append(BACKBONE)
+    names += [name for key, name in PICTURES.items() if config is None or config.recipe.get(key) == name]
+    return names
+
+
+def _strange_files(folder: Path, config: Config) -> Iterator[str]:
+    wanted = file_names(config)
+    for file in sorted(folder.iterdir()):
+        if file.name not in wanted or not file.is_file():
+            yield f"{file.name} does not belong to this head: a head is {', '.join(wanted)}. Take it away."
+        elif file.name in PICTURES.values():
+            try:
+                read_image(file)
+            except ImageError as error:
+                yield f"{file.name} is no picture: {error}"
+    for name in wanted:
+        if not (folder / name).is_file():
+            yield (
+                f"{name} is missing; the card shows it. `ais card {folder}` writes the card anew."
+                if (name in PICTURES.values())
+                else f"{name} is missing. `ais card {folder}` writes it."
+                if name == CARD
+                else f"{name} is missing."
+            )
+
+
+def _card_faults(folder: Path, config: Config) -> Iterator[str]:
+    file = folder / CARD
+    if not file.is_file():
+        return
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if text != model_card(config, *named_in(text)):
+        yield f"{CARD} is not the card that {CONFIG} makes. `ais card {folder}` writes it anew; --about adds words."
+
+
+def _leaks(folder: Path) -> Iterator[str]:
+    """Secrets, and paths of this machine, in all that can be read as text. What was found is not repeated."""
+    token = get_token()
+    for file in sorted(folder.iterdir()):
+        if not file.is_file():
+            continue
+        text = _text_of(file)
+        for what, pattern in _SECRETS.items():
+            if re.search(pattern, text):
+                yield f"{file.name} holds {what}. Take it out."
+                break
+        else:
+            if token and token in text:
+                yield f"{file.name} holds the token in use. Take it out."
+        if file.suffix != ".png" and (path := _ABSOLUTE.search(text)):
+            yield f"{file.name} names a place on this machine, {path[0]}. Take it out."
+
+
+def _text_of(file: Path) -> str:
+    data = file.read_bytes()
+    if file.suffix == ".safetensors":  # the header alone: numbers may look like anything
+        data = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    if file.name == CONFIG:  # as the strings in it read, without JSON's own backslashes
+        return "\n".join(_strings(json.loads(data)))
+    return data.decode("utf-8", errors="replace")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (key, *_strings(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

@@ -1,0 +1,262 @@
+"""Publishing: a head's folder as a repository of the Hugging Face Hub.
+
+Nothing is sent before all of it has been checked, and what is there already is overwritten only if this machine has
+seen it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    get_token,
+)
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from ais.cards import model_card
+from ais.checks import check_folder, file_names
+from ais.errors import AISError, HeadError, HubError
+from ais.heads import CARD, CONFIG, HeadConfig, StackedHead
+from ais.hub import (
+    FAULTS,
+    PATIENCE,
+    SLOWEST,
+    Repository,
+    bounded,
+    look_up,
+    parse_repository,
+    remember,
+    seen,
+    sentence,
+)
+from ais.loading import CONFIG_LIMIT, find_head, list_heads, read_config
+
+UPLOAD = 60.0  # seconds that the Hub may take over a commit, beside the time for its bytes
+_LEAVE = (".gitattributes",)  # the Hub's own
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push came to.
+
+    Attributes:
+        url: the address of the commit.
+        commit: of the repository as it is now.
+        changed: whether the push made it; False where all was there already.
+    """
+
+    url: str
+    commit: str
+    changed: bool
+
+
+def repository_to_push(text: str, branch: str | None = None) -> Repository:
+    """The repository to push to, ``user/repo``.
+
+    Raises:
+        HubError: it is none, or a commit.
+    """
+    repository = parse_repository(text, branch)
+    if repository is None:
+        raise HubError(f"{text!r} is no repository of the Hub: name it as user/repo.")
+    if repository.pinned:
+        raise HubError(f"{repository} is a commit, and those never change: name a branch.")
+    return repository
+
+
+def push_head(folder: Path, repository: Repository, *, private: bool = False, space: str = "") -> Pushed:
+    """Make a head's folder the content of its repository, in one commit, or in none if it is that already.
+
+    Args:
+        private: make the repository private, if it is new.
+        space: a Space that shows the head, for its card to link to.
+
+    Raises:
+        HeadError: the folder is not fit (see `check_folder`), or a stack's member is not to be had by others.
+        HubError: the Hub refuses or cannot be reached; or what is there is no head, or is a commit that this machine
+            has not seen.
+    """
+    head = check_folder(folder)
+    config = head.config
+    if isinstance(head, StackedHead):
+        _check_members(head, repository)
+    card = model_card(config, repository.id, space)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()} | {CARD: card.encode()}
+    api = log_in()
+    with pushing(repository.id):
+        ask(lambda: api.create_repo(repository.id, private=private, exist_ok=True))
+        if private and not ask(lambda: api.model_info(repository.id)).private:
+            raise HubError(
+                f"{repository.id} is there already, and public: nothing was sent. Make it private first."
+            )
+        fresh = repository.revision != "main" and _new_branch(api, repository)
+        parent = ask(lambda: api.model_info(repository.id, revision=repository.revision)).sha or ""
+        there = ask(lambda: api.list_repo_files(repository.id, revision=parent))
+        strange = sorted(set(there) - set(file_names(None)) - set(_LEAVE))
+        if strange:
+            raise HubError(
+                f"{repository.id} holds {strange[0]}, so it is not a head's repository: choose another one."
+            )
+        if CONFIG in there and not fresh:
+            _check_overwritten(repository, parent, files[CONFIG])
+        pushed = commit(
+            api,
+            repository.id,
+            files,
+            [name for name in there if name not in files and name not in _LEAVE],
+            parent,
+            f"The head {config.name}, by AIS",
+            revision=repository.revision,
+        )
+    remember(repository, pushed.commit)
+    return pushed
+
+
+def _check_members(stack: StackedHead, repository: Repository) -> None:
+    """Others find a stack's members among the heads that come with AIS, or beside it on the Hub."""
+    owner = repository.id.partition("/")[0]
+    for member in stack.config.members:
+        if member.head in list_heads() and _same(find_head(member.head).folder, member.fingerprint):
+            continue
+        beside = Repository(f"{owner}/{member.head}")
+        try:
+            published = _same(look_up(beside, CONFIG, CONFIG_LIMIT).folder, member.fingerprint)
+        except HubError as error:
+            raise HeadError(
+                f"The stack's member {member.head!r} has to be published first, as {beside}. {error}"
+            ) from error
+        if not published:
+            raise HeadError(
+                f"The stack's member {member.head!r} is another than the one published as {beside}: push it first."
+            )
+
+
+def _same(folder: Path, fingerprint: str) -> bool:
+    config = read_config(folder)
+    return isinstance(config, HeadConfig) and config.fingerprint == fingerprint
+
+
+def _check_overwritten(repository: Repository, parent: str, config: bytes) -> None:
+    """What is there has to be a head, and this machine has to have seen it, or it is somebody's push."""
+    folder = look_up(Repository(repository.id, parent), CONFIG, CONFIG_LIMIT).folder
+    try:
+        read_config(folder)
+    except HeadError as error:
+        raise HubError(
+            f"{repository.id} holds another model, not a head for AIS: choose another repository."
+        ) from error
+    if (folder / CONFIG).read_bytes() != config and seen(repository) != parent:
+        raise HubError(
+            f"{repository} holds a head that this machine has not seen (commit {parent[:7]}), so nothing was sent. "
+            f"Look at it with `ais pull {repository}`; then push again to replace it."
+        )
+
+
+# How it is sent ---------------------------------------------------------------------------------------------
+
+
+def log_in() -> HfApi:
+    """The client, if it has a token to push with.
+
+    Raises:
+        HubError: it has none.
+    """
+    if not get_token():
+        raise HubError(
+            "Nobody is logged in to the Hub. Run `hf auth login`, or set HF_TOKEN to a token that may write."
+        )
+    return HfApi()
+
+
+def ask(function: Callable[[], T]) -> T:
+    """An answer of the Hub that should come soon."""
+    return bounded(PATIENCE, function)
+
+
+def _new_branch(api: HfApi, repository: Repository) -> bool:
+    """Make the branch; False if it is there."""
+    try:
+        ask(lambda: api.create_branch(repository.id, branch=repository.revision))
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        return False
+    return True
+
+
+def commit(
+    api: HfApi,
+    name: str,
+    files: dict[str, bytes],
+    gone: Sequence[str],
+    parent: str,
+    message: str,
+    *,
+    revision: str = "main",
+    kind: str = "model",
+) -> Pushed:
+    """Make these files the repository's and take others away, in one commit on top of `parent`, or in none."""
+    operations = [CommitOperationAdd(path, data) for path, data in files.items()]
+    deletions = [CommitOperationDelete(path) for path in gone]
+    size = sum(map(len, files.values()))
+    done = bounded(
+        UPLOAD + size / SLOWEST,
+        lambda: api.create_commit(
+            name,
+            [*operations, *deletions],  # the client leaves out what is there already
+            commit_message=message,
+            repo_type=kind,
+            revision=revision,
+            parent_commit=parent or None,
+        ),
+    )
+    return Pushed(str(done.commit_url), done.oid, done.oid != parent)
+
+
+@contextmanager
+def pushing(what: str) -> Iterator[None]:
+    """The client's errors as sentences."""
+    try:
+        yield
+    except FAULTS as error:
+        raise HubError(_push_sentence(error, what)) from error
+    except ValueError as error:  # so the client reports front matter that the Hub does not take
+        if isinstance(error, AISError):
+            raise
+        raise HubError(f"The Hub does not take the README.md for {what}: {_one_line(str(error))}") from error
+
+
+def _push_sentence(error: Exception, what: str) -> str:
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403, 404):
+            return (
+                f"The token in use may not write to {what}, or its owner is misspelt: nothing was sent. Log in with "
+                "`hf auth login`, or set HF_TOKEN to a token that may write there."
+            )
+        if status in (409, 412):
+            return f"Somebody pushed to {what} at the same time: nothing was sent. Pull it, look at it, and push again."
+        if status < 500 and status != 429:
+            said = _one_line(error.server_message or "it does not say why")
+            return f"The Hub refuses what was pushed to {what} (status {status}): {said}."
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"The Hub ({constants.ENDPOINT}) does not answer, so it is not known whether all has arrived at {what}. "
+            "Push again: nothing is sent twice."
+        )
+    return f"Nothing was pushed. {sentence(error, Repository(what))}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\s\x00-\x1f]+", " ", text).strip()[:300]
