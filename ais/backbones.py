@@ -59,6 +59,8 @@ class Backbone:
             knows.
         adapt: turns a checkpoint into this network's state dict.
         hub_id: the same weights on the Hugging Face Hub, for a model card to name.
+        license: of the weights, by the Hub's identifier for it, as those who distribute them state it (torchvision
+            and the authors of Barlow Twins: for all that they publish together); empty where they do not.
     """
 
     build: Callable[[], nn.Module]
@@ -73,6 +75,7 @@ class Backbone:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     note: str = ""
     hub_id: str = ""
+    license: str = ""
 
     @property
     def layer(self) -> str:
@@ -265,6 +268,7 @@ def _timm_spec(name: str) -> Backbone:
         mean=tuple(cfg.mean),
         std=tuple(cfg.std),
         hub_id=cfg.hf_hub_id,
+        license="" if cfg.license in (None, "unknown") else cfg.license,
     )
 
 
@@ -357,6 +361,7 @@ def _lite(number: int, size: int, resize: int, file: str) -> Backbone:
         std=(0.5, 0.5, 0.5),
         note="weights come with the install",
         hub_id=f"timm/tf_efficientnet_lite{number}.in1k",
+        license="apache-2.0",
     )
 
 
@@ -372,6 +377,7 @@ BACKBONES: dict[str, Backbone] = {
         {"features.28": range(512)},
         "classifier",
         _as_is,
+        license="bsd-3-clause",
     ),
     "vgg19": Backbone(
         partial(_vgg, _tv.vgg19),
@@ -382,6 +388,7 @@ BACKBONES: dict[str, Backbone] = {
         "classifier",
         _as_is,
         note="features.28, named in some papers, is an earlier layer of the same size",
+        license="bsd-3-clause",
     ),
     "resnet152": Backbone(
         partial(_tv.resnet152, weights=None),
@@ -391,6 +398,7 @@ BACKBONES: dict[str, Backbone] = {
         {"layer4.2.conv3": range(2048)},
         "fc",
         _as_is,
+        license="bsd-3-clause",
     ),
     "densenet161": Backbone(
         partial(_tv.densenet161, weights=None),
@@ -401,6 +409,7 @@ BACKBONES: dict[str, Backbone] = {
         "classifier",
         _densenet_names,
         note="denselayer24.conv2 is the last convolution, with 48 of the 2,208 maps",
+        license="bsd-3-clause",
     ),
     "inception_v3": Backbone(
         partial(_tv.inception_v3, weights=None, init_weights=False, transform_input=True),
@@ -411,6 +420,7 @@ BACKBONES: dict[str, Backbone] = {
         "fc",
         _as_is,
         note="its parallel branches localise less: read its heatmaps with care",
+        license="bsd-3-clause",
     ),
     "efficientnet_b3": Backbone(
         partial(_tv.efficientnet_b3, weights=None),
@@ -421,6 +431,7 @@ BACKBONES: dict[str, Backbone] = {
         "classifier",
         _as_is,
         interpolation="bicubic",
+        license="bsd-3-clause",
     ),
     "barlow_twins": Backbone(
         _resnet50_trunk,
@@ -431,5 +442,6 @@ BACKBONES: dict[str, Backbone] = {
         "fc",
         _as_is,
         note="self-supervised: it never saw a label",
+        license="mit",
     ),
 }

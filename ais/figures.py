@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ais.explanation import Explanation
+from ais.heatmaps import colorize
 from ais.images import read_image
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
@@ -20,6 +22,7 @@ _INK, _GRID = "#1f2933", "#e3e7eb"
 _DPI = 150  # 8 inches are 1200 pixels
 _COLUMNS, _CELL, _GAP = 5, 224, 20  # of the contact sheet, in pixels
 _LETTERS = 17  # height of a caption's, in pixels
+_WIDTH, _PAIR_GAP, _BAR = 1200, 4, (400, 18)  # of the examples' sheet, in pixels; the bar is that of colours
 
 
 def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
@@ -169,17 +172,81 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str]) -> bytes:
     return data.getvalue()
 
 
+def example_sheet(explanations: Sequence[Explanation]) -> bytes:
+    """Pictures beside their heatmaps, two pairs a row on white, with the scores below and one colour bar at the end.
+
+    Args:
+        explanations: N, of one head.
+
+    Returns:
+        PNG of 256 colours, 1200 pixels wide.
+    """
+    margin, font = 2 * _GAP, ImageFont.load_default(_LETTERS + 3)
+    width = (_WIDTH - 3 * margin) // 2  # of a pair
+    pairs = [(_pair(explanation, width), _score(explanation)) for explanation in explanations]
+    rows = [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
+    heights = [max(pair.height for pair, _ in row) for row in rows]
+    step = 2 * _LETTERS + margin  # from the foot of a row to the head of the next, with the captions between
+    sheet = Image.new("RGB", (_WIDTH, margin + sum(heights) + len(rows) * step + _BAR[1] + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = margin
+    for row, height in zip(rows, heights, strict=True):
+        left = (_WIDTH - len(row) * width - (len(row) - 1) * margin) // 2  # a row of one stands in the middle
+        for column, (pair, caption) in enumerate(row):
+            middle = left + column * (width + margin) + width // 2
+            sheet.paste(pair, (middle - pair.width // 2, top + height - pair.height))
+            draw.text((middle, top + height + 8), _fit(caption, font, width), _INK, font, "ma")
+        top += height + step
+    ramp = colorize(np.linspace(-1, 1, _BAR[0], dtype=np.float32))
+    left = (_WIDTH - _BAR[0]) // 2
+    sheet.paste(Image.fromarray(np.repeat(ramp[None], _BAR[1], axis=0)), (left, top))
+    line = top + _BAR[1] // 2
+    draw.text((left - 12, line), "lowers the score", _INK, font, "rm")
+    draw.text((left + _BAR[0] + 12, line), "raises the score", _INK, font, "lm")
+    data = io.BytesIO()
+    _in_few_colors(sheet).save(data, "PNG", optimize=True)
+    return data.getvalue()
+
+
+def _in_few_colors(sheet: Image.Image) -> Image.Image:
+    """The sheet with a palette, a third of the size: dithered, so that heatmaps stay smooth; white stays white."""
+    palette = sheet.quantize(255, kmeans=3)
+    chosen = np.array(sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
+    chosen[(np.asarray(sheet) == 255).all(-1)] = 255
+    result = Image.fromarray(chosen)
+    result.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
+    return result
+
+
+def _pair(explanation: Explanation, width: int) -> Image.Image:
+    """A picture and its heatmap, side by side."""
+    cell = (width - _PAIR_GAP) // 2
+    sides = [
+        ImageOps.contain(picture, (cell, cell), Image.Resampling.LANCZOS)
+        for picture in (explanation.image, explanation.overlay())
+    ]
+    pair = Image.new("RGB", (2 * sides[0].width + _PAIR_GAP, sides[0].height), "white")
+    pair.paste(sides[0], (0, 0))
+    pair.paste(sides[1], (sides[0].width + _PAIR_GAP, 0))
+    return pair
+
+
+def _score(explanation: Explanation) -> str:
+    low, high = explanation.interval
+    return f"{explanation.target} {explanation.score:.2f} ({low:.2f} to {high:.2f})"
+
+
 def _thumbnail(path: Path) -> Image.Image:
     picture = read_image(path)
     picture.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
     return picture
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text if it fits a cell, else its beginning and its end."""
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int = _CELL) -> str:
+    """The text if it fits the width, else its beginning and its end."""
     short = text = "".join(c if c.isprintable() else "?" for c in text)
     kept = len(text)
-    while font.getlength(short) > _CELL:
+    while font.getlength(short) > width:
         kept -= 1
         short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
     return short

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import label
 
 from ais import figures
 from ais.errors import ImageError
+from ais.explanation import Explanation
+from ais.views import Placement
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 METRICS = {"plcc": 0.7, "plcc_low": 0.6, "plcc_high": 0.8, "rmse": 0.8}
@@ -120,3 +124,71 @@ def test_contact_sheet_wants_a_caption_for_each_and_pictures(tmp_path: Path) -> 
     file.write_text("no picture")
     with pytest.raises(ImageError):
         figures.contact_sheet([file], ["one"])
+
+
+def explanation(color: str, shape: tuple[int, int], value: float = 1, target: str = "beauty") -> Explanation:
+    """Of a picture of one colour that is worth the same everywhere."""
+    width, height = shape
+    grid = np.full((2, 1), value, dtype=np.float32)
+    return Explanation(
+        image=Image.new("RGB", shape, color),
+        head="h",
+        backbone="b",
+        layer="l",
+        method="ais",
+        kind="prediction",
+        scale="relative",
+        target=target,
+        rating_range=(1, 7),
+        level=0.9,
+        score=4.5,
+        interval=(3.25, 5.75),
+        percentile=50,
+        importance=np.ones(1, dtype=np.float32),
+        maps=np.ones((1, 2, 1), dtype=np.float32),
+        grids={"relative": grid, "points": grid},
+        placement=Placement(width, height, (0, 0, width, height), (224, 224)),
+        seconds=0,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_example_sheet_shows_each_picture_beside_its_heatmap(count: int) -> None:
+    shapes = [(300, 200), (200, 300), (40, 30), (2000, 500)]
+    signs = [1, -1, -1, 1]
+    examples = [explanation("lime", *pair) for pair in list(zip(shapes, signs, strict=True))[:count]]
+    data = figures.example_sheet(examples)
+    assert figures.example_sheet(examples) == data
+    image = pixels(data)
+    assert image.shape[1] == 1200
+    assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()  # its own white card
+    lime = np.abs(image - (0, 255, 0)).max(-1) < 40
+    parts, found = label(lime)
+    assert found == count
+    boxes = [np.nonzero(parts == part + 1) for part in range(count)]
+    boxes.sort(key=lambda box: (box[0].max(), box[1].min()))  # the pictures of a row stand on one line
+    for (width, height), sign, (rows, columns) in zip(shapes, signs, boxes, strict=False):
+        bottom, left, right = rows.max(), columns.min(), columns.max()
+        assert np.ptp(columns) / np.ptp(rows) == pytest.approx(width / height, rel=0.05)
+        beside = image[rows.min() : bottom, right + 6 : 2 * right - left + 4].mean((0, 1))
+        assert np.sign(beside[0] - beside[2]) == sign  # red raises, blue lowers
+        caption = image[bottom + 8 : bottom + 34, left : 2 * right - left]
+        assert (caption.min(-1) < 100).sum() > 100
+    bar = image[-60:, 400:800]
+    blue, red = places(bar, (5, 48, 97)), places(bar, (103, 0, 31))
+    assert blue[:, 1].max() < 40
+    assert red[:, 1].min() > 360
+
+
+def test_a_long_name_of_the_target_stays_below_its_pair() -> None:
+    image = pixels(
+        figures.example_sheet(
+            [explanation("lime", (300, 200), target="\n" + "w" * 500), explanation("lime", (300, 200))]
+        )
+    )
+    assert image[:-80, 583:617].min() == 255  # above the bar
+
+
+def test_example_sheet_of_photographs_is_small(photograph: Image.Image) -> None:
+    examples = [replace(explanation("lime", photograph.size), image=photograph)] * 4
+    assert len(figures.example_sheet(examples)) < 400_000

@@ -15,6 +15,7 @@ import typer
 from ais import figures
 from ais.assessment import HeldOut, evaluate_head, held_out
 from ais.cards import model_card
+from ais.checks import PICTURES
 from ais.cli.common import (
     SD,
     AsJson,
@@ -159,6 +160,7 @@ def prune_command(
         )
     given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
     recipe = {**pruned.config.recipe, "command": command_of(data, out, *given)}
+    recipe = {key: value for key, value in recipe.items() if key not in PICTURES}  # of the head as it was
     pruned.config = replace(pruned.config, recipe=recipe)
     files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
     if as_json:

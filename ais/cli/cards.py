@@ -1,0 +1,115 @@
+"""`ais card`: a head's model card, written anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ais import figures
+from ais.cards import CURVE, EXAMPLES, model_card, named_in
+from ais.cli.common import AsJson, OnDevice, app, print_json
+from ais.errors import AISError
+from ais.explain import explain
+from ais.files import write_atomically
+from ais.heads import CONFIG, Config
+from ais.loading import load_head, read_config
+
+CARD = "README.md"
+_MOST = 4  # pictures of examples
+
+
+@app.command("card")
+def card_command(
+    folder: Annotated[Path, typer.Argument(help="The head's folder.")],
+    about: Annotated[
+        str | None, typer.Option("--about", help="Whose ratings of which pictures these are, in sentences.")
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option("--license", help="The head's licence by its name on the Hub, such as cc-by-nc-4.0."),
+    ] = None,
+    citation: Annotated[
+        Path | None, typer.Option("--citation", help="A file with BibTeX of the ratings, or of the head.")
+    ] = None,
+    examples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--example",
+            help=f"A picture to show with its heatmap; up to {_MOST}, each with its own --example.",
+        ),
+    ] = None,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write a head's model card anew, from its config and what is given here.
+
+    What is not given stays as it is; the weights do in any case.
+    """
+    config = read_config(folder)
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise AISError(
+            f"--license {license!r} is no licence's name on the Hub, such as apache-2.0, cc-by-nc-4.0 or other."
+        )
+    given: dict[str, Any] = {"about": about, "license": license, "citation": citation and _read(citation)}
+    pictures = {EXAMPLES: _examples(folder, examples, device)} if examples else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = replace(config, recipe=_recipe(config, folder, bool(pictures)), **given)
+    files = {CONFIG: _config_bytes(config, folder), CARD: _card(config, folder).encode(), **pictures}
+    written = [str(file) for file in write_atomically(folder, files)]
+    if as_json:
+        print_json({**asdict(config), "files": written})
+        return
+    for file in written:
+        typer.echo(f"  {file}")
+
+
+def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
+    if len(pictures) > _MOST:
+        raise AISError(
+            f"A model card shows up to {_MOST} examples, and here are {len(pictures)}: leave some out."
+        )
+    head = load_head(folder.resolve())  # never a shipped head of the folder's name
+    return figures.example_sheet([explain(picture, head, device=device) for picture in pictures])
+
+
+def _recipe(config: Config, folder: Path, pictures: bool) -> dict[str, Any]:
+    """The recipe, naming the pictures that there are."""
+    recipe = dict(config.recipe)
+    for key, file in (("curve", CURVE), ("examples", EXAMPLES)):
+        if key in recipe and not (folder / file).is_file():
+            del recipe[key]
+    return recipe | ({"examples": EXAMPLES} if pictures else {})
+
+
+def _config_bytes(config: Config, folder: Path) -> bytes:
+    """The config with its new words; what else is in the file stays, even what only a newer AIS knows."""
+    there = json.loads((folder / CONFIG).read_bytes())
+    new = {name: getattr(config, name) for name in ("about", "license", "citation", "recipe")}
+    whole = {**asdict(config), **there, **new}
+    try:
+        return (json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        raise AISError(
+            f"{CONFIG} cannot hold what is not a finite number or text in UTF-8: {error}."
+        ) from error
+
+
+def _card(config: Config, folder: Path) -> str:
+    """The card, for the repository and the Space that the old one was made for."""
+    old = folder / CARD
+    named = named_in(old.read_text(encoding="utf-8", errors="replace")) if old.is_file() else ("", "")
+    return model_card(config, *named)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise AISError(f"The citation {file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise AISError(f"The citation {file} is not text in UTF-8.") from error
