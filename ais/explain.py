@@ -26,6 +26,7 @@ from ais.heatmaps import METHODS, SCALES, Grids, Method, Scale
 from ais.hub import Repository
 from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
+from ais.mapscores import MapScores, read_map_scores
 from ais.stacking import combine_points, resample
 from ais.views import Placement
 
@@ -40,6 +41,7 @@ def explain(
     kind: Kind = "prediction",
     scale: Scale = "relative",
     rating: float | None = None,
+    similarity: str | os.PathLike[str] | MapScores | None = None,
     device: str = "auto",
 ) -> Explanation:
     """A picture's score and where in the picture it comes from.
@@ -51,9 +53,11 @@ def explain(
         method: ``ais``, ``gradcam`` or ``occlusion``.
         kind: what counts as a map's importance. ``prediction``: what it adds to the score; ``residual`` and
             ``dual``: how it helps to match people, given the picture's `rating`; ``alignment``: how it did so
-            on the head's held-out pictures.
+            on the head's held-out pictures; ``similarity``: what it adds to the match between the network's and
+            people's comparisons of pictures, as `ais align` found it.
         scale: of `Explanation.heatmap`: ``relative`` in [-1, 1], or ``points``.
         rating: what people said of this picture, on the head's scale.
+        similarity: for that kind, the file that `ais align` wrote, of the head's own backbone.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
@@ -72,14 +76,16 @@ def explain(
     picture = read_image(image)
     loaded = load_head_cached(head)
     rating = _check_rating(rating, kind, loaded)
+    published = _published(similarity, kind, loaded)
     looks = [_look(picture, member, device) for member in _members(loaded)]
+    published = [scores.to(looks[0].picture.device) for scores in published]
 
     def explanation(
         shown: RegressionHead | StackedHead, parts: list[_Look], weights: list[float]
     ) -> Explanation:
         scores = _scores(shown, parts)
         score = _score(shown, scores)
-        importances = _importances(parts, weights, kind, rating, scores)
+        importances = published or _importances(parts, weights, kind, rating, scores)
         own = zip(parts, weights, importances, strict=True)
         grids = _combine(method, [_draw(METHODS[method], *each) for each in own])
         config = shown.config
@@ -313,6 +319,28 @@ def _check_rating(rating: float | None, kind: Kind, head: RegressionHead | Stack
             f"The rating {rating:g} is not on the scale of the head {head.config.name!r}, {scale}."
         )
     return rating if needed else None
+
+
+def _published(
+    similarity: str | os.PathLike[str] | MapScores | None, kind: Kind, head: RegressionHead | StackedHead
+) -> list[Tensor]:
+    """The importances of the kind ``similarity``, in a list of one; empty for the others."""
+    if kind != "similarity":
+        return []
+    if similarity is None:
+        raise AISError("The kind 'similarity' needs the file of map scores that `ais align` writes.")
+    scores = similarity if isinstance(similarity, MapScores) else read_map_scores(similarity)
+    if isinstance(head, StackedHead):
+        raise AISError("The kind 'similarity' explains one backbone: name a member of this stack.")
+    config = head.config
+    own, theirs = (config.backbone, config.layer, config.view), (scores.backbone, scores.layer, scores.view)
+    if own != theirs or config.tuned_sha256 or len(scores.importance) != config.channels:
+        raise AISError(
+            f"These scores are of {scores.backbone}, layer {scores.layer}, view {scores.view}, with "
+            f"{len(scores.importance)} maps, but the head {config.name!r} reads {config.reads}, layer {config.layer}, "
+            f"view {config.view}, with {config.channels}: choose a head on the same."
+        )
+    return [torch.from_numpy(scores.importance).float()]
 
 
 def _one_of(what: str, value: str, allowed: Any) -> None:

@@ -20,7 +20,7 @@ from ais.files import write_atomically
 from ais.heatmaps import METHODS, Scale
 from ais.views import Placement
 
-Kind = Literal["prediction", "residual", "dual", "alignment"]
+Kind = Literal["prediction", "residual", "dual", "alignment", "similarity"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FILES = ("heatmap.npy", "overlay.png", "explanation.json")
 
@@ -120,6 +120,8 @@ class Explanation:
             return "of the largest"
         if self.kind == "dual":
             return "of the largest importance, per cell"
+        if self.kind == "similarity":
+            return "of Spearman's correlation, per cell"
         return "points per cell" if METHODS[self.method].per_cell else "points"
 
     def overlay(self, opacity: float = 0.7) -> Image:

@@ -75,7 +75,8 @@ def explain_command(
         Kind,
         typer.Option(
             help="What counts as a feature map's importance: what it adds to the score (prediction), how it helps to "
-            "match this picture's --rating (residual, dual), or how it did so over a validation set (alignment)."
+            "match this picture's --rating (residual, dual), how it did so over a validation set (alignment), or how "
+            "it helps to match people's comparisons of pictures (similarity)."
         ),
     ] = "prediction",
     scale: Annotated[
@@ -84,6 +85,9 @@ def explain_command(
     ] = "relative",
     rating: Annotated[
         float | None, typer.Option(help="What people said of this picture, on the head's scale.")
+    ] = None,
+    similarity: Annotated[
+        Path | None, typer.Option(help="For --kind similarity: the file that `ais align` wrote.")
     ] = None,
     device: OnDevice = "auto",
     as_json: AsJson = False,
@@ -97,6 +101,7 @@ def explain_command(
         kind=kind,
         scale=scale,
         rating=rating,
+        similarity=similarity,
         device=device,
     )
     files = [str(file) for file in explanation.save(out)]
