@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+
+with contextlib.suppress(ImportError):
+    import spaces  # noqa: F401  # on a Space; before anything touches CUDA
 
 from ais import demo as page
 

@@ -183,7 +183,9 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
     if isinstance(head, (RegressionHead, StackedHead)):
         return head
     found = find_head(head, public=public)
-    return _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
+    loaded = _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
+    loaded.notice = found.notice  # of this time, not of the time when it was loaded
+    return loaded
 
 
 _lock = threading.Lock()

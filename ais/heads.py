@@ -202,6 +202,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
     folder: Path | None = None  # where it was loaded from
     repository: Repository | None = None  # of the Hub, at its commit, if it came from there
     notice: str = ""  # why it may not be the newest: the Hub could not be asked
+    public: bool = False  # whether it was fetched as everybody may
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -132,7 +132,7 @@ class Snapshot:
         Raises:
             HubError: it cannot be had.
         """
-        found = _cached(self.repository.id, name, self.commit)
+        found = _cached(Repository(self.repository.id, self.commit), name, self.public)
         if found is not None:
             return found
         if self.notice:
@@ -148,6 +148,7 @@ class Snapshot:
                         name,
                         revision=self.commit,
                         etag_timeout=PATIENCE,
+                        cache_dir=_cache(self.public),
                         token=False if self.public else None,
                     ),
                 )
@@ -186,13 +187,13 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
         logger.warning("%s", notice)
         return replace(kept, notice=notice)
     fetched = Snapshot(repository, commit, Path(), public=public).fetch(name, limit)
-    remember(repository, commit)
+    remember(repository, commit, public=public)
     return Snapshot(repository, commit, fetched.parent, public=public)
 
 
 def cached_snapshot(repository: Repository, name: str, *, public: bool = False) -> Snapshot | None:
     """The repository as it was when the file was last fetched, without asking the Hub; None if it never was."""
-    file = _cached(repository.id, name, repository.revision)
+    file = _cached(repository, name, public)
     return Snapshot(repository, file.parent.name, file.parent, public=public) if file else None
 
 
@@ -207,9 +208,7 @@ def sentence(error: Exception, repository: Repository, name: str = "") -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{repository.id} has no revision {repository.revision!r}. Look for the right one at {where}."
     if isinstance(error, RemoteEntryNotFoundError):
-        return (
-            f"{repository.id} has no {name} at its revision {repository.revision}, which AIS needs."
-        )
+        return f"{repository.id} has no {name} at its revision {repository.revision}, which AIS needs."
     if isinstance(error, DisabledRepoError):
         return f"{repository.id} has been disabled on the Hub."
     if isinstance(error, RepositoryNotFoundError):
@@ -294,26 +293,36 @@ def _probe(repository: Repository, name: str, limit: int, public: bool) -> tuple
     if not found.commit_hash or not _COMMIT.fullmatch(found.commit_hash):
         raise FileMetadataError("no commit")
     if found.size is not None and found.size > limit:
-        raise HubError(f"{name} of {repository} is too large to be what it should be: over {limit >> 20} MiB.")
+        raise HubError(
+            f"{name} of {repository} is too large to be what it should be: over {limit >> 20} MiB."
+        )
     return found.size or 0, found.commit_hash
 
 
-def _cached(identity: str, name: str, revision: str) -> Path | None:
-    found = try_to_load_from_cache(identity, name, revision=revision)
+def _cache(public: bool) -> Path:
+    """The client's own cache; and another for what everybody may read, so that nobody is shown out of the first what
+    was fetched with the owner's token."""
+    return Path(constants.HF_HOME) / "ais-public" if public else Path(constants.HF_HUB_CACHE)
+
+
+def _cached(repository: Repository, name: str, public: bool) -> Path | None:
+    found = try_to_load_from_cache(
+        repository.id, name, cache_dir=_cache(public), revision=repository.revision
+    )
     return Path(found) if isinstance(found, str) else None
 
 
 def seen(repository: Repository) -> str | None:
     """The commit that the revision stood for when this machine last fetched or pushed it; None if it never did."""
-    file = _reference(repository)
+    file = _reference(repository, public=False)
     return file.read_text().strip() if file.is_file() else None
 
 
-def remember(repository: Repository, commit: str) -> None:
+def remember(repository: Repository, commit: str, *, public: bool = False) -> None:
     """Note in the cache what the revision stands for, as the client does when it is asked for a branch."""
     if repository.pinned:
         return
-    file = _reference(repository)
+    file = _reference(repository, public)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(commit)
@@ -321,6 +330,6 @@ def remember(repository: Repository, commit: str) -> None:
         logger.debug("cannot note %s: %s", repository, error)
 
 
-def _reference(repository: Repository) -> Path:
+def _reference(repository: Repository, public: bool) -> Path:
     folder = "models--" + repository.id.replace("/", "--")
-    return Path(constants.HF_HUB_CACHE) / folder / "refs" / repository.revision
+    return _cache(public) / folder / "refs" / repository.revision

@@ -152,7 +152,8 @@ def load_found(found: Found) -> RegressionHead | StackedHead:
     head.load_state_dict(
         tensors, strict=not isinstance(head, StackedHead)
     )  # members have tensors of their own
-    head.folder, head.repository, head.notice = found.folder, found.repository, found.notice
+    head.folder, head.repository = found.folder, found.repository
+    head.notice, head.public = found.notice, found.public
     return head.eval()
 
 
@@ -160,7 +161,7 @@ def read_card(head: Head) -> str:
     """The model card beside a head that was loaded; empty if it has none, or it cannot be had."""
     if head.folder is None:
         return ""
-    if not Found(head.folder, head.repository).fetch_optional(CARD):
+    if not Found(head.folder, head.repository, public=head.public).fetch_optional(CARD):
         return ""
     try:
         return _read_bytes(head.folder, CARD, CONFIG_LIMIT).decode(errors="replace")

@@ -127,6 +127,34 @@ def test_what_is_public_is_asked_for_without_the_owners_token(hub: LocalHub, fol
     assert not any(call.authorization for call in hub.requests)
 
 
+def test_the_card_of_a_head_that_everybody_may_read(hub: LocalHub, published: str) -> None:
+    hub.login("hf_of_the_owner")
+    head = load_head_cached(Repository(ID, published), public=True)
+    assert read_card(head) == "# The card\n"
+    assert not any(call.authorization for call in hub.requests)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_what_the_owners_token_fetched_is_shown_to_nobody_else(
+    pinned: bool, hub: LocalHub, folder: Path
+) -> None:
+    commit = hub.add_head(ID, folder, private=True)
+    hub.login("hf_of_the_owner")
+    load_head(ID)
+    hub.refuse()
+    assert load_head(ID).notice
+    with pytest.raises(HubError, match="cannot be reached"):
+        find_head(Repository(ID, commit if pinned else "main"), public=True)
+
+
+def test_a_notice_is_of_its_time(hub: LocalHub, published: str) -> None:
+    assert load_head_cached(ID).notice == ""
+    hub.refuse()
+    assert "The copy fetched before is used" in load_head_cached(ID).notice
+    hub.accept()
+    assert load_head_cached(ID).notice == ""
+
+
 def test_a_repository_is_never_a_folder_of_this_machine(
     hub: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

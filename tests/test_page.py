@@ -7,14 +7,8 @@ with a border that the network did not look at.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,33 +21,13 @@ from ais import heads, loading
 from ais.demo.components import uploaded
 from ais.demo.page import BROKEN, EXAMPLES
 from ais.explain import explain
+from browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
 from pictures import odd_pictures
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = next((c for c in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if c), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 CROPPED = "cropped"
 STACK = "beauty-stack"
-START = (
-    "import os, pathlib, runpy, ais.heads\n"
-    "ais.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
-    "runpy.run_path('app.py', run_name='__main__')\n"
-)
-READY = "body[data-ais=ready]"
-CANVAS = "#ais-overlay .stage canvas"
 OVERLAY = "document.querySelector('#ais-overlay .viewer').parentElement.ais"
 
 
@@ -72,90 +46,19 @@ def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def url(heads_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the app listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("app")
-    settings = {
-        "TEST_HEADS": str(heads_folder),
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
-    }
-    log = folder / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START], cwd=ROOT, env=os.environ | settings, stdout=output, stderr=output
-        )
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with running_app(heads_folder, tmp_path_factory.mktemp("app")) as address:
         yield address
-        assert "Traceback" not in log.read_text(), log.read_text()
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
-def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page in a new context; it must ask nothing of other machines and log no error."""
-    contexts, faults = [], []
-
-    def open_(expect_errors: bool = False, **options: Any) -> Any:
-        context = browser.new_context(
-            **{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        if not expect_errors:
-            page.on("console", lambda message: message.type == "error" and faults.append(message.text))
-        page.on(
-            "request",
-            lambda request: request.url.startswith((url, "data:", "blob:")) or faults.append(request.url),
-        )
-        page.goto(url)
-        page.wait_for_selector("#ais-picker .choose")
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert not faults
+def open_page(url: str) -> Iterator[Callable[..., Any]]:
+    with visiting(url) as open_:
+        yield open_
 
 
 @pytest.fixture(scope="session")
 def photo() -> Path:
-    """A cup of coffee: parts of it raise its score, and parts lower it."""
-    import skimage
-
-    return Path(skimage.__file__).parent / "data" / "coffee.png"
-
-
-def upload(page: Any, path: Path | str, state: str = "ready") -> None:
-    page.evaluate("document.body.dataset.ais = 'waiting'")
-    page.set_input_files("#ais-picker input[type=file]", str(path))
-    page.wait_for_selector(f"body[data-ais={state}]")
-    page.wait_for_timeout(100)
+    return coffee()
 
 
 def point(page: Any, x: float, y: float) -> tuple[float, float]:
@@ -180,12 +83,6 @@ def readout(page: Any) -> tuple[str, dict[str, float]]:
     """What the read-out says, and the place it reads."""
     page.wait_for_timeout(60)
     return page.locator("#ais-overlay .readout").inner_text(), page.evaluate(f"{OVERLAY}.cursor")
-
-
-def number(text: str) -> float:
-    found = re.search(r"[+−]?\d+(\.\d+)?", text)
-    assert found, text
-    return float(found[0].replace("−", "-"))
 
 
 def download(page: Any, label: str) -> Path:

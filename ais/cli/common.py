@@ -155,10 +155,11 @@ def command_of(*folders: Path) -> str:
 
 
 def quality(metrics: dict[str, Any]) -> str:
-    if "plcc" not in metrics:
+    """How good a head is by its config, which may be anybody's."""
+    plcc, low, high, rmse = (metrics.get(name) for name in ("plcc", "plcc_low", "plcc_high", "rmse"))
+    if not all(isinstance(value, float) for value in (plcc, low, high, rmse)):
         return "not measured"
-    low, high = metrics["plcc_low"], metrics["plcc_high"]
-    return f"PLCC {metrics['plcc']:.3f} ({low:.3f} to {high:.3f}), RMSE {metrics['rmse']:.2f}"
+    return f"PLCC {plcc:.3f} ({low:.3f} to {high:.3f}), RMSE {rmse:.2f}"
 
 
 def print_json(document: Any) -> None:

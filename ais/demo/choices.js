@@ -1,20 +1,154 @@
-// Which head scores the picture, and which method explains the score.
-const { tell } = window.ais;
+// Which head scores the picture, and which method explains the score. What heads say of themselves is only ever text.
+const { tell, hear } = window.ais;
 const find = (selector) => element.querySelector(selector);
-const choose = (change) => {
+const initial = props.value.head;
+const methodNamed = (name) => props.methods.find((method) => method.name === name);
+let offers = props.offers; // everybody's
+const own = []; // added on this page
+let wanted = new URLSearchParams(location.search).get("head"); // by the address, until it is settled
+let adding = false;
+
+const listed = () => [...offers, ...own.filter(({ head }) => !offers.some((offer) => offer.head === head))];
+const coming = ({ head, reason }) => !head && !reason;
+const there = (name) => listed().find(({ asked, head }) => head && [asked, head].includes(name));
+
+function choose(change) {
   props.value = { ...props.value, ...change };
   show();
-  tell("busy", { sentence: props.methods.find((method) => method.name === props.value.method).wait });
+  if (change.head) follow(change.head);
+  tell("busy", { sentence: methodNamed(props.value.method).wait });
   trigger("chosen");
-};
-function show() {
-  find("select").value = props.value.head;
-  for (const input of element.querySelectorAll("input")) input.checked = input.value === props.value.method;
-  find(".about").textContent = props.methods.find((method) => method.name === props.value.method)?.about ?? "";
 }
-for (const { name, title } of props.heads) find("select").add(new Option(title, name));
-find("select").disabled = props.heads.length < 2;
-find("select").addEventListener("change", (event) => choose({ head: event.target.value }));
+function chooseHead(head) {
+  wanted = null;
+  if (head === props.value.head) show();
+  else choose({ head });
+}
+function follow(head) { // the address leads back to this head
+  const address = new URL(location.href);
+  address.searchParams.delete("head");
+  if (head !== initial) {
+    const name = encodeURIComponent(head).replaceAll("%2F", "/").replaceAll("%40", "@");
+    address.search = [address.search.slice(1), `head=${name}`].filter(Boolean).join("&");
+  }
+  history.replaceState(history.state, "", address);
+  if (window.parent !== window) window.parent.postMessage({ queryString: address.search }, "https://huggingface.co"); // a Space's frame
+}
+
+// Heads ------------------------------------------------------------------------------------------------------
+
+function options() {
+  const groups = [
+    ["With AIS", offers.filter(({ head, address }) => head && !address)],
+    ["From the Hub", offers.filter(({ head, address }) => head && address)],
+    ["Added here", listed().filter((offer) => own.includes(offer))],
+  ].filter(([, members]) => members.length);
+  const filled = groups.map(([label, members]) => {
+    const group = Object.assign(document.createElement("optgroup"), { label });
+    group.append(...members.map(({ title, head }) => new Option(title, head)));
+    return group;
+  });
+  find("select").replaceChildren(...(filled.length > 1 ? filled : [...filled[0].children]));
+}
+function waiting() { // those that are on their way, and those that failed
+  const away = offers.filter(({ head }) => !head);
+  const lost = away.filter(({ reason }) => reason).length;
+  const count = (n, end) => n && `${n} ${n === 1 ? "head" : "heads"} ${end}`;
+  find(".coming").hidden = !away.length;
+  find(".coming").open ||= lost === 1;
+  find(".coming summary").textContent = [count(away.length - lost, "on the way"), count(lost, "not to be had")].filter(Boolean).join(", ");
+  find(".coming summary").classList.toggle("busy", away.length > lost);
+  find(".coming ul").replaceChildren(...away.map(({ asked, reason }) => {
+    const item = document.createElement("li");
+    item.textContent = !reason || reason.includes(asked) ? reason || asked : `${asked}: ${reason}`;
+    item.classList.toggle("failed", !!reason);
+    if (!reason) return item;
+    const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
+    again.addEventListener("click", async () => { again.disabled = true; await ask("retry_offer", asked); poll(); });
+    item.append(" ", again);
+    return item;
+  }));
+}
+function show() {
+  const { head, method } = props.value;
+  const offer = there(head);
+  find("select").value = head;
+  find("select").disabled = find("select").options.length < 2;
+  find(".facts span").textContent = offer?.facts ?? "";
+  find(".facts a").hidden = !offer?.address;
+  if (offer?.address) find(".facts a").href = offer.address;
+  find(".notice").textContent = offer?.notice ?? "";
+  find(".notice").hidden = !offer?.notice;
+  for (const input of element.querySelectorAll(".methods input")) input.checked = input.value === method;
+  find(".about").textContent = methodNamed(method)?.about ?? "";
+}
+function list() {
+  options();
+  waiting();
+  show();
+}
+find("select").addEventListener("change", (event) => chooseHead(event.target.value));
+
+// The server's list grows while heads are on their way
+let asking = 0;
+async function ask(name, argument = {}) {
+  try {
+    return await server[name](argument);
+  } catch (error) {
+    console.warn(error);
+  }
+}
+async function poll() {
+  clearTimeout(asking);
+  const answer = await ask("current_offers");
+  if (answer && JSON.stringify(answer) !== JSON.stringify(offers)) {
+    offers = answer;
+    list();
+  }
+  settle();
+  clearTimeout(asking);
+  if (!answer || offers.some(coming)) asking = setTimeout(poll, answer ? 1500 : 10000);
+}
+function settle() { // the head that the address names: one of the list, or else one to add
+  if (!wanted) return;
+  const found = there(wanted);
+  if (found) chooseHead(found.head);
+  else if (!offers.some(coming)) add(wanted);
+}
+
+// A head that is not on the list
+function say(sentence, wrong = false) {
+  find(".said").textContent = sentence;
+  find(".said").hidden = !sentence;
+  find(".said").classList.toggle("failed", wrong);
+  find(".add").classList.toggle("busy", adding);
+  find(".add button").disabled = adding;
+}
+function add(asked) {
+  wanted = null;
+  adding = true;
+  find(".add input").value = asked;
+  say(`Fetching ${asked}`);
+  tell("adding");
+  trigger("added", { asked });
+}
+find(".add").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const asked = find(".add input").value.trim();
+  if (asked && !adding) add(asked);
+});
+hear("arrived", (offer) => {
+  adding = false;
+  say(offer.reason ?? "", true);
+  if (offer.reason) return;
+  find(".add input").value = "";
+  if (!there(offer.head)) own.push(offer);
+  list();
+  chooseHead(offer.head);
+});
+
+// Methods ----------------------------------------------------------------------------------------------------
+
 for (const { name, title } of props.methods) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "ais-method", value: name });
@@ -25,4 +159,6 @@ for (const { name, title } of props.methods) {
   find(".methods").append(label);
 }
 watch("value", show);
-show();
+list();
+if (offers.some(coming)) poll();
+else settle();

@@ -9,8 +9,7 @@ import math
 import os
 import secrets
 import shutil
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ from gradio import media
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ais.demo import values
+from ais.demo import catalog, gpu, values
+from ais.demo.catalog import BROKEN, Catalog, Offer, head_source
 from ais.demo.components import HERE, part, text, uploaded
-from ais.errors import AISError, HeadError, ImageError
-from ais.explain import explain, load_head_cached
+from ais.errors import AISError, HubError, ImageError
+from ais.explain import load_head_cached
 from ais.explanation import Explanation
-from ais.heads import EMBEDDED
+from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS
-from ais.loading import heads_directory, list_heads, read_config
+from ais.hub import cached_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,15 @@ ABOUT_METHODS = {
     "gradcam": "How the score would change with the feature maps, by its gradient: quick, approximate.",
     "occlusion": "How the score changes when a grey window hides a place: slower, some seconds.",
 }
-BROKEN = "Something went wrong on our side. Try again, or try another picture."
 GONE = "This picture has been put away. Choose it again."
+AWAY = "This head has been put away. Add it again."
 _COMPUTE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compute"}
+# Whatever may wait for the Hub, so that scoring does not wait with it; `gpu` still takes one picture at a time.
+_FETCH: dict[str, Any] = {"concurrency_limit": 3, "concurrency_id": "fetch"}
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+
+
+offered = Catalog(os.environ.get("AIS_HEADS", ""))
 
 
 @dataclass
@@ -69,6 +74,8 @@ def sentence(error: Exception) -> str:
     """What to tell a person about an error; whatever is not theirs to put right goes to the log."""
     if isinstance(error, AISError):
         return str(error)
+    if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
+        return str(error.message)
     logger.exception("the page failed", exc_info=error)
     return BROKEN
 
@@ -76,17 +83,6 @@ def sentence(error: Exception) -> str:
 def _problem(error: Exception) -> dict[str, Any]:
     """The error as a part's value; never equal to the one before, which the browser would not notice."""
     return {"error": sentence(error), "run": secrets.token_hex(4)}
-
-
-def check_head(name: str) -> str:
-    """The name, if it is that of a head that comes with AIS: a page opens no folder of the server by name.
-
-    Raises:
-        HeadError: it is not.
-    """
-    if name not in list_heads():
-        raise HeadError(f"There is no head {name!r}. Choose one of: {', '.join(list_heads())}.")
-    return name
 
 
 # What happens -----------------------------------------------------------------------------------------------
@@ -99,14 +95,19 @@ def show(session: Session | None, choice: dict[str, str]) -> tuple[Any, ...]:
     try:
         if session.picture is None or not session.picture.is_file():
             raise ImageError(GONE)
-        head = load_head_cached(check_head(choice["head"]))
-        explanation = explain(session.picture, head, choice["method"])
+        name = choice["head"]
+        source, public = head_source(name), not offered.owned(name)
+        if not isinstance(source, str) and not cached_snapshot(source, CONFIG, public=public):
+            raise HubError(AWAY)
+        explanation = gpu.explain_picture(session.picture, name, choice["method"], public=public)
+        head = load_head_cached(source, public=public)
         folder = session.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         copy = values.save_display_copy(explanation.image, folder)
         session.explanation = explanation
         overlay = values.overlay_value(explanation, session.name, copy)
-        return overlay, values.score_value(explanation, head), None, values.about_value(head.config), session
+        about = values.about_value(head.config, catalog.card(name, public))
+        return overlay, values.score_value(explanation, head), None, about, session
     except Exception as error:
         return _problem(error), None, None, gr.skip(), session
 
@@ -132,6 +133,26 @@ def on_chosen(choice: dict[str, str], session: Session | None) -> tuple[Any, ...
     if session is None or session.picture is None:
         return tuple(gr.skip() for _ in range(5))
     return show(session, choice)
+
+
+def on_add(event: gr.EventData) -> dict[str, Any]:
+    """The head that a visitor named, fetched for this visitor alone."""
+    asked = str(event._data.get("asked", ""))
+    try:
+        found = offered.find(asked.strip()) or catalog.offer(asked, public=True)
+    except Exception as error:
+        found = Offer(values.short(asked), reason=sentence(error))
+    return asdict(found) | {"run": secrets.token_hex(4)}
+
+
+def current_offers(_: Any = None) -> list[dict[str, Any]]:
+    """The heads that the page offers to everybody, as they are now."""
+    return [asdict(one) for one in offered.offers()]
+
+
+def retry_offer(asked: Any) -> None:
+    """Fetch a head anew that failed."""
+    offered.retry(str(asked[0] if isinstance(asked, list) and asked else asked))
 
 
 def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
@@ -173,7 +194,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
 
     Args:
         image: the picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
-        head: what scores it.
+        head: what scores it: one that comes with AIS, or one on the Hub, user/repo or user/repo@revision.
         method: ais, gradcam or occlusion.
 
     Returns:
@@ -184,7 +205,8 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
         path, _ = uploaded(image)
         if path is None:
             raise ImageError("There is no picture. Send one as `image`.")
-        explanation = explain(path, check_head(head), method)
+        found = offered.find(head) or catalog.offer(head, public=True)
+        explanation = gpu.explain_picture(path, found.head, method, public=not offered.owned(found.head))
         heatmap, overlay, document, *_ = explanation.save(new_folder())
         document.unlink()  # its content is the first thing returned
         return explanation.to_dict(), str(overlay), str(heatmap)
@@ -197,8 +219,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
 
 def build() -> gr.Blocks:
     """The page and its API, ready for `launch(**launch_options())`."""
-    heads = [read_config(heads_directory() / name) for name in list_heads()]
-    head_options = [{"name": h.name, "title": values.title(h)} for h in heads]
+    default = load_head_cached(EMBEDDED)
     methods = [{"name": name, "title": m.label, **_words(name)} for name, m in METHODS.items()]
     with gr.Blocks(title="AIS", fill_width=True, delete_cache=(KEEP, KEEP)) as demo:
         session = gr.State(None, time_to_live=KEEP, delete_callback=lambda s: s and s.discard())
@@ -210,17 +231,31 @@ def build() -> gr.Blocks:
             with gr.Column(elem_id="ais-side"):
                 score = part("score")
                 choices = part(
-                    "choices", value={"head": EMBEDDED, "method": "ais"}, heads=head_options, methods=methods
+                    "choices",
+                    value={"head": EMBEDDED, "method": "ais"},
+                    offers=current_offers(),
+                    methods=methods,
+                    server_functions=[current_offers, retry_offer],
                 )
                 maps = part("maps")
-            about = part("about", value=values.about_value(heads[0]) if heads else None)
-            download = part("download")
+            about = part("about", value=values.about_value(default.config, catalog.card(EMBEDDED, False)))
+            download, arrival = part("download"), part("arrival")
 
         shown = [overlay, score, maps, about, session]
         explaining = {"show_progress": "minimal", "show_progress_on": overlay} | _PRIVATE | _COMPUTE
         picker.picked(on_picked, [picker, choices, session], shown, trigger_mode="multiple", **explaining)
         picker.example(on_example, [choices, session], shown, trigger_mode="multiple", **explaining)
         choices.chosen(on_chosen, [choices, session], shown, trigger_mode="always_last", **explaining)
+        choices.added(
+            on_add,
+            None,
+            arrival,
+            trigger_mode="multiple",
+            show_progress="minimal",
+            show_progress_on=arrival,
+            **_PRIVATE,
+            **_FETCH,
+        )
         overlay.place(
             on_place, [session], maps, trigger_mode="always_last", show_progress="hidden", **_PRIVATE
         )
@@ -240,7 +275,7 @@ def build() -> gr.Blocks:
             ],
             api_name="explain",
             preprocess=False,  # the file as it came: `ais.images` reads it, as everywhere
-            **_COMPUTE,
+            **_FETCH,
         )
     return demo.queue(max_size=32)
 
@@ -264,17 +299,9 @@ def launch_options() -> dict[str, Any]:
 
 
 def warm() -> None:
-    """Load the default head and its backbone in the background, so that the first picture is quick."""
-
-    def load() -> None:
-        try:
-            explain(Image.new("RGB", (64, 64)))
-        except AISError as error:
-            logger.warning("%s", error)
-        except Exception:
-            logger.exception("the default head could not be loaded")
-
-    threading.Thread(target=load, name="ais-warm", daemon=True).start()
+    """Prepare the default head, so that the first picture is quick, and begin to fetch the owner's heads."""
+    gpu.prepare(EMBEDDED)
+    offered.start()
 
 
 def _words(method: str) -> dict[str, str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ais import loading
 from ais.explanation import Contribution, Explanation
 from ais.heads import Config, Head
 from ais.heatmaps import COLORS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows
+LONGEST_WORD, LONGEST_CARD = 80, 60_000  # characters that are shown of what a head says of itself
 
 
 def stem(name: str) -> str:
@@ -54,9 +55,31 @@ def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[st
     }
 
 
-def title(config: Config) -> str:
-    """A head's name for a list of them: what it predicts, and with what."""
-    return f"{config.target.name} ({config.reads})"
+def short(text: str, most: int = LONGEST_WORD) -> str:
+    """A text of someone else's on one line that is not too long."""
+    text = " ".join(text[: 4 * most].split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def title(config: Config, repository: str = "") -> str:
+    """A head's name for a list of them: what it predicts, and with what or from where."""
+    target = short(config.target.name, 40)
+    return f"{repository}: {target}" if repository else f"{target} ({config.reads})"
+
+
+def facts(config: Config) -> str:
+    """How good a head is, the scale of what it predicts, and what it reads."""
+    target = config.target
+    scale = f"{short(target.name, 40)}, {target.low:g} to {target.high:g}"
+    return " · ".join([quality(config.metrics), scale, f"reads {short(config.reads)}"])
+
+
+def quality(metrics: Mapping[str, Any]) -> str:
+    """The correlation with people's ratings as the head's config claims it, if that is one."""
+    plcc, low, high = (metrics.get(name) for name in ("plcc", "plcc_low", "plcc_high"))
+    if not all(isinstance(value, float) and -1 <= value <= 1 for value in (plcc, low, high)):
+        return "quality not measured"
+    return f"PLCC {plcc:.2f} ({low:.2f} to {high:.2f})"
 
 
 def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
@@ -64,14 +87,14 @@ def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
     low, high = explanation.interval
     share = round(explanation.level * 100)
     return {
-        "target": explanation.target,
+        "target": short(explanation.target),
         "score": explanation.score,
         "low": low,
         "high": high,
         "range": list(explanation.rating_range),
         "percentile": f"Higher than {explanation.percentile:.0f} % of the rated pictures.",
         "meaning": f"for {share} % of pictures, what people say lies in such a range.",
-        "made": f"{explanation.backbone}, {explanation.seconds:.1f} s",
+        "made": f"{short(explanation.backbone)}, {explanation.seconds:.1f} s",
         "quantiles": head.rating_quantiles.tolist(),
     }
 
@@ -96,18 +119,20 @@ def maps_value(contributions: list[Contribution], x: float, y: float, stack: boo
     }
 
 
-def about_value(config: Config) -> dict[str, Any]:
-    """For `about.js`: one sentence on what the score is, and the head's model card."""
+def about_value(config: Config, card: str) -> dict[str, Any]:
+    """For `about.js`: one sentence on what the score is, and the head's model card (see `card_text`)."""
     target = config.target
-    ratings = f"{target.dataset} ratings of {target.name}".strip()
+    ratings = f"{short(target.dataset)} ratings of {short(target.name)}".strip()
     scale = f"{target.low:g} to {target.high:g}"
-    card = loading.heads_directory() / config.name / "README.md"
-    body = card.read_text(encoding="utf-8") if card.is_file() else ""
-    body = re.sub(
-        r"^!\[.*\]\(.*\)\n", "", body, flags=re.MULTILINE
-    )  # its pictures lie beside it, not on the page
     return {
         "text": f"The score is what a network that learned from {ratings} ({scale}) "
         "expects people to say on average; it is not a judgement of the picture, its maker or anyone in it.",
-        "card": re.sub(r"\A---\n.*?\n---\n", "", body, flags=re.DOTALL).strip(),
+        "card": card,
     }
+
+
+def card_text(card: str) -> str:
+    """A model card without its front matter and its pictures, which lie beside it, not on the page."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card[:LONGEST_CARD], flags=re.DOTALL)
+    lines = body.splitlines()
+    return "\n".join(line for line in lines if not (line.startswith("![") and line.endswith(")"))).strip()

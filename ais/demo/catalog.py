@@ -1,0 +1,224 @@
+"""Which heads the page offers: those that come with AIS at once, those of the Hub as they come.
+
+The owner of the page names heads of the Hub in ``AIS_HEADS``: ids, ``user/repo`` or ``user/repo@revision``, and
+collections, separated by commas. They are fetched in the background with the owner's token. A head that a visitor names
+is fetched as everybody may, and is offered to that visitor alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+
+from ais.backbones import backbone_spec
+from ais.demo import values
+from ais.errors import AISError, HeadError, HubError
+from ais.explain import load_head_cached
+from ais.heads import Head, RegressionHead, StackedHead
+from ais.hub import FAULTS, PATIENCE, Repository, bounded, parse_repository, sentence
+from ais.loading import find_head, heads_directory, list_heads, read_card, read_config
+from ais.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 3  # heads that are fetched at the same time
+BROKEN = "Something went wrong on our side. Try again."
+
+_COLLECTION = re.compile(r"[\w.-]+/[\w.-]+-[0-9a-f]{24}")
+_COLLECTION_ADDRESS = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/collections/([\w.-]+/[\w.-]+)/?")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A head as `choices.js` lists it: it is there, it failed, or it is being fetched.
+
+    Attributes:
+        asked: how it was asked for.
+        head: what it is chosen by, once it is there: the name of one that comes with AIS, or ``user/repo@commit``.
+        title: its name in the list.
+        facts: how good it is, what it predicts and what it reads.
+        address: its page on the Hub.
+        notice: why it may not be the newest.
+        reason: why it cannot be had.
+    """
+
+    asked: str
+    head: str = ""
+    title: str = ""
+    facts: str = ""
+    address: str = ""
+    notice: str = ""
+    reason: str = ""
+
+
+def head_source(name: str) -> str | Repository:
+    """What `ais.explain` takes for a head by name. Never a folder: a page opens none by what a visitor says.
+
+    Raises:
+        HeadError: it is neither the name of a head that comes with AIS nor the id of one on the Hub.
+        HubError: its revision cannot be one.
+    """
+    if name in list_heads():
+        return name
+    repository = parse_repository(name)
+    if repository is None:
+        raise HeadError(
+            f"There is no head {values.short(name)!r}. Choose one of: {', '.join(list_heads())}; or give the id of one "
+            "on the Hub, user/repo."
+        )
+    return repository
+
+
+def offer(asked: str, *, public: bool) -> Offer:
+    """Fetch a head and all that it needs, so that explaining with it needs no network any more.
+
+    Args:
+        public: fetch only what everybody may read.
+
+    Raises:
+        AISError: it cannot be had.
+    """
+    found = find_head(head_source(asked.strip()), public=public)
+    repository = found.repository
+    name = str(repository or asked.strip())
+    head = load_head_cached(head_source(name), public=public)
+    for member in members(head):
+        if not member.config.tuned_sha256:
+            fetch_backbone(member.config.backbone)
+    card(name, public)
+    return Offer(
+        asked,
+        head=name,
+        title=values.title(head.config, repository.id if repository else ""),
+        facts=values.facts(head.config),
+        address=f"{constants.ENDPOINT}/{repository.id}/tree/{repository.revision}" if repository else "",
+        notice=found.notice,
+    )
+
+
+def members(head: Head) -> Sequence[RegressionHead]:
+    """The heads on one backbone that a head consists of."""
+    return list(head.members) if isinstance(head, StackedHead) else [head]  # type: ignore[list-item]
+
+
+@lru_cache(maxsize=64)
+def card(name: str, public: bool) -> str:
+    """The model card of a head that is there, as the page shows it; kept, so that no request waits for the Hub."""
+    return values.card_text(read_card(load_head_cached(head_source(name), public=public)))
+
+
+@lru_cache(maxsize=64)
+def fetch_backbone(name: str) -> None:
+    """Bring a backbone's weights to this machine.
+
+    The network is not built here: torch.fx, which cuts it in two, must not be at work while another thread computes.
+    """
+    read_weights(name, backbone_spec(name).source, progress=False)
+
+
+class Catalog:
+    """The heads that the page offers to everybody. Its methods may be called from any thread, and none waits.
+
+    Args:
+        wanted: ids and collections on the Hub, separated by commas.
+    """
+
+    def __init__(self, wanted: str = "") -> None:
+        asked = [word.strip() for word in wanted.split(",")]
+        self._offers = {name: Offer(name) for name in asked if name and name not in list_heads()}
+        self._lock = threading.Lock()
+        self._few = threading.Semaphore(AT_ONCE)
+
+    def start(self) -> None:
+        """Begin to fetch them, in the background."""
+        for asked in list(self._offers):
+            self._begin(asked)
+
+    def offers(self) -> list[Offer]:
+        """All of them as they are now; those that come with AIS first."""
+        with self._lock:
+            return [shipped(name) for name in list_heads()] + list(self._offers.values())
+
+    def find(self, name: str) -> Offer | None:
+        """The one asked for by this name, or chosen by it, if it is there."""
+        return next((o for o in self.offers() if o.head and name in (o.asked, o.head)), None)
+
+    def owned(self, head: str) -> bool:
+        """Whether the page's owner offers this head, so that the owner's token may read it."""
+        with self._lock:
+            return any(o.head == head for o in self._offers.values())
+
+    def retry(self, asked: str) -> None:
+        """Fetch one anew that failed."""
+        with self._lock:
+            found = self._offers.get(asked)
+            if found is None or not found.reason:
+                return
+            self._offers[asked] = Offer(asked)
+        self._begin(asked)
+
+    def _begin(self, asked: str) -> None:
+        threading.Thread(target=self._fetch, args=(asked,), name="ais-catalog", daemon=True).start()
+
+    def _fetch(self, asked: str) -> None:
+        with self._few:
+            try:
+                slug = collection_slug(asked)
+                found = collection_items(slug) if slug else [offer(asked, public=False)]
+            except Exception as error:
+                if not isinstance(error, AISError):
+                    logger.exception("%s could not be fetched", asked)
+                found = [Offer(asked, reason=str(error) if isinstance(error, AISError) else BROKEN)]
+        for one in found:
+            if one.reason:
+                logger.warning("%s is not offered: %s", one.asked, one.reason)
+        with self._lock:
+            fresh = [one for one in found if one.asked == asked or one.asked not in self._offers]
+            places = {one.asked: [one] for one in self._offers.values()} | {asked: fresh}
+            self._offers = {one.asked: one for place in places.values() for one in place}
+        for one in fresh:
+            if not one.head and not one.reason:
+                self._begin(one.asked)
+
+
+@lru_cache(maxsize=64)
+def shipped(name: str) -> Offer:
+    """One that comes with AIS."""
+    config = read_config(heads_directory() / name)
+    return Offer(name, head=name, title=values.title(config), facts=values.facts(config))
+
+
+def collection_slug(text: str) -> str | None:
+    """``owner/title-…`` of a collection, or its address; None for anything else."""
+    address = _COLLECTION_ADDRESS.fullmatch(text)
+    if address:
+        return address[1]
+    return text if _COLLECTION.fullmatch(text) else None
+
+
+def collection_items(slug: str) -> list[Offer]:
+    """The models of a collection on the Hub, yet to be fetched.
+
+    Raises:
+        HubError: it cannot be had, or holds none.
+    """
+    try:
+        found = bounded(PATIENCE, lambda: HfApi().get_collection(slug))
+    except FAULTS as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
+            raise HubError(
+                f"There is no collection {slug} on the Hub, or it is private and the token in use may not read it. "
+                "Check AIS_HEADS."
+            ) from error
+        raise HubError(sentence(error, Repository(slug))) from error
+    models = [item.item_id for item in found.items if item.item_type == "model"]
+    if not models:
+        raise HubError(f"The collection {slug} holds no models.")
+    return [Offer(model) for model in models]
