@@ -38,7 +38,8 @@ OnDevice = Annotated[
 HeadName = Annotated[
     str,
     typer.Option(
-        "--head", help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION]."
+        "--head",
+        help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION].",
     ),
 ]
 Data = Annotated[
