@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ais.errors import DataError, ImageError
-from ais.images import read_image
+from ais.images import SUFFIXES, read_image
 
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"
@@ -194,6 +194,29 @@ def read_ratings(
         split=None if split is None else [_SPLITS[row[split].lower()] for row in kept],
         skipped=sentences,
     )
+
+
+def picture_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a folder: those that its table names, in its order; without a table all of them, by name.
+
+    Raises:
+        DataError: there is no such folder; or all that is wrong with the table's names, line by line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.")
+    if not (folder / METADATA).is_file():
+        return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    columns, rows = _read_csv(folder / METADATA)
+    if FILE_NAME not in columns:
+        raise DataError(f"{folder / METADATA} has no column {FILE_NAME}.")
+    seen: dict[str, int] = {}
+    problems = [
+        f"line {line}: {what}" for line, row in rows for what in _check_file(folder, row[FILE_NAME], line, seen)
+    ]
+    if problems:
+        raise DataError(listing(f"{folder / METADATA} cannot be used as it is", problems))
+    return [folder / row[FILE_NAME] for _, row in rows]
 
 
 def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 Source = str | Path | bytes | BinaryIO | Image.Image | np.ndarray  # the doors a picture can come through
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's JPEG reader also reads phones' MPO
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})  # of their files
 MAX_BYTES = 100_000_000
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 1_000

@@ -8,7 +8,16 @@ import sys
 
 import typer
 
-from ais.cli import cards, data, judging, listing, pictures, publishing, training  # noqa: F401  each adds commands
+from ais.cli import (  # noqa: F401  each adds its commands
+    cards,
+    data,
+    judging,
+    listing,
+    pictures,
+    publishing,
+    similarity,
+    training,
+)
 from ais.cli.common import app
 from ais.errors import AISError
 

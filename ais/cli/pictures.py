@@ -20,9 +20,8 @@ from ais.explanation import Kind, Score
 from ais.files import write_atomically
 from ais.heads import EMBEDDED, Head
 from ais.heatmaps import METHODS, MethodName, Scale
+from ais.images import SUFFIXES
 from ais.loading import load_head
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
 @app.command("score")

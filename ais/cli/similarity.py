@@ -1,0 +1,172 @@
+"""`ais align`: which feature maps of a network carry people's comparisons of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ais import figures
+from ais.backbones import FrozenBackbone, load_backbone
+from ais.cli.common import AsJson, Bars, OnDevice, app, print_json, print_table
+from ais.cohort import Cohort, CohortReport, align, look, read_cohort, with_interval
+from ais.errors import AISError
+from ais.explain import pick_device
+from ais.files import write_atomically
+from ais.mapscores import FILE
+from ais.similarity import Metric
+from ais.views import ViewName
+
+SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most
+
+
+@app.command("align")
+def align_command(
+    data: Annotated[
+        Path, typer.Argument(help="A folder of pictures; a metadata.csv in it gives their order (file_name).")
+    ],
+    rdm: Annotated[
+        Path,
+        typer.Option(
+            "--rdm",
+            help="People's dissimilarities: an .npy, .csv or .mat file with a matrix or one a person, or a folder of "
+            "such files.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report, figures and scores of the maps.")],
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="A backbone; may be given several times.")
+    ] = None,
+    view: Annotated[ViewName, typer.Option(help="What the network sees of a picture.")] = "whole",
+    metric: Annotated[Metric, typer.Option(help="How far two embeddings are apart.")] = "correlation",
+    average: Annotated[
+        bool, typer.Option("--average", help="Compare with the mean of the people's matrices, not with each.")
+    ] = False,
+    splits: Annotated[
+        int, typer.Option(min=0, help="Random splits of the pictures to judge pruning on; 0 for none.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits and random maps.")] = 0,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Which feature maps carry people's comparisons of pictures, and where in the pictures they look.
+
+    The Alignment Importance Score as published (Truong, Pesenti & Hasson, arXiv 2409.16292), with a noise ceiling;
+    whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside what
+    is merely salient.
+    """
+    if splits == 1:
+        raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
+    cohort = read_cohort(data, rdm, average=average)
+    names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
+    documents = []
+    with Bars() as bars:
+        for name in names:
+            loaded = load_backbone(name, device=pick_device(device))
+            report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)
+            folder = out / name.replace(":", "-").replace("/", "-") if len(names) > 1 else out
+            documents.append(_write(report, cohort, loaded, folder, bars))
+    if as_json:
+        print_json(documents)
+        return
+    _say(documents)
+
+
+def _write(
+    report: CohortReport, cohort: Cohort, backbone: FrozenBackbone, folder: Path, bars: Bars
+) -> dict[str, Any]:
+    looks = []
+    for n, (file, importance) in enumerate(zip(cohort.files, report.image_importance, strict=True), start=1):
+        looks.append(look(file, backbone, report.view, importance))
+        bars("heatmaps", n, len(cohort.files))
+    agreement = [one.agreement for one in looks]
+    apart = np.argsort(agreement, kind="stable")[:SHOWN].tolist()
+    people = "people" if report.people == 1 else f"{report.people} people, mean"
+    files = {
+        FILE: report.scores.to_bytes(),
+        "rdms.png": figures.rdm_pair(report.model_rdm, report.human_rdm, (report.backbone, people)),
+        "importance.png": figures.importances(report.importance),
+        "saliency.png": figures.look_sheet(
+            [looks[n] for n in apart], [f"{cohort.files[n].name} ({agreement[n]:+.2f})" for n in apart]
+        ),
+    }
+    if report.gain:
+        files["pruning.png"] = figures.pruning_curve(report.gain, report.ceiling)
+    document = report.to_dict() | {
+        "saliency": with_interval(agreement)
+        | {
+            "pictures": {
+                file.name: round(value, 4) for file, value in zip(cohort.files, agreement, strict=True)
+            }
+        }
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    written = write_atomically(folder, files | {"report.json": text.encode()})
+    return document | {"files": [str(file) for file in written]}
+
+
+def _say(documents: list[dict[str, Any]]) -> None:
+    first = documents[0]
+    people = "one matrix" if first["people"] == 1 else f"{first['people']} people"
+    typer.echo(f"{first['pictures']} pictures compared by {people}, {first['metric']} distance")
+    if first["ceiling"]:
+        low, high = first["ceiling"]
+        typer.echo(f"  no model can be expected to align better than {low:.3f} to {high:.3f} (noise ceiling)")
+    typer.echo("")
+    rows = [
+        (
+            d["backbone"],
+            f"{d['alignment']:.3f}",
+            f"{d['alignment_with_mean']:.3f}",
+            f"{d['maps_that_help']:.0%} of {d['maps']:,}",
+            "{mean:+.2f} ({low:+.2f} to {high:+.2f})".format(**d["saliency"]),
+        )
+        for d in documents
+    ]
+    print_table(("backbone", "alignment", "with the mean", "maps that help", "heatmaps and saliency"), rows)
+    if first["gain"]:
+        gain = first["gain"]
+        typer.echo(
+            f"\nKeeping the best maps by AIS, on {gain['held_out']} pictures that had no part in it "
+            f"({len(gain['kept'])} splits):\n"
+        )
+        print_table(
+            ("backbone", "kept", "all maps", "kept maps", "gain (95 %)", "over random"), _gains(documents)
+        )
+        typer.echo("")
+        for d in documents:
+            typer.echo(f"  {d['backbone']}: {_verdict(d['gain'])}")
+    typer.echo("")
+    for d in documents:
+        for file in d["files"]:
+            typer.echo(f"  {file}")
+
+
+def _gains(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for d in documents:
+        gain = d["gain"]
+        rows.append(
+            (
+                d["backbone"],
+                f"{np.median(gain['kept']):.0f}",
+                f"{np.mean(gain['alignment_all']):.3f}",
+                f"{np.mean(gain['alignment_kept']):.3f}",
+                "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain["gain"]),
+                "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain["over_random"]),
+            )
+        )
+    return rows
+
+
+def _verdict(gain: dict[str, Any]) -> str:
+    low, high, share = gain["gain"]["low"], gain["gain"]["high"], gain["gain"]["share"]
+    said = (
+        "a gain beyond chance" if low > 0 else "a loss beyond chance" if high < 0 else "no gain beyond chance"
+    )
+    return (
+        f"{said}; better in {share:.0%} of the splits; as good by random maps with p = {gain['p_value']:.3f}"
+    )

@@ -1,0 +1,725 @@
+"""How well a network's dissimilarities of pictures match people's, and which feature maps carry the match.
+
+The Alignment Importance Score (AIS) of a feature map is the alignment with all maps less the alignment without it
+(Truong, Pesenti & Hasson, Explaining Human Comparisons using Alignment-Importance Heatmaps, arXiv 2409.16292). The
+alignment is Spearman's correlation of the network's representational dissimilarity matrix (RDM) with people's.
+
+Leaving a map out changes the Gram matrix of the embeddings by a rank-one step: with x_c the map's coordinate over
+the pictures, ``G - x_c x_cᵀ`` is the Gram matrix of the rest. For the correlation distance let the rows be centred
+first; then the rest's own centring makes it ``G - D/(D-1) · x_c x_cᵀ``. For the Euclidean distance the squared
+distances lose ``(x_ic - x_jc)²``. So all D scores cost little more than D sorts of the pairs, where the naive way
+takes D times all coordinates of all pairs.
+
+Ranks are brittle: where two distances lie closer together than rounding can tell apart, SciPy's own are taken, so
+that the scores are those of dropping the column and calling `scipy.spatial.distance.pdist`. Only two pictures with
+the same embedding are 0 apart here, where SciPy leaves a last digit to chance: one such digit among a few pairs
+would be worth as much as many a map.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage, stats
+from scipy.spatial.distance import pdist, squareform
+from torch import Tensor
+
+from ais.errors import DataError
+
+Metric = Literal["correlation", "cosine", "euclidean"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+Array = np.ndarray | Tensor
+Progress = Callable[[int, int], None]  # splits done, splits in all
+
+_FEWEST = 3  # pictures
+_BLOCK = 2**17  # numbers handled at once: they stay in the processor's cache
+_UNSTABLE = 1e6  # where a map is all but the whole of a picture, a rank-one step cancels: computed by SciPy
+_SIZES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # of the maps
+_LEVEL = 0.95
+_RESAMPLES = 2000
+
+
+def rdm(embedding: Array, metric: Metric = "correlation") -> np.ndarray:
+    """The dissimilarities of N pictures to a network: (N, N) float64, 0 between equal embeddings.
+
+    Args:
+        embedding: (N, D).
+        metric: of `METRICS`; "correlation" and "cosine" are 1 less the similarity.
+
+    Raises:
+        DataError: a picture's embedding does not vary (correlation) or is 0 (cosine), and so has no distance; or
+            the embedding is not a finite matrix of at least three rows and two columns.
+    """
+    return _distances(_checked(embedding, metric), metric)
+
+
+def alignment(model_rdm: Array, human_rdm: Array) -> float:
+    """Spearman's correlation of two RDMs' upper triangles, each (N, N); ties have their mean rank.
+
+    It is 0 where one of the two does not vary. People's matrices may be (P, N, N), here and below: then it is the mean
+    of the correlations with each of them, which stands beside `noise_ceiling`.
+
+    Raises:
+        DataError: they are not two finite square matrices of one size.
+    """
+    model = _array(model_rdm, "The network's dissimilarities")
+    people = _people(human_rdm, len(model))
+    return float(_unit_ranks(_upper(_human(model, len(model)))) @ _agreed(people))
+
+
+def person_alignment(model_rdm: Array, rdms: Array) -> np.ndarray:
+    """The alignment of a model's RDM (N, N) with each of P people's (P, N, N): (P,).
+
+    Its mean stands beside `noise_ceiling`; the alignment with the mean of the people is higher, since their
+    disagreement cancels out there.
+    """
+    return np.array([alignment(model_rdm, person) for person in _array(rdms, "People's dissimilarities")])
+
+
+def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
+    """What the best of all models would reach in the mean of `person_alignment`: between lower and upper.
+
+    As Nili et al. (2014, A Toolbox for Representational Similarity Analysis) define it: each person's correlation
+    with the mean of the others' rank-transformed matrices (lower) and of everybody's, their own included (upper).
+
+    Args:
+        rdms: (P, N, N).
+
+    Returns:
+        None for one person alone, of whom nobody can tell what is noise.
+    """
+    people = _array(rdms, "People's dissimilarities")
+    if len(people) < 2:
+        return None
+    ranks = stats.rankdata([_upper(_human(person, len(person))) for person in people], axis=1)
+    total = ranks.sum(0)
+    own = _unit_ranks(ranks)
+    lower = np.mean([unit @ _unit_ranks(total - rank) for unit, rank in zip(own, ranks, strict=True)])
+    return float(lower), float(np.mean(own @ _unit_ranks(total)))
+
+
+def importance(
+    embedding: Array, human_rdm: Array, metric: Metric = "correlation", maps: range | None = None
+) -> np.ndarray:
+    """The Alignment Importance Score of each map, ρ - ρ⁽ᶜ⁾: (C,) float64.
+
+    Above 0 where the map brings the network nearer to people. A map that is 0 everywhere (cosine) or the same
+    everywhere (Euclidean) has exactly 0; the correlation distance feels such a map, since it moves every mean.
+
+    Args:
+        embedding: (N, D), D coordinates of N pictures. human_rdm: (N, N), or (P, N, N) as in `alignment`.
+        maps: the C coordinates to score; None for all D.
+
+    Raises:
+        DataError: as `rdm`; also where a picture has no distance without one of the maps.
+    """
+    geometry = _Geometry.of(embedding, metric)
+    size = len(geometry.rows)
+    i, j = np.triu_indices(size, 1)
+    human = _agreed(_people(human_rdm, size))
+    return _importance(geometry, (i * size + j)[None], human[None], maps)[0]
+
+
+def image_importance(
+    embedding: Array, human_rdm: Array, metric: Metric = "correlation", maps: range | None = None
+) -> np.ndarray:
+    """The same for each picture: the alignment of its own row, without itself, with people's row: (N, C).
+
+    Args and errors as `importance`.
+    """
+    geometry = _Geometry.of(embedding, metric)
+    size = len(geometry.rows)
+    places = np.arange(size * size).reshape(size, size)[~np.eye(size, dtype=bool)].reshape(size, size - 1)
+    human = _unit_ranks(_people(human_rdm, size).reshape(-1, size * size)[:, places]).mean(0)
+    return _importance(geometry, places, human, maps)
+
+
+def pruning_curve(
+    embedding: Array, human_rdm: Array, order: Array, sizes: Sequence[int], metric: Metric = "correlation"
+) -> np.ndarray:
+    """The alignment with only the first k coordinates of an order, for S sizes k: (S,).
+
+    Among a few maps a picture may have none that varies (correlation) or is not 0 (cosine); there it has a
+    distance of 1 to every other, as of no correlation.
+
+    Args:
+        embedding: (N, D). human_rdm: (N, N), or (P, N, N) as in `alignment`.
+        order: (C,) coordinates, the first to be kept longest. sizes: each from 1 to C.
+
+    Raises:
+        DataError: as `rdm`; a size that is too small or too large.
+    """
+    geometry = _Geometry.of(embedding, metric)
+    return _pruning_curve(geometry, _agreed(_people(human_rdm, len(geometry.rows))), order, sizes)
+
+
+def choose_size(
+    embedding: Array,
+    human_rdm: Array,
+    sizes: Sequence[int],
+    metric: Metric,
+    folds: int,
+    rng: np.random.Generator,
+) -> int:
+    """How many maps to keep, by cross-validation over pictures: the size with the highest mean alignment.
+
+    The maps are ranked by their importance on the other folds' pictures and judged on the fold's own pairs: a pair
+    is held out only if both its pictures are. Of equal sizes the smallest.
+
+    Raises:
+        DataError: a fold would have fewer than three pictures.
+    """
+    rows, people = _checked(embedding, metric), _people(human_rdm, len(embedding))
+    if len(rows) // folds < _FEWEST or folds < 2:
+        raise DataError(
+            f"{len(rows)} pictures in {folds} folds: there must be at least two folds, each of {_FEWEST} pictures."
+        )
+    sizes = sorted(sizes)
+    total = np.zeros(len(sizes))
+    for fold in np.array_split(rng.permutation(len(rows)), folds):
+        others = np.setdiff1d(np.arange(len(rows)), fold)
+        order = _ranking(importance(rows[others], _part(people, others), metric))
+        total += pruning_curve(rows[fold], _part(people, fold), order, sizes, metric)
+    return int(sizes[int(total.argmax())])
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A paired difference of alignments over random splits.
+
+    Attributes:
+        mean: over the splits.
+        low, high: its 95 % interval by the corrected resampled t-test (Nadeau & Bengio 2003, Inference for the
+            Generalization Error), which allows for splits that share their pictures.
+        bootstrap_low, bootstrap_high: the percentile bootstrap over splits. It takes them for independent and is
+            too narrow: it says how far the mean depends on which splits were drawn, not on which pictures were.
+        share: of the splits in which the difference is above 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+    bootstrap_low: float
+    bootstrap_high: float
+    share: float
+
+
+@dataclass(frozen=True)
+class GainReport:
+    """What keeping only the maps with the highest AIS does for pictures that had no part in choosing them.
+
+    Attributes:
+        metric, seed: as asked for. maps: D.
+        training, held_out: pictures of each split.
+        sizes: Z numbers of maps to choose from.
+        kept: (S,) int, how many maps each split chose.
+        alignment_all, alignment_kept: (S,) on the held-out pictures, with all maps and with those kept.
+        alignment_random: (S, R), with as many maps drawn at random.
+        curve, random_curve: (S, Z), alignment on the held-out pictures with so many maps by AIS, and the mean of
+            the R draws.
+        gain: kept less all. over_random: kept less the mean of the random draws.
+        p_value: the share of the R draws whose mean over the splits is at least that of the kept maps, the kept
+            maps counted among them; so at least 1 / (R + 1). It says whether the choice beats chance on these
+            pictures; whether it would on others is what the intervals are about.
+    """
+
+    metric: Metric
+    seed: int
+    maps: int
+    training: int
+    held_out: int
+    sizes: tuple[int, ...]
+    kept: np.ndarray
+    alignment_all: np.ndarray
+    alignment_kept: np.ndarray
+    alignment_random: np.ndarray
+    curve: np.ndarray
+    random_curve: np.ndarray
+    gain: Gain
+    over_random: Gain
+    p_value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it; of the random draws only each split's mean."""
+        report = {**asdict(self), "alignment_random": self.alignment_random.mean(1)}
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in report.items()}
+
+
+def held_out_gain(
+    embedding: Array,
+    human_rdm: Array,
+    *,
+    splits: int = 200,
+    share: float = 1 / 3,
+    sizes: Sequence[int] | None = None,
+    random_draws: int = 100,
+    folds: int = 3,
+    metric: Metric = "correlation",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> GainReport:
+    """Whether maps chosen by AIS on some pictures align better with people on others.
+
+    Each split draws pictures to hold out. On the rest, AIS ranks the maps and `choose_size` says how many to keep;
+    the held-out pictures, whose pairs nobody has looked at until then, judge them.
+
+    Args:
+        embedding: (N, D). human_rdm: (N, N), or (P, N, N) as in `alignment`.
+        share: of the pictures held out.
+        sizes: numbers of maps to choose from, all of them (no pruning) best included; None takes a ladder from a
+            32nd to all.
+        random_draws: R, sets of as many random maps for each split.
+        folds: of the cross-validation among the training pictures.
+        progress: called after every split.
+
+    Raises:
+        DataError: as `rdm` and `choose_size`; too few pictures to hold out.
+    """
+    rows = _checked(embedding, metric)
+    people = _people(human_rdm, len(rows))
+    count, width = rows.shape
+    ladder = sorted(set(sizes or (max(2, round(part * width)) for part in _SIZES)))
+    out = round(share * count)
+    if out < _FEWEST or splits < 2:
+        raise DataError(
+            f"{out} of {count} pictures held out, in {splits} splits: there must be at least {_FEWEST} of them, and "
+            "two splits."
+        )
+    kept = np.empty(splits, int)
+    found = np.empty((splits, 2))
+    curves = np.empty((splits, 1 + random_draws, len(ladder)))
+    random = np.empty((splits, random_draws))
+    for split in range(splits):
+        rng = np.random.default_rng([seed, split])
+        held, training = np.split(rng.permutation(count), [out])
+        known = rows[training], _part(people, training)
+        order = _ranking(importance(*known, metric))
+        kept[split] = size = choose_size(*known, ladder, metric, folds, rng)
+        chosen = ladder.index(size)
+        geometry = _Geometry.of(rows[held], metric)
+        truth = _agreed(_part(people, held))
+        orders = [order, *(rng.permutation(width) for _ in range(random_draws))]
+        curves[split] = [_pruning_curve(geometry, truth, one, ladder) for one in orders]
+        found[split] = _unit_ranks(_upper(_distances(rows[held], metric))) @ truth
+        random[split] = found[split, 0]
+        if size < width:  # all maps are the same maps in any order, which rounding must not call a difference
+            found[split, 1], random[split] = curves[split, 0, chosen], curves[split, 1:, chosen]
+        if progress:
+            progress(split + 1, splits)
+    ratio = out / (count - out)
+    reached = int((random.mean(0) >= found[:, 1].mean()).sum())
+    return GainReport(
+        metric,
+        seed,
+        width,
+        count - out,
+        out,
+        tuple(ladder),
+        kept,
+        found[:, 0],
+        found[:, 1],
+        random,
+        curves[:, 0],
+        curves[:, 1:].mean(1),
+        _gain(found[:, 1] - found[:, 0], ratio),
+        _gain(found[:, 1] - random.mean(1), ratio),
+        (1 + reached) / (1 + random_draws),
+    )
+
+
+def mds(dissimilarities: Array) -> np.ndarray:
+    """N pictures on a plane, so that their distances there are near their dissimilarities: (N, 2) float64.
+
+    Classical scaling (Torgerson 1952). The first axis carries most; a plane has no right way round, so the entry of
+    each axis that is farthest from 0 is taken as positive.
+
+    Args:
+        dissimilarities: (N, N).
+    """
+    squared = _human(dissimilarities, len(dissimilarities)) ** 2
+    centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
+    values, vectors = np.linalg.eigh(-centred / 2)
+    places = vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0))
+    farthest = places[np.abs(places).argmax(0), [0, 1]]
+    return places * np.where(farthest < 0, -1, 1)
+
+
+def spectral_residual(image: Array) -> np.ndarray:
+    """What is salient in a picture by the spectral residual: (H, W) float64 from 0 to 1; all 0 where it is plain.
+
+    Hou & Zhang (2007), Saliency Detection: A Spectral Residual Approach, with their settings: a longer side of 64
+    pixels, a 3 × 3 mean of the log amplitude, a Gaussian of 2.5 pixels over the squared result.
+
+    Args:
+        image: (H, W) or (H, W, 3), on any scale.
+    """
+    picture = _array(image, "The picture")
+    grey = picture.mean(2) if picture.ndim == 3 else picture
+    height, width = grey.shape
+    scale = 64 / max(height, width)
+    small = _resized(
+        grey, max(1, round(width * scale)), max(1, round(height * scale)), Image.Resampling.BICUBIC
+    )
+    if np.ptp(small) == 0:
+        return np.zeros((height, width))
+    spectrum = np.fft.fft2(small)
+    # What rounding leaves of an amplitude of 0 is no feature of the picture.
+    amplitude = np.log(np.maximum(np.abs(spectrum), 1e-9 * np.abs(spectrum).max()))
+    residual = amplitude - ndimage.uniform_filter(amplitude, 3, mode="nearest")
+    saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
+    smooth = _resized(ndimage.gaussian_filter(saliency, 2.5), width, height, Image.Resampling.BILINEAR)
+    return (smooth - smooth.min()) / (np.ptp(smooth) or 1)
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """N pictures in D coordinates, prepared for distances without one of them, or among a few.
+
+    Attributes:
+        rows: (N, D), as given.
+        moved: (N, D), for the correlation distance each row less its mean, which changes no distance.
+        products: (N, N), of the moved rows; squared distances for the Euclidean metric.
+        pairs: (N * N,), a number for each pair of different embeddings, and 0 for each of equal ones: pairs of one
+            number are equally far apart, whatever is left out.
+        rounding: how much a similarity (or a squared distance, in units of the largest) may be off.
+    """
+
+    rows: np.ndarray
+    metric: Metric
+    moved: np.ndarray
+    products: np.ndarray
+    pairs: np.ndarray
+    rounding: float
+
+    @classmethod
+    def of(cls, embedding: Array, metric: Metric) -> _Geometry:
+        rows = _checked(embedding, metric)
+        size, width = rows.shape
+        twin = _twins(rows)
+        pairs = np.minimum.outer(twin, twin) * size + np.maximum.outer(twin, twin)
+        pairs[np.equal.outer(twin, twin)] = 0
+        rounding = 16 * width * float(np.finfo(float).eps)
+        if metric == "euclidean":
+            products = squareform(pdist(rows, "sqeuclidean"), checks=False)
+            return cls(rows, metric, rows, products, pairs.ravel(), rounding)
+        moved = rows
+        if metric == "correlation":
+            moved = rows - rows.mean(1, keepdims=True)
+            rounding *= float(np.max(np.linalg.norm(rows, axis=1) / np.linalg.norm(moved, axis=1)))
+        return cls(rows, metric, moved, moved @ moved.T, pairs.ravel(), rounding)
+
+    def without(self, maps: range) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers in the order of the distances without each of B maps, (B, N * N), and how close is too close, (B,).
+
+        They are the squared distances, or the similarities with a minus.
+        """
+        size, width = self.rows.shape
+        columns = self.moved[:, maps.start : maps.stop].T
+        if self.metric == "euclidean":
+            values = columns[:, :, None] - columns[:, None]
+            np.square(values, out=values)
+            np.subtract(self.products, values, out=values)
+            tolerance = np.full(len(maps), self.rounding * self.products.max())
+        else:
+            if self.metric == "correlation":
+                columns = columns * math.sqrt(width / (width - 1))
+            values = columns[:, :, None] * columns[:, None]
+            tolerance = _similarities(values, self.products, self.rounding)
+        return values.reshape(len(maps), size * size), tolerance
+
+    def neutral(self, maps: range) -> np.ndarray:
+        """(C,) bool: leaving the map out changes no distance."""
+        columns = self.rows[:, maps.start : maps.stop]
+        if self.metric == "euclidean":
+            return np.asarray(columns.min(0) == columns.max(0))
+        return np.asarray(~columns.any(0) & (self.metric == "cosine"))
+
+
+def _silent(columns: np.ndarray, metric: Metric) -> np.ndarray:
+    """(N,) bool: the picture has no distance among these columns (N, k) of its embedding."""
+    if metric == "euclidean":
+        return np.zeros(len(columns), bool)
+    return np.asarray(columns.min(1) == columns.max(1) if metric == "correlation" else ~columns.any(1))
+
+
+def _twins(rows: np.ndarray) -> np.ndarray:
+    """(N,) the first picture with the same embedding as each."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(np.ascontiguousarray(rows))])
+
+
+def _distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
+    """(N, N), SciPy's; exactly 0 between equal rows."""
+    distances = squareform(pdist(rows, metric), checks=False)
+    twin = _twins(rows)
+    distances[np.equal.outer(twin, twin)] = 0
+    return distances
+
+
+def _similarities(less: np.ndarray, products: np.ndarray, rounding: float) -> np.ndarray:
+    """Put minus the normalised ``products - less`` in the place of `less`, (B, N, N); returns the tolerances, (B,).
+
+    What is left of a squared length is less certain, the more was taken from it.
+    """
+    before = products.diagonal()
+    np.subtract(less, products, out=less)
+    left = np.maximum(-np.diagonal(less, axis1=1, axis2=2), np.finfo(float).eps * before)
+    loss = (before / left).max(1)
+    inverse = 1 / np.sqrt(left)
+    less *= inverse[:, :, None]
+    less *= inverse[:, None]
+    return np.where(loss < _UNSTABLE, rounding * loss, np.inf)
+
+
+def _importance(geometry: _Geometry, places: np.ndarray, human: np.ndarray, maps: range | None) -> np.ndarray:
+    """The AIS by Q sets of K pairs each: (Q, C).
+
+    Args:
+        places: (Q, K), into the N * N pairs. human: (Q, K), as `_unit_ranks`.
+    """
+    size, width = geometry.rows.shape
+    maps = range(width) if maps is None else maps
+    if maps.step != 1 or not 0 <= maps.start <= maps.stop <= width:
+        raise DataError(f"{maps} are not coordinates of an embedding of {width}.")
+    pairs = geometry.pairs[places]
+
+    @functools.lru_cache(maxsize=1)
+    def rest(channel: int, chosen: bytes) -> np.ndarray:
+        pictures = np.frombuffer(chosen, np.intp)
+        columns = np.delete(geometry.rows[pictures], channel, axis=1)
+        silent = _silent(columns, geometry.metric)
+        if silent.any():
+            raise DataError(
+                f"Without feature map {channel} the embedding of picture {pictures[silent.argmax()] + 1} is the same "
+                f"everywhere, so it has no {geometry.metric} distance: leave the picture out, or use the Euclidean "
+                "distance."
+            )
+        return _distances(columns, geometry.metric)
+
+    def by_scipy(start: int, row: int, at: np.ndarray) -> np.ndarray:
+        """The distances of some pairs of a row of the batch that begins at map `start`."""
+        which, people = divmod(row, len(places))
+        pictures, index = np.unique(np.divmod(places[people, at], size), return_inverse=True)
+        i, j = index.reshape(2, -1)
+        return rest(maps[start + which], pictures.astype(np.intp).tobytes())[i, j]
+
+    whole = _distances(geometry.rows, geometry.metric).ravel()[places]
+    base = _correlations(whole, human, pairs, np.zeros(len(whole)), lambda row, at: whole[row, at])
+    scores = np.empty((len(places), len(maps)))
+    step = max(1, _BLOCK // size**2)
+    for start in range(0, len(maps), step):
+        some = maps[start : start + step]
+        values, tolerance = geometry.without(some)
+        values = values.take(places.ravel(), axis=1).reshape(-1, places.shape[1])
+        left = _correlations(
+            values,
+            human,
+            pairs,
+            tolerance.repeat(len(places)),
+            functools.partial(by_scipy, start),
+        )
+        scores[:, start : start + step] = base[:, None] - left.reshape(-1, len(places)).T
+    scores[:, geometry.neutral(maps)] = 0
+    return scores
+
+
+def _pruning_curve(geometry: _Geometry, human: np.ndarray, order: Array, sizes: Sequence[int]) -> np.ndarray:
+    """`pruning_curve` for people's `_unit_ranks` of the upper triangle, (P,)."""
+    rows, metric = geometry.rows, geometry.metric
+    count = len(rows)
+    order = _array(order, "The order").astype(int)
+    if not all(0 < size <= len(order) for size in sizes):
+        raise DataError(f"From 1 to {len(order)} of the maps can be kept, not {', '.join(map(str, sizes))}.")
+    upper = np.ravel_multi_index(np.triu_indices(count, 1), (count, count))
+    products, sums = np.zeros((count, count)), np.zeros(count)
+    found: dict[int, float] = {}
+    done = 0
+    for size in sorted(set(sizes)):
+        kept, more = order[:size], order[done:size]
+        done = size
+        heard = np.flatnonzero(~_silent(rows[:, kept], metric))
+        grid = np.ix_(heard, heard)
+        values, tolerance = np.zeros((count, count)), 0.0
+        if metric == "euclidean":
+            products += squareform(pdist(rows[:, more], "sqeuclidean"), checks=False)
+            values[:], tolerance = products, geometry.rounding * products.max()
+        else:
+            part = geometry.moved[:, more]
+            products += part @ part.T
+            sums += part.sum(1)
+            if len(heard):
+                total = sums[heard] if metric == "correlation" else np.zeros(len(heard))
+                less = (np.outer(total, total) / size)[None]
+                tolerance = float(_similarities(less, products[grid], geometry.rounding)[0])
+                values[grid] = less[0]
+
+        def by_scipy(
+            _: int, at: np.ndarray, kept: np.ndarray = kept, heard: np.ndarray = heard
+        ) -> np.ndarray:
+            distances = np.ones((count, count))
+            if len(heard):
+                distances[np.ix_(heard, heard)] = _distances(rows[heard][:, kept], metric)
+            return distances.ravel()[upper[at]]
+
+        found[size] = float(
+            _correlations(
+                values.ravel()[None, upper],
+                human[None],
+                geometry.pairs[None, upper],
+                np.array([tolerance]),
+                by_scipy,
+            )[0]
+        )
+    return np.array([found[size] for size in sizes])
+
+
+def _correlations(
+    values: np.ndarray,
+    human: np.ndarray,
+    pairs: np.ndarray,
+    tolerance: np.ndarray,
+    exact: Callable[[int, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Spearman's correlation of R rows of K numbers with people's: (R,), 0 where a row does not vary.
+
+    Row r belongs to people's row r % Q. Numbers closer than the tolerance are neither put in an order nor tied by
+    what may be rounding: they are the same pair of embeddings, and tie; or their exact values are asked for.
+
+    Args:
+        values: (R, K). human: (Q, K), as `_unit_ranks`. pairs: (Q, K), as `_Geometry.pairs`. tolerance: (R,).
+        exact: a row and (k,) places in it -> (k,) values of which only the order among near ones counts.
+    """
+    people, count = human.shape
+    order = values.argsort(axis=1)
+    gaps = np.diff(np.take_along_axis(values, order, axis=1), axis=1)
+    first = (np.arange(len(values)) % people * count)[:, None]
+    told = human.ravel()[order + first]
+    ranks = np.arange(count) - (count - 1) / 2
+    found = (told * ranks).sum(1) / math.sqrt(ranks @ ranks)
+    for row in np.flatnonzero(gaps.min(axis=1) <= tolerance):
+        places = order[row]
+        close = gaps[row] <= tolerance[row]
+        others = np.diff(pairs[row % people, places]) != 0
+        run = np.concatenate([[0], np.cumsum(~close)])  # the number of each run of close neighbours
+        mixed = np.zeros(count, bool)
+        mixed[run[1:][close & others]] = True
+        asked = np.flatnonzero(mixed[run])
+        known = np.zeros(count)
+        if len(asked):
+            known[asked] = exact(int(row), places[asked])
+            sorted_in_runs = asked[np.lexsort((known[asked], run[asked]))]
+            places[asked], known[asked] = places[sorted_in_runs], known[sorted_in_runs]
+        group = np.concatenate([[0], np.cumsum(~(close & (np.diff(known) == 0)))])
+        sizes = np.bincount(group)
+        tied = (np.cumsum(sizes) - (sizes + 1) / 2 - (count - 1) / 2)[group]
+        length = math.sqrt(tied @ tied)
+        found[row] = human[row % people, places] @ tied / length if length else 0.0
+    return found
+
+
+def _unit_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, less their mean and of length 1; 0 where nothing varies."""
+    ranks = stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
+    return ranks / np.where(length == 0, 1, length)
+
+
+def _ranking(scores: np.ndarray) -> np.ndarray:
+    """The maps from the highest score down; equal ones in their own order."""
+    return np.argsort(-scores, kind="stable")
+
+
+def _gain(differences: np.ndarray, ratio: float) -> Gain:
+    """Of S splits; `ratio` is that of held-out to training pictures."""
+    count, mean = len(differences), float(differences.mean())
+    error = math.sqrt((1 / count + ratio) * float(differences.var(ddof=1)))
+    half = error * float(stats.t.ppf((1 + _LEVEL) / 2, count - 1))
+    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+    low, high = np.quantile(differences[drawn].mean(1), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Gain(mean, mean - half, mean + half, float(low), float(high), float((differences > 0).mean()))
+
+
+def _array(values: Array, what: str) -> np.ndarray:
+    """float64 of NumPy's or torch's.
+
+    Raises:
+        DataError: it holds something else than finite numbers.
+    """
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
+    if not np.isfinite(array).all():
+        raise DataError(f"{what} must be finite numbers, without NaN or infinity.")
+    return array
+
+
+def _checked(embedding: Array, metric: Metric) -> np.ndarray:
+    """(N, D) float64 in which every picture has a distance to every other."""
+    if metric not in METRICS:
+        raise DataError(f"There is no metric {metric!r}: use {', '.join(METRICS)}.")
+    rows = _array(embedding, "The embeddings") + 0.0  # so that -0 is 0
+    if rows.ndim != 2 or len(rows) < _FEWEST or rows.shape[1] < 2:
+        raise DataError(
+            f"Dissimilarities take the embeddings of at least {_FEWEST} pictures, in at least two coordinates, not "
+            f"an array of shape {rows.shape}."
+        )
+    silent = _silent(rows, metric)
+    if silent.any():
+        which = int(silent.argmax()) + 1
+        what = "is 0 everywhere" if metric == "cosine" else "is the same everywhere"
+        raise DataError(
+            f"The embedding of picture {which} {what}, so it has no {metric} distance: leave the picture out, or use "
+            "the Euclidean distance."
+        )
+    return np.ascontiguousarray(rows)
+
+
+def _human(matrix: Array, size: int) -> np.ndarray:
+    """(N, N) float64, of N pictures."""
+    array = _array(matrix, "Dissimilarities")
+    if array.shape != (size, size):
+        raise DataError(
+            f"The dissimilarities of {size} pictures are {size} × {size} numbers, not {array.shape}."
+        )
+    return array
+
+
+def _people(matrices: Array, size: int) -> np.ndarray:
+    """(P, N, N) float64, from one matrix or from P of N pictures."""
+    array = _array(matrices, "Dissimilarities")
+    stack = array[None] if array.ndim == 2 else array
+    if stack.ndim != 3 or not len(stack):
+        _human(array, size)
+    return np.stack([_human(person, size) for person in stack])
+
+
+def _part(people: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """(P, n, n), what the people said of some pictures."""
+    return people[:, pictures][:, :, pictures]
+
+
+def _agreed(people: np.ndarray) -> np.ndarray:
+    """The pairs of (P, N, N) as the mean of each person's `_unit_ranks`.
+
+    Its product with a model's unit ranks is the mean of the model's correlations with each person.
+    """
+    return _unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    """Spearman's correlation of two lists of numbers; 0 where one of them does not vary."""
+    return float(_unit_ranks(_array(a, "The values")) @ _unit_ranks(_array(b, "The values")))
+
+
+def _upper(matrix: np.ndarray) -> np.ndarray:
+    """(P,), the pairs above the diagonal."""
+    return matrix[np.triu_indices(len(matrix), 1)]
+
+
+def _resized(picture: np.ndarray, width: int, height: int, how: Image.Resampling) -> np.ndarray:
+    resized = Image.fromarray(picture.astype(np.float32)).resize((width, height), how)
+    return np.asarray(resized, np.float64)
