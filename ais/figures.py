@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import stats
 
@@ -343,7 +343,9 @@ def importances(values: np.ndarray) -> bytes:
     helping = int((values > 0).sum())
     axes.set(xlim=(0, len(ordered) + 1), xlabel="feature maps, the strongest first", ylabel="AIS")
     # Most maps do next to nothing: a linear scale would show no more than the few that do.
-    axes.set_yscale("symlog", linthresh=max(float(np.median(np.abs(values))), 1e-12))
+    least = max(float(np.median(np.abs(values))), 1e-12)
+    axes.set_yscale("symlog", linthresh=least)
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10 * least))
     axes.set_title(f"{helping:,} of {len(values):,} maps help", loc="left", color=_INK, size=12)
     return _png(figure)
 
