@@ -24,6 +24,7 @@ _SECRETS = {
     "a key for an API": r"\bsk-[A-Za-z0-9_-]{20,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
 }
+_IGNORED = (".git", ".gitattributes", ".DS_Store")  # of other programs; they are not sent
 _ABSOLUTE = re.compile(r"(?<![\w:/.~>\])?])(?:~?/[\w.@-]+){2,}|(?<!\w)~/\w|\b[A-Za-z]:[\\/](?!/)|\\\\\w+\\\w")
 
 
@@ -57,8 +58,10 @@ def file_names(config: Config | None) -> list[str]:
 def _strange_files(folder: Path, config: Config) -> Iterator[str]:
     wanted = file_names(config)
     for file in sorted(folder.iterdir()):
+        if file.name in _IGNORED:
+            continue
         if file.name not in wanted or not file.is_file():
-            yield f"{file.name} does not belong to this head: a head is {', '.join(wanted)}. Take it away."
+            yield f"{file.name} does not belong to this head. Take it away."
         elif file.name in PICTURES.values():
             try:
                 read_image(file)
@@ -66,13 +69,7 @@ def _strange_files(folder: Path, config: Config) -> Iterator[str]:
                 yield f"{file.name} is no picture: {error}"
     for name in wanted:
         if not (folder / name).is_file():
-            yield (
-                f"{name} is missing; the card shows it. `ais card {folder}` writes the card anew."
-                if (name in PICTURES.values())
-                else f"{name} is missing. `ais card {folder}` writes it."
-                if name == CARD
-                else f"{name} is missing."
-            )
+            yield f"{name} is missing. `ais card {folder}` writes the card anew."
 
 
 def _card_faults(folder: Path, config: Config) -> Iterator[str]:
@@ -86,20 +83,30 @@ def _card_faults(folder: Path, config: Config) -> Iterator[str]:
 
 def _leaks(folder: Path) -> Iterator[str]:
     """Secrets, and paths of this machine, in all that can be read as text. What was found is not repeated."""
-    token = get_token()
-    for file in sorted(folder.iterdir()):
-        if not file.is_file():
+    token, told = get_token(), set[str]()
+    for file in sorted(folder.iterdir(), key=lambda file: (file.name != CONFIG, file.name)):
+        if not file.is_file() or file.name in _IGNORED:
             continue
         text = _text_of(file)
         for what, pattern in _SECRETS.items():
             if re.search(pattern, text):
-                yield f"{file.name} holds {what}. Take it out."
+                yield f"{file.name} holds {what}. {_remedy(file)}"
                 break
         else:
             if token and token in text:
-                yield f"{file.name} holds the token in use. Take it out."
-        if file.suffix != ".png" and (path := _ABSOLUTE.search(text)):
-            yield f"{file.name} names a place on this machine, {path[0]}. Take it out."
+                yield f"{file.name} holds the token in use. {_remedy(file)}"
+        paths = sorted(set(_ABSOLUTE.findall(text)) - told) if file.suffix != ".png" else []
+        if paths:
+            told.update(paths)  # what the config says is in the card, too
+            yield f"{file.name} names places on a machine, {', '.join(paths)}. {_remedy(file)}"
+
+
+def _remedy(file: Path) -> str:
+    if file.name in (CONFIG, CARD):
+        return (
+            f"If they are words of yours, `ais card {file.parent} --about …` writes others; else take it out."
+        )
+    return "Take it out."
 
 
 def _text_of(file: Path) -> str:

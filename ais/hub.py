@@ -154,7 +154,7 @@ class Snapshot:
                 )
             )
         except FAULTS as error:
-            raise HubError(sentence(error, self.repository, name)) from error
+            raise HubError(sentence(error, self.repository, name, self.public)) from None
 
     def forget(self, name: str) -> None:
         """Take a file out of the cache, so that it is fetched anew: the client checks no more than its size."""
@@ -179,10 +179,10 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
     try:
         _, commit = _probe(repository, name, limit, public)
     except FAULTS as error:
-        reason = sentence(error, repository, name)
+        reason = sentence(error, repository, name, public)
         kept = cached_snapshot(repository, name, public=public) if _is_absence(error) else None
         if kept is None:
-            raise HubError(reason) from error
+            raise HubError(reason) from None
         notice = f"{reason} The copy fetched before is used, commit {kept.commit[:7]}."
         logger.warning("%s", notice)
         return replace(kept, notice=notice)
@@ -197,12 +197,20 @@ def cached_snapshot(repository: Repository, name: str, *, public: bool = False) 
     return Snapshot(repository, file.parent.name, file.parent, public=public) if file else None
 
 
-def sentence(error: Exception, repository: Repository, name: str = "") -> str:
-    """What to tell a person about an error of the client's: what is wrong, with which file, and what to do."""
+def sentence(error: Exception, repository: Repository, name: str = "", public: bool = False) -> str:
+    """What to tell a person about an error of the client's: what is wrong, with which file, and what to do.
+
+    Args:
+        public: the person is a visitor, who cannot log in here.
+    """
     what = f"{name} of {repository}" if name else str(repository)
     where = f"{constants.ENDPOINT}/{repository.id}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"{what} is not fetched: HF_HUB_OFFLINE forbids it. Unset it to go online."
+    if isinstance(error, GatedRepoError) and public:
+        return f"{repository} is gated: only those who accepted its terms may read it, so it cannot be used here."
+    if isinstance(error, RepositoryNotFoundError) and public:
+        return f"There is no repository {repository.id} on the Hub that everybody may read. Check its name."
     if isinstance(error, GatedRepoError):
         return f"{repository} is gated: accept its terms at {where}, then log in with `hf auth login` or set HF_TOKEN."
     if isinstance(error, RevisionNotFoundError):

@@ -176,8 +176,9 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
         HeadError: it is missing something, of a newer format, or not a config at all.
     """
     where = f"{CONFIG} in {directory}"
+    data = _read_bytes(directory, CONFIG, CONFIG_LIMIT)
     try:
-        raw = json.loads(_read_bytes(directory, CONFIG, CONFIG_LIMIT))
+        raw = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _DamagedError(f"{where} is not JSON: {error}.") from error
     if not isinstance(raw, dict):

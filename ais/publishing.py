@@ -6,6 +6,7 @@ seen it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from ais.cards import model_card
+from ais.cards import model_card, named_in
 from ais.checks import check_folder, file_names
 from ais.errors import AISError, HeadError, HubError
 from ais.heads import CARD, CONFIG, HeadConfig, StackedHead
@@ -80,7 +81,7 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
 
     Args:
         private: make the repository private, if it is new.
-        space: a Space that shows the head, for its card to link to.
+        space: a Space that shows the head, for its card to link to; without one a link that is there stays.
 
     Raises:
         HeadError: the folder is not fit (see `check_folder`), or a stack's member is not to be had by others.
@@ -91,8 +92,7 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
     config = head.config
     if isinstance(head, StackedHead):
         _check_members(head, repository)
-    card = model_card(config, repository.id, space)
-    files = {file.name: file.read_bytes() for file in folder.iterdir()} | {CARD: card.encode()}
+    files = {name: (folder / name).read_bytes() for name in file_names(config)}
     api = log_in()
     with pushing(repository.id):
         ask(lambda: api.create_repo(repository.id, private=private, exist_ok=True))
@@ -110,6 +110,8 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
             )
         if CONFIG in there and not fresh:
             _check_overwritten(repository, parent, files[CONFIG])
+            space = space or _linked_space(repository, parent)
+        files[CARD] = model_card(config, repository.id, space).encode()
         pushed = commit(
             api,
             repository.id,
@@ -145,6 +147,15 @@ def _check_members(stack: StackedHead, repository: Repository) -> None:
 def _same(folder: Path, fingerprint: str) -> bool:
     config = read_config(folder)
     return isinstance(config, HeadConfig) and config.fingerprint == fingerprint
+
+
+def _linked_space(repository: Repository, commit: str) -> str:
+    """The Space that the card there links to, so that a push which names none leaves the link in its place."""
+    try:
+        file = look_up(Repository(repository.id, commit), CARD, CONFIG_LIMIT).folder / CARD
+    except HubError:
+        return ""
+    return named_in(file.read_text(encoding="utf-8", errors="replace"))[1]
 
 
 def _check_overwritten(repository: Repository, parent: str, config: bytes) -> None:
@@ -210,6 +221,8 @@ def commit(
     operations = [CommitOperationAdd(path, data) for path, data in files.items()]
     deletions = [CommitOperationDelete(path) for path in gone]
     size = sum(map(len, files.values()))
+    # The client warns where nothing has changed; `Pushed.changed` says so.
+    logging.getLogger("huggingface_hub.hf_api").setLevel(logging.ERROR)
     done = bounded(
         UPLOAD + size / SLOWEST,
         lambda: api.create_commit(
@@ -230,11 +243,11 @@ def pushing(what: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
-        raise HubError(_push_sentence(error, what)) from error
+        raise HubError(_push_sentence(error, what)) from None
     except ValueError as error:  # so the client reports front matter that the Hub does not take
         if isinstance(error, AISError):
             raise
-        raise HubError(f"The Hub does not take the README.md for {what}: {_one_line(str(error))}") from error
+        raise HubError(f"The Hub does not take the README.md for {what}: {_one_line(str(error))}") from None
 
 
 def _push_sentence(error: Exception, what: str) -> str:

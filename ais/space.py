@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, RepoCard
 
 from ais.errors import AISError, HubError
 from ais.heads import CARD, CONFIG, WEIGHTS
-from ais.hub import FAULTS, parse_repository
+from ais.hub import FAULTS, MAIN, parse_repository
 from ais.publishing import Pushed, ask, commit, log_in, pushing, repository_to_push
 
 HEADS_VARIABLE = "AIS_HEADS"  # of a page: the heads of the Hub that it offers
@@ -39,18 +40,28 @@ def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) 
             )
         )
         info = ask(lambda: api.space_info(name))
+        if private and not info.private:
+            raise HubError(
+                f"The Space {name} is there already, and public: nothing was sent. Make it private first."
+            )
+        if not info.private and (secret := next((head for head in heads if not _is_public(api, head)), None)):
+            raise HubError(
+                f"The Space {name} is public, and {secret} is not: nothing was sent. Make the Space private and give "
+                "it a token in its settings; or make the head public."
+            )
         there = ask(lambda: api.list_repo_files(name, repo_type="space", revision=info.sha))
         if "app.py" in there and "ais/__init__.py" not in there:
             raise HubError(f"The Space {name} holds another app: choose a name that is free.")
         variables = ask(lambda: api.get_space_variables(name))
         before = variables[HEADS_VARIABLE].value if HEADS_VARIABLE in variables else ""
         offered = list(dict.fromkeys([*filter(None, (before or "").replace(" ", "").split(",")), *heads]))
-        files = _space_files(name, [head for head in offered if _is_public(api, head)])
+        files = _space_files(name, [head for head in offered if _preloads(api, head)])
         ours = ("README.md", *FILES, *(f"{folder}/" for folder in FOLDERS))
         gone = [file for file in there if file not in files and file.startswith(ours)]
         pushed = commit(api, name, files, gone, info.sha or "", "AIS", kind="space")
         if ",".join(offered) != before:
             ask(lambda: api.add_space_variable(name, HEADS_VARIABLE, ",".join(offered)))
+            pushed = replace(pushed, changed=True)
     return pushed
 
 
@@ -80,10 +91,15 @@ def _space_readme(readme: Path, name: str, heads: Sequence[str]) -> str:
     return f"---\n{card.data.to_yaml()}\n---\n\n{title}\n\n{sentence_}\n"
 
 
-def _is_public(api: HfApi, head: str) -> bool:
-    """A Space fetches what it needs beforehand without a token."""
+def _preloads(api: HfApi, head: str) -> bool:
+    """Whether the Space can fetch the head beforehand: that is done without a token, and of the main branch."""
     repository = parse_repository(head)
-    if repository is None or repository.revision != "main":
+    return repository is not None and repository.revision == MAIN and _is_public(api, head)
+
+
+def _is_public(api: HfApi, head: str) -> bool:
+    repository = parse_repository(head)
+    if repository is None:
         return False
     try:
         return not ask(lambda: api.model_info(repository.id)).private

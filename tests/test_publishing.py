@@ -98,7 +98,7 @@ def metadata(folder: Path) -> None:
     ("spoil", "sentence"),
     [
         (put("pytorch_model.bin"), r"pytorch_model\.bin does not belong to this head"),
-        (put(".env"), r"\.env does not belong"),
+        (put(".env"), r"\.env does not belong to this head\. Take"),
         (put("handler.py"), r"handler\.py does not belong"),
         (put("learning_curve.png"), r"learning_curve\.png does not belong"),
         (put("backbone.safetensors"), r"backbone\.safetensors does not belong"),
@@ -108,16 +108,16 @@ def metadata(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors cannot be read"),
         (put("README.md", b"# Mine\n"), r"README\.md is not the card that config\.json makes\. `ais card"),
         (edit(recipe={"curve": "learning_curve.png"}), r"learning_curve\.png is missing"),
-        (edit(about=f"My token is {TOKEN}."), r"config\.json holds a token of the Hub\. Take"),
+        (edit(about=f"My token is {TOKEN}."), r"config\.json holds a token of the Hub\. If they are words"),
         (edit(about="AKIAABCDEFGHIJKLMNOP"), r"config\.json holds a key of Amazon's"),
         (edit(about="-----BEGIN RSA PRIVATE KEY-----"), r"config\.json holds a private key"),
         (metadata, r"model\.safetensors holds a token of the Hub"),
         (
             edit(recipe={"command": "ais train /home/me/data --out x"}),
-            r"a place on this machine, /home/me/data",
+            r"places on a machine, /home/me/data\. .*--about",
         ),
-        (edit(about=r"See C:\Users\me."), r"a place on this machine, C:\\"),
-        (edit(about="See ~/pictures."), "a place on this machine, ~/"),
+        (edit(about=r"See C:\Users\me."), r"places on a machine, C:\\"),
+        (edit(about="See ~/pictures."), "places on a machine, ~/"),
         (edit(weights_sha256="0" * 64), "damaged"),
         (edit(hidden=8), "should be F32"),
     ],
@@ -211,6 +211,20 @@ def test_pushing_twice_makes_no_commit(folder: Path, logged_in: LocalHub) -> Non
     again = push_head(folder, HERE)
     assert again == replace(first, changed=False)
     assert len(logged_in.commits("user/head")) == 2  # the Hub's own, and one
+
+
+def test_a_link_to_a_space_stays(folder: Path, logged_in: LocalHub, tmp_path: Path) -> None:
+    push_head(folder, HERE, space="user/page")
+    assert not push_head(folder, HERE).changed
+    push_head(save(tmp_path / "newer", seed=1), HERE)
+    assert named_in(logged_in.files("user/head")["README.md"].decode()) == ("user/head", "user/page")
+
+
+def test_what_other_programs_leave_is_not_sent(folder: Path, logged_in: LocalHub) -> None:
+    (folder / ".git").mkdir()
+    put(".DS_Store", b"/home/me/secrets")(folder)
+    push_head(folder, HERE)
+    assert ".DS_Store" not in logged_in.files("user/head")
 
 
 def test_what_was_pushed_is_replaced(folder: Path, logged_in: LocalHub, tmp_path: Path) -> None:
@@ -418,6 +432,7 @@ def test_the_commands(folder: Path, logged_in: LocalHub, tmp_path: Path) -> None
     )
     done = run(logged_in, "push", str(folder), "user/head", "--json")
     assert json.loads(done.stdout)["head"]["changed"] is False
+    assert done.stderr == ""
     assert TOKEN not in done.stdout + done.stderr
     done = run(logged_in, "pull", "user/head", "--out", str(tmp_path / "out"), "--json")
     document = json.loads(done.stdout)
@@ -469,11 +484,31 @@ def test_a_space_is_made_and_brought_up_to_date(
     logged_in.repositories["spaces/user/page"].commit(
         "main", "stale", files | {"ais/old.py": b"", "mine.txt": b""}
     )
-    push_space("user/page", ["user/head", "other/head"])
+    logged_in.add_head("other/head", folder)
+    assert push_space("user/page", ["user/head", "other/head"]).changed
     after = logged_in.files("spaces/user/page")
     assert "ais/old.py" not in after
     assert "mine.txt" in after  # not the page's own
     assert logged_in.repositories["spaces/user/page"].variables == {"AIS_HEADS": "user/head,other/head"}
+
+
+def test_what_is_private_stays_off_a_public_space(
+    folder: Path, logged_in: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_module, "FOLDERS", ("assets",))
+    push_head(folder, HERE, private=True)
+    push_space("user/page")
+    before = logged_in.commits("spaces/user/page")
+    with pytest.raises(
+        HubError, match="The Space user/page is public, and user/head is not: nothing was sent"
+    ):
+        push_space("user/page", ["user/head"])
+    with pytest.raises(HubError, match="The Space user/page is there already, and public: nothing was sent"):
+        push_space("user/page", private=True)
+    assert logged_in.commits("spaces/user/page") == before
+    assert logged_in.repositories["spaces/user/page"].variables == {}
+    push_space("user/hidden", ["user/head"], private=True)
+    assert logged_in.repositories["spaces/user/hidden"].variables == {"AIS_HEADS": "user/head"}
 
 
 def test_another_app_is_not_overwritten(logged_in: LocalHub) -> None:

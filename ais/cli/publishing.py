@@ -13,7 +13,7 @@ from ais.cli.common import AsJson, app, print_json, quality
 from ais.errors import AISError
 from ais.files import write_atomically
 from ais.hub import parse_repository
-from ais.loading import find_head, load_found
+from ais.loading import find_head, load_found, read_config
 from ais.publishing import push_head, repository_to_push
 from ais.space import push_space
 
@@ -53,15 +53,20 @@ def push_command(
     if folder is not None and repo is not None:
         repository = repository_to_push(repo, revision)
         done["head"] = push_head(folder, repository, private=private, space=space or "")
+        if not read_config(folder).about:
+            typer.echo(
+                f"Its card does not say whose ratings it learned, of which pictures: `ais card {folder} --about …`.",
+                err=True,
+            )
     if space:
         heads = [str(repository_to_push(repo, revision))] if repo else []
-        done["space"] = push_space(space, heads, private=private)
+        done["Space"] = push_space(space, heads, private=private)
     if as_json:
         print_json({what: asdict(pushed) for what, pushed in done.items()})
         return
     for what, pushed in done.items():
-        said = f"The {what} is" if pushed.changed else f"The {what} was there already:"
-        typer.echo(f"{said} at {pushed.url} (commit {pushed.commit})")
+        said = f"The {what} is at" if pushed.changed else f"The {what} was there as it is, at"
+        typer.echo(f"{said} {pushed.url}\n  commit {pushed.commit}")
 
 
 @app.command("pull")
