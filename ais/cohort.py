@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ais import similarity
+from ais import keeping, similarity
 from ais.backbones import FrozenBackbone
 from ais.datasets import picture_files
 from ais.embeddings import embed
@@ -24,8 +24,10 @@ from ais.errors import AISError, DataError
 from ais.heatmaps import relative_grid
 from ais.images import read_image
 from ais.judgments import Judgments, read_judgments
+from ais.keeping import GainReport
 from ais.mapscores import MapScores
-from ais.similarity import GainReport, Metric
+from ais.saliency import spectral_residual
+from ais.similarity import Metric
 from ais.views import Placement, ViewName
 
 Report = Callable[[str, int, int], None]  # stage, done, in all
@@ -193,7 +195,7 @@ def align(
     model = similarity.rdm(rows, metric)
     gain = None
     if splits:
-        gain = similarity.held_out_gain(
+        gain = keeping.held_out_gain(
             rows, rdms, splits=splits, metric=metric, seed=seed, progress=show("splits")
         )
     return CohortReport(
@@ -231,7 +233,7 @@ def look(
     placement = geometry.place(picture.width, picture.height)
     left, top, right, bottom = (round(edge) for edge in placement.box)
     seen = np.asarray(picture.crop((left, top, right, bottom)))
-    return Look(picture, grid, _cells(similarity.spectral_residual(seen), grid.shape), placement)
+    return Look(picture, grid, _cells(spectral_residual(seen), grid.shape), placement)
 
 
 def with_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ais.cohort import Look
 from ais.explanation import Explanation
 from ais.heatmaps import colorize, overlay
 from ais.images import read_image
-from ais.similarity import GainReport
+from ais.keeping import GainReport
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#5c6670"

@@ -21,12 +21,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage, stats
+from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -35,14 +34,10 @@ from ais.errors import DataError
 Metric = Literal["correlation", "cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Array = np.ndarray | Tensor
-Progress = Callable[[int, int], None]  # splits done, splits in all
 
-_FEWEST = 3  # pictures
+FEWEST = 3  # pictures
 _BLOCK = 2**17  # numbers handled at once: they stay in the processor's cache
 _UNSTABLE = 1e6  # where a map is all but the whole of a picture, a rank-one step cancels: computed by SciPy
-_SIZES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # of the maps
-_LEVEL = 0.95
-_RESAMPLES = 2000
 
 
 def rdm(embedding: Array, metric: Metric = "correlation") -> np.ndarray:
@@ -56,7 +51,7 @@ def rdm(embedding: Array, metric: Metric = "correlation") -> np.ndarray:
         DataError: a picture's embedding does not vary (correlation) or is 0 (cosine), and so has no distance; or
             the embedding is not a finite matrix of at least three rows and two columns.
     """
-    return _distances(_checked(embedding, metric), metric)
+    return _distances(checked_rows(embedding, metric), metric)
 
 
 def alignment(model_rdm: Array, human_rdm: Array) -> float:
@@ -69,8 +64,8 @@ def alignment(model_rdm: Array, human_rdm: Array) -> float:
         DataError: they are not two finite square matrices of one size.
     """
     model = _array(model_rdm, "The network's dissimilarities")
-    people = _people(human_rdm, len(model))
-    return float(_unit_ranks(_upper(_human(model, len(model)))) @ _agreed(people))
+    people = people_of(human_rdm, len(model))
+    return float(unit_ranks(_upper(_human(model, len(model)))) @ agreed(people))
 
 
 def person_alignment(model_rdm: Array, rdms: Array) -> np.ndarray:
@@ -99,9 +94,9 @@ def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
         return None
     ranks = stats.rankdata([_upper(_human(person, len(person))) for person in people], axis=1)
     total = ranks.sum(0)
-    own = _unit_ranks(ranks)
-    lower = np.mean([unit @ _unit_ranks(total - rank) for unit, rank in zip(own, ranks, strict=True)])
-    return float(lower), float(np.mean(own @ _unit_ranks(total)))
+    own = unit_ranks(ranks)
+    lower = np.mean([unit @ unit_ranks(total - rank) for unit, rank in zip(own, ranks, strict=True)])
+    return float(lower), float(np.mean(own @ unit_ranks(total)))
 
 
 def importance(
@@ -119,10 +114,10 @@ def importance(
     Raises:
         DataError: as `rdm`; also where a picture has no distance without one of the maps.
     """
-    geometry = _Geometry.of(embedding, metric)
+    geometry = Geometry.of(embedding, metric)
     size = len(geometry.rows)
     i, j = np.triu_indices(size, 1)
-    human = _agreed(_people(human_rdm, size))
+    human = agreed(people_of(human_rdm, size))
     return _importance(geometry, (i * size + j)[None], human[None], maps)[0]
 
 
@@ -133,10 +128,10 @@ def image_importance(
 
     Args and errors as `importance`.
     """
-    geometry = _Geometry.of(embedding, metric)
+    geometry = Geometry.of(embedding, metric)
     size = len(geometry.rows)
     places = np.arange(size * size).reshape(size, size)[~np.eye(size, dtype=bool)].reshape(size, size - 1)
-    human = _unit_ranks(_people(human_rdm, size).reshape(-1, size * size)[:, places]).mean(0)
+    human = unit_ranks(people_of(human_rdm, size).reshape(-1, size * size)[:, places]).mean(0)
     return _importance(geometry, places, human, maps)
 
 
@@ -155,182 +150,8 @@ def pruning_curve(
     Raises:
         DataError: as `rdm`; a size that is too small or too large.
     """
-    geometry = _Geometry.of(embedding, metric)
-    return _pruning_curve(geometry, _agreed(_people(human_rdm, len(geometry.rows))), order, sizes)
-
-
-def choose_size(
-    embedding: Array,
-    human_rdm: Array,
-    sizes: Sequence[int],
-    metric: Metric,
-    folds: int,
-    rng: np.random.Generator,
-) -> int:
-    """How many maps to keep, by cross-validation over pictures: the size with the highest mean alignment.
-
-    The maps are ranked by their importance on the other folds' pictures and judged on the fold's own pairs: a pair
-    is held out only if both its pictures are. Of equal sizes the smallest.
-
-    Raises:
-        DataError: a fold would have fewer than three pictures.
-    """
-    rows, people = _checked(embedding, metric), _people(human_rdm, len(embedding))
-    if len(rows) // folds < _FEWEST or folds < 2:
-        raise DataError(
-            f"{len(rows)} pictures in {folds} folds: there must be at least two folds, each of {_FEWEST} pictures."
-        )
-    sizes = sorted(sizes)
-    total = np.zeros(len(sizes))
-    for fold in np.array_split(rng.permutation(len(rows)), folds):
-        others = np.setdiff1d(np.arange(len(rows)), fold)
-        order = _ranking(importance(rows[others], _part(people, others), metric))
-        total += pruning_curve(rows[fold], _part(people, fold), order, sizes, metric)
-    return int(sizes[int(total.argmax())])
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A paired difference of alignments over random splits.
-
-    Attributes:
-        mean: over the splits.
-        low, high: its 95 % interval by the corrected resampled t-test (Nadeau & Bengio 2003, Inference for the
-            Generalization Error), which allows for splits that share their pictures.
-        bootstrap_low, bootstrap_high: the percentile bootstrap over splits. It takes them for independent and is
-            too narrow: it says how far the mean depends on which splits were drawn, not on which pictures were.
-        share: of the splits in which the difference is above 0.
-    """
-
-    mean: float
-    low: float
-    high: float
-    bootstrap_low: float
-    bootstrap_high: float
-    share: float
-
-
-@dataclass(frozen=True)
-class GainReport:
-    """What keeping only the maps with the highest AIS does for pictures that had no part in choosing them.
-
-    Attributes:
-        metric, seed: as asked for. maps: D.
-        training, held_out: pictures of each split.
-        sizes: Z numbers of maps to choose from.
-        kept: (S,) int, how many maps each split chose.
-        alignment_all, alignment_kept: (S,) on the held-out pictures, with all maps and with those kept.
-        alignment_random: (S, R), with as many maps drawn at random.
-        curve, random_curve: (S, Z), alignment on the held-out pictures with so many maps by AIS, and the mean of
-            the R draws.
-        gain: kept less all. over_random: kept less the mean of the random draws.
-        p_value: the share of the R draws whose mean over the splits is at least that of the kept maps, the kept
-            maps counted among them; so at least 1 / (R + 1). It says whether the choice beats chance on these
-            pictures; whether it would on others is what the intervals are about.
-    """
-
-    metric: Metric
-    seed: int
-    maps: int
-    training: int
-    held_out: int
-    sizes: tuple[int, ...]
-    kept: np.ndarray
-    alignment_all: np.ndarray
-    alignment_kept: np.ndarray
-    alignment_random: np.ndarray
-    curve: np.ndarray
-    random_curve: np.ndarray
-    gain: Gain
-    over_random: Gain
-    p_value: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; of the random draws only each split's mean."""
-        report = {**asdict(self), "alignment_random": self.alignment_random.mean(1)}
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in report.items()}
-
-
-def held_out_gain(
-    embedding: Array,
-    human_rdm: Array,
-    *,
-    splits: int = 200,
-    share: float = 1 / 3,
-    sizes: Sequence[int] | None = None,
-    random_draws: int = 100,
-    folds: int = 3,
-    metric: Metric = "correlation",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> GainReport:
-    """Whether maps chosen by AIS on some pictures align better with people on others.
-
-    Each split draws pictures to hold out. On the rest, AIS ranks the maps and `choose_size` says how many to keep;
-    the held-out pictures, whose pairs nobody has looked at until then, judge them.
-
-    Args:
-        embedding: (N, D). human_rdm: (N, N), or (P, N, N) as in `alignment`.
-        share: of the pictures held out.
-        sizes: numbers of maps to choose from, all of them (no pruning) best included; None takes a ladder from a
-            32nd to all.
-        random_draws: R, sets of as many random maps for each split.
-        folds: of the cross-validation among the training pictures.
-        progress: called after every split.
-
-    Raises:
-        DataError: as `rdm` and `choose_size`; too few pictures to hold out.
-    """
-    rows = _checked(embedding, metric)
-    people = _people(human_rdm, len(rows))
-    count, width = rows.shape
-    ladder = sorted(set(sizes or (max(2, round(part * width)) for part in _SIZES)))
-    out = round(share * count)
-    if out < _FEWEST or splits < 2:
-        raise DataError(
-            f"{out} of {count} pictures held out, in {splits} splits: there must be at least {_FEWEST} of them, and "
-            "two splits."
-        )
-    kept = np.empty(splits, int)
-    found = np.empty((splits, 2))
-    curves = np.empty((splits, 1 + random_draws, len(ladder)))
-    random = np.empty((splits, random_draws))
-    for split in range(splits):
-        rng = np.random.default_rng([seed, split])
-        held, training = np.split(rng.permutation(count), [out])
-        known = rows[training], _part(people, training)
-        order = _ranking(importance(*known, metric))
-        kept[split] = size = choose_size(*known, ladder, metric, folds, rng)
-        chosen = ladder.index(size)
-        geometry = _Geometry.of(rows[held], metric)
-        truth = _agreed(_part(people, held))
-        orders = [order, *(rng.permutation(width) for _ in range(random_draws))]
-        curves[split] = [_pruning_curve(geometry, truth, one, ladder) for one in orders]
-        found[split] = _unit_ranks(_upper(_distances(rows[held], metric))) @ truth
-        random[split] = found[split, 0]
-        if size < width:  # all maps are the same maps in any order, which rounding must not call a difference
-            found[split, 1], random[split] = curves[split, 0, chosen], curves[split, 1:, chosen]
-        if progress:
-            progress(split + 1, splits)
-    ratio = out / (count - out)
-    reached = int((random.mean(0) >= found[:, 1].mean()).sum())
-    return GainReport(
-        metric,
-        seed,
-        width,
-        count - out,
-        out,
-        tuple(ladder),
-        kept,
-        found[:, 0],
-        found[:, 1],
-        random,
-        curves[:, 0],
-        curves[:, 1:].mean(1),
-        _gain(found[:, 1] - found[:, 0], ratio),
-        _gain(found[:, 1] - random.mean(1), ratio),
-        (1 + reached) / (1 + random_draws),
-    )
+    geometry = Geometry.of(embedding, metric)
+    return curve_of(geometry, agreed(people_of(human_rdm, len(geometry.rows))), order, sizes)
 
 
 def mds(dissimilarities: Array) -> np.ndarray:
@@ -350,35 +171,8 @@ def mds(dissimilarities: Array) -> np.ndarray:
     return places * np.where(farthest < 0, -1, 1)
 
 
-def spectral_residual(image: Array) -> np.ndarray:
-    """What is salient in a picture by the spectral residual: (H, W) float64 from 0 to 1; all 0 where it is plain.
-
-    Hou & Zhang (2007), Saliency Detection: A Spectral Residual Approach, with their settings: a longer side of 64
-    pixels, a 3 × 3 mean of the log amplitude, a Gaussian of 2.5 pixels over the squared result.
-
-    Args:
-        image: (H, W) or (H, W, 3), on any scale.
-    """
-    picture = _array(image, "The picture")
-    grey = picture.mean(2) if picture.ndim == 3 else picture
-    height, width = grey.shape
-    scale = 64 / max(height, width)
-    small = _resized(
-        grey, max(1, round(width * scale)), max(1, round(height * scale)), Image.Resampling.BICUBIC
-    )
-    if np.ptp(small) == 0:
-        return np.zeros((height, width))
-    spectrum = np.fft.fft2(small)
-    # What rounding leaves of an amplitude of 0 is no feature of the picture.
-    amplitude = np.log(np.maximum(np.abs(spectrum), 1e-9 * np.abs(spectrum).max()))
-    residual = amplitude - ndimage.uniform_filter(amplitude, 3, mode="nearest")
-    saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
-    smooth = _resized(ndimage.gaussian_filter(saliency, 2.5), width, height, Image.Resampling.BILINEAR)
-    return (smooth - smooth.min()) / (np.ptp(smooth) or 1)
-
-
 @dataclass(frozen=True)
-class _Geometry:
+class Geometry:
     """N pictures in D coordinates, prepared for distances without one of them, or among a few.
 
     Attributes:
@@ -398,8 +192,8 @@ class _Geometry:
     rounding: float
 
     @classmethod
-    def of(cls, embedding: Array, metric: Metric) -> _Geometry:
-        rows = _checked(embedding, metric)
+    def of(cls, embedding: Array, metric: Metric) -> Geometry:
+        rows = checked_rows(embedding, metric)
         size, width = rows.shape
         twin = _twins(rows)
         pairs = np.minimum.outer(twin, twin) * size + np.maximum.outer(twin, twin)
@@ -477,11 +271,11 @@ def _similarities(less: np.ndarray, products: np.ndarray, rounding: float) -> np
     return np.where(loss < _UNSTABLE, rounding * loss, np.inf)
 
 
-def _importance(geometry: _Geometry, places: np.ndarray, human: np.ndarray, maps: range | None) -> np.ndarray:
+def _importance(geometry: Geometry, places: np.ndarray, human: np.ndarray, maps: range | None) -> np.ndarray:
     """The AIS by Q sets of K pairs each: (Q, C).
 
     Args:
-        places: (Q, K), into the N * N pairs. human: (Q, K), as `_unit_ranks`.
+        places: (Q, K), into the N * N pairs. human: (Q, K), as `unit_ranks`.
     """
     size, width = geometry.rows.shape
     maps = range(width) if maps is None else maps
@@ -529,8 +323,8 @@ def _importance(geometry: _Geometry, places: np.ndarray, human: np.ndarray, maps
     return scores
 
 
-def _pruning_curve(geometry: _Geometry, human: np.ndarray, order: Array, sizes: Sequence[int]) -> np.ndarray:
-    """`pruning_curve` for people's `_unit_ranks` of the upper triangle, (P,)."""
+def curve_of(geometry: Geometry, human: np.ndarray, order: Array, sizes: Sequence[int]) -> np.ndarray:
+    """`pruning_curve` for people's `unit_ranks` of the upper triangle, (P,)."""
     rows, metric = geometry.rows, geometry.metric
     count = len(rows)
     order = _array(order, "The order").astype(int)
@@ -592,7 +386,7 @@ def _correlations(
     what may be rounding: they are the same pair of embeddings, and tie; or their exact values are asked for.
 
     Args:
-        values: (R, K). human: (Q, K), as `_unit_ranks`. pairs: (Q, K), as `_Geometry.pairs`. tolerance: (R,).
+        values: (R, K). human: (Q, K), as `unit_ranks`. pairs: (Q, K), as `Geometry.pairs`. tolerance: (R,).
         exact: a row and (k,) places in it -> (k,) values of which only the order among near ones counts.
     """
     people, count = human.shape
@@ -623,26 +417,16 @@ def _correlations(
     return found
 
 
-def _unit_ranks(values: np.ndarray) -> np.ndarray:
+def unit_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks along the last axis, less their mean and of length 1; 0 where nothing varies."""
     ranks = stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
     length = np.linalg.norm(ranks, axis=-1, keepdims=True)
     return ranks / np.where(length == 0, 1, length)
 
 
-def _ranking(scores: np.ndarray) -> np.ndarray:
+def ranking(scores: np.ndarray) -> np.ndarray:
     """The maps from the highest score down; equal ones in their own order."""
     return np.argsort(-scores, kind="stable")
-
-
-def _gain(differences: np.ndarray, ratio: float) -> Gain:
-    """Of S splits; `ratio` is that of held-out to training pictures."""
-    count, mean = len(differences), float(differences.mean())
-    error = math.sqrt((1 / count + ratio) * float(differences.var(ddof=1)))
-    half = error * float(stats.t.ppf((1 + _LEVEL) / 2, count - 1))
-    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
-    low, high = np.quantile(differences[drawn].mean(1), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Gain(mean, mean - half, mean + half, float(low), float(high), float((differences > 0).mean()))
 
 
 def _array(values: Array, what: str) -> np.ndarray:
@@ -657,14 +441,14 @@ def _array(values: Array, what: str) -> np.ndarray:
     return array
 
 
-def _checked(embedding: Array, metric: Metric) -> np.ndarray:
+def checked_rows(embedding: Array, metric: Metric) -> np.ndarray:
     """(N, D) float64 in which every picture has a distance to every other."""
     if metric not in METRICS:
         raise DataError(f"There is no metric {metric!r}: use {', '.join(METRICS)}.")
     rows = _array(embedding, "The embeddings") + 0.0  # so that -0 is 0
-    if rows.ndim != 2 or len(rows) < _FEWEST or rows.shape[1] < 2:
+    if rows.ndim != 2 or len(rows) < FEWEST or rows.shape[1] < 2:
         raise DataError(
-            f"Dissimilarities take the embeddings of at least {_FEWEST} pictures, in at least two coordinates, not "
+            f"Dissimilarities take the embeddings of at least {FEWEST} pictures, in at least two coordinates, not "
             f"an array of shape {rows.shape}."
         )
     silent = _silent(rows, metric)
@@ -688,7 +472,7 @@ def _human(matrix: Array, size: int) -> np.ndarray:
     return array
 
 
-def _people(matrices: Array, size: int) -> np.ndarray:
+def people_of(matrices: Array, size: int) -> np.ndarray:
     """(P, N, N) float64, from one matrix or from P of N pictures."""
     array = _array(matrices, "Dissimilarities")
     stack = array[None] if array.ndim == 2 else array
@@ -697,29 +481,24 @@ def _people(matrices: Array, size: int) -> np.ndarray:
     return np.stack([_human(person, size) for person in stack])
 
 
-def _part(people: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+def part_of(people: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     """(P, n, n), what the people said of some pictures."""
     return people[:, pictures][:, :, pictures]
 
 
-def _agreed(people: np.ndarray) -> np.ndarray:
-    """The pairs of (P, N, N) as the mean of each person's `_unit_ranks`.
+def agreed(people: np.ndarray) -> np.ndarray:
+    """The pairs of (P, N, N) as the mean of each person's `unit_ranks`.
 
     Its product with a model's unit ranks is the mean of the model's correlations with each person.
     """
-    return _unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
+    return unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
 
 
 def rank_correlation(a: Array, b: Array) -> float:
     """Spearman's correlation of two lists of numbers; 0 where one of them does not vary."""
-    return float(_unit_ranks(_array(a, "The values")) @ _unit_ranks(_array(b, "The values")))
+    return float(unit_ranks(_array(a, "The values")) @ unit_ranks(_array(b, "The values")))
 
 
 def _upper(matrix: np.ndarray) -> np.ndarray:
     """(P,), the pairs above the diagonal."""
     return matrix[np.triu_indices(len(matrix), 1)]
-
-
-def _resized(picture: np.ndarray, width: int, height: int, how: Image.Resampling) -> np.ndarray:
-    resized = Image.fromarray(picture.astype(np.float32)).resize((width, height), how)
-    return np.asarray(resized, np.float64)

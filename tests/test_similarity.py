@@ -15,12 +15,12 @@ from scipy.spatial.distance import pdist, squareform
 
 from ais import similarity
 from ais.errors import DataError
+from ais.keeping import choose_size, held_out_gain
+from ais.saliency import spectral_residual
 from ais.similarity import (
     METRICS,
     Metric,
     alignment,
-    choose_size,
-    held_out_gain,
     image_importance,
     importance,
     mds,
@@ -29,7 +29,6 @@ from ais.similarity import (
     pruning_curve,
     rank_correlation,
     rdm,
-    spectral_residual,
 )
 
 SIMILARITY92 = Path(__file__).parents[2] / "shared" / "data" / "similarity92"
