@@ -217,9 +217,7 @@ def align(
     )
 
 
-def look(
-    file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray, device: str | None = None
-) -> Look:
+def look(file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray) -> Look:
     """A picture's heatmap by the importance (C,) of the maps, beside what is salient in it.
 
     Raises:

@@ -212,7 +212,9 @@ def picture_files(folder: str | os.PathLike[str]) -> list[Path]:
         raise DataError(f"{folder / METADATA} has no column {FILE_NAME}.")
     seen: dict[str, int] = {}
     problems = [
-        f"line {line}: {what}" for line, row in rows for what in _check_file(folder, row[FILE_NAME], line, seen)
+        f"line {line}: {what}"
+        for line, row in rows
+        for what in _check_file(folder, row[FILE_NAME], line, seen)
     ]
     if problems:
         raise DataError(listing(f"{folder / METADATA} cannot be used as it is", problems))

@@ -17,7 +17,9 @@ from ais.errors import DataError
 SUFFIXES = (".npy", ".csv", ".mat")
 _KINDS = ".npy, .csv or .mat"
 _FEWEST = 3  # pictures: fewer have less than three pairs, which have no order to speak of
-_LARGEST = 2**27  # numbers in one file, a gigabyte as float64
+_LARGEST = (
+    2**25
+)  # numbers in one file, a quarter of a gigabyte as float64: a small .mat may unfold to as much
 _RELATIVE = 1e-6  # of the largest dissimilarity: what a matrix written in single precision may be off
 
 

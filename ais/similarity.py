@@ -135,6 +135,19 @@ def image_importance(
     return _importance(geometry, places, human, maps)
 
 
+def pair_importance(embedding: np.ndarray, i: int, j: int) -> np.ndarray:
+    """What each map adds to the correlation of two pictures: (C,), whose sum is the correlation.
+
+    With the two embeddings z centred over the maps and of length 1, map c adds ``z_ic · z_jc``.
+
+    Args:
+        embedding: (N, C), as for `rdm`, which refuses one that does not vary.
+    """
+    pair = embedding[[i, j]] - embedding[[i, j]].mean(1, keepdims=True)
+    one, other = pair / np.linalg.norm(pair, axis=1, keepdims=True)
+    return np.asarray(one * other)
+
+
 def pruning_curve(
     embedding: Array, human_rdm: Array, order: Array, sizes: Sequence[int], metric: Metric = "correlation"
 ) -> np.ndarray:

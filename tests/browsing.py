@@ -110,7 +110,7 @@ def visiting(url: str) -> Iterator[Callable[..., Any]]:
             lambda request: request.url.startswith((url, "data:", "blob:")) or faults.append(request.url),
         )
         page.goto(url + query)
-        page.wait_for_selector("#ais-picker .choose")
+        page.wait_for_selector("#ais-picker .choose", state="attached")
         return page
 
     try:

@@ -122,9 +122,7 @@ def test_a_private_head_with_a_token(hub: LocalHub, folder: Path) -> None:
 def test_what_is_public_is_asked_for_without_the_owners_token(hub: LocalHub, folder: Path) -> None:
     hub.add_head(ID, folder, private=True)
     hub.login("hf_of_the_owner")
-    with pytest.raises(
-        HubError, match=r"no repository user/head on the Hub that everybody may read\."
-    ):
+    with pytest.raises(HubError, match=r"no repository user/head on the Hub that everybody may read\."):
         find_head(Repository(ID), public=True)
     assert not any(call.authorization for call in hub.requests)
 

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from ais import heads, loading
+from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
-from ais.demo.page import BROKEN, EXAMPLES
+from ais.demo.page import EXAMPLES
 from ais.explain import explain
 from browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
 from pictures import odd_pictures

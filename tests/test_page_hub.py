@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ais import explain, load_head, loading
-from ais.demo.page import BROKEN
+from ais.demo.catalog import BROKEN
 from ais.heads import EMBEDDED
 from browsing import READY, coffee, running_app, upload, visiting
 from hub_failures import Flipped, Hang, Status

@@ -1,5 +1,5 @@
 // Which head scores the picture, and which method explains the score. What heads say of themselves is only ever text.
-const { tell, hear } = window.ais;
+const { tell, hear, follow } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const initial = props.value.head;
 const methodNamed = (name) => props.methods.find((method) => method.name === name);
@@ -15,7 +15,7 @@ const there = (name) => listed().find(({ asked, head }) => head && [asked, head]
 function choose(change) {
   props.value = { ...props.value, ...change };
   show();
-  if (change.head) follow(change.head);
+  if (change.head) follow("head", change.head === initial ? "" : change.head);
   tell("busy", { sentence: methodNamed(props.value.method).wait });
   trigger("chosen");
 }
@@ -23,16 +23,6 @@ function chooseHead(head) {
   wanted = null;
   if (head === props.value.head) show();
   else choose({ head });
-}
-function follow(head) { // the address leads back to this head
-  const address = new URL(location.href);
-  address.searchParams.delete("head");
-  if (head !== initial) {
-    const name = encodeURIComponent(head).replaceAll("%2F", "/").replaceAll("%40", "@");
-    address.search = [address.search.slice(1), `head=${name}`].filter(Boolean).join("&");
-  }
-  history.replaceState(history.state, "", address);
-  if (window.parent !== window) window.parent.postMessage({ queryString: address.search }, "https://huggingface.co"); // a Space's frame
 }
 
 // Heads ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ SECONDS = 30  # the most that a call takes of it; occlusion with several backbon
 
 F = TypeVar("F", bound=Callable[..., object])
 
+# Cutting a network in two by torch.fx, as its first use does, changes modules for all threads: none may compute then.
+slot = threading.Lock()
+
 
 def _on_gpu(function: F) -> F:
     try:
@@ -59,17 +62,13 @@ def explain_picture(picture: Path, head: str, method: str, *, public: bool) -> E
     Raises:
         AISError: with a sentence that says what is wrong.
     """
-    with _slot:
+    with slot:
         made = _explain(str(picture), head, method, public)
     if isinstance(made, AISError):
         raise made
     if not all(map(math.isfinite, (made.score, *made.interval))):
         raise HeadError(f"The head {made.head!r} gives no finite score for this picture: choose another.")
     return made
-
-
-# Cutting a network in two by torch.fx, as its first use does, changes modules for all threads: none may compute then.
-_slot = threading.Lock()
 
 
 def prepare(head: str) -> None:
@@ -83,7 +82,7 @@ def prepare(head: str) -> None:
 
 def _rehearse(head: str) -> None:
     try:
-        with _slot:
+        with slot:
             explain(Image.new("RGB", (64, 64)), head)
     except AISError as error:
         logger.warning("%s", error)

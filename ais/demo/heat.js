@@ -1,4 +1,5 @@
-// Pure functions of the heatmap: sampling, colour, words. No DOM, no state; `overlay.js` and `maps.js` use them.
+// What the parts share: pure functions of the heatmap (sampling, colour, words), and how parts hear of each other, of
+// the address and of a server that does not answer. No state.
 window.ais ??= (() => {
   const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
 
@@ -96,5 +97,25 @@ window.ais ??= (() => {
   const tell = (name, detail) => document.dispatchEvent(new CustomEvent("ais:" + name, { detail }));
   const hear = (name, callback) => document.addEventListener("ais:" + name, (event) => callback(event.detail ?? {}));
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear };
+  // Keep a choice in the page's address, so that it leads back here; "" takes it out.
+  function follow(name, value) {
+    const address = new URL(location.href);
+    address.searchParams.delete(name);
+    if (value) {
+      const text = encodeURIComponent(value).replaceAll("%2F", "/").replaceAll("%40", "@");
+      address.search = [address.search.slice(1), `${name}=${text}`].filter(Boolean).join("&");
+    }
+    history.replaceState(history.state, "", address);
+    if (window.parent !== window) window.parent.postMessage({ queryString: address.search }, "https://huggingface.co"); // a Space's frame
+  }
+
+  // Gradio marks a part as pending while its event runs; when that ends without a value, there is no answer: the queue
+  // was full or the server is gone.
+  function unanswered(element, callback) {
+    new MutationObserver(([{ target }]) => !target.classList.contains("pending") && setTimeout(() => {
+      if (!target.classList.contains("pending")) callback();
+    }, 300)).observe(element.closest(".html-container"), { attributeFilter: ["class"] });
+  }
+
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, unanswered };
 })();

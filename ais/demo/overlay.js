@@ -1,5 +1,5 @@
 // The picture under its heatmap. Everything but 'place' and 'save' happens here, without the server.
-const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear } = window.ais;
+const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear, unanswered } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas");
 const ink = canvas.getContext("2d");
@@ -378,14 +378,11 @@ hear("busy", ({ sentence, fresh }) => {
   become("busy", sentence);
 });
 hear("fail", ({ sentence }) => { answered = true; become("error", sentence); });
-// Gradio marks this part as pending while its event runs; when that ends without a value, the queue was full or
-// the server is gone.
-new MutationObserver(([{ target }]) => !target.classList.contains("pending") && setTimeout(() => {
-  if (!answered && !target.classList.contains("pending")) {
-    answered = true;
-    become("error", "The server gave no answer. It may be busy: try again in a moment, or reload the page.");
-  }
-}, 300)).observe(element.closest(".html-container"), { attributeFilter: ["class"] });
+unanswered(element, () => {
+  if (answered) return;
+  answered = true;
+  become("error", "The server gave no answer. It may be busy: try again in a moment, or reload the page.");
+});
 hear("map", (chosen) => {
   borrowed = chosen?.values ? { ...chosen, box: data.box } : null;
   controls();

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import logging
 import math
 import os
 import secrets
-import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +13,18 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio i
 
 import gradio as gr
 from gradio import media
-from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ais.demo import catalog, gpu, values
-from ais.demo.catalog import BROKEN, Catalog, Offer, head_source
+from ais.demo import catalog, gpu, similarity_tab, values
+from ais.demo.catalog import Catalog, Offer, head_source
 from ais.demo.components import HERE, part, text, uploaded
+from ais.demo.session import KEEP, Session, new_folder, problem, sentence
 from ais.errors import AISError, HubError, ImageError
 from ais.explain import load_head_cached
-from ais.explanation import Explanation
 from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS
 from ais.hub import cached_snapshot
 
-logger = logging.getLogger(__name__)
-
-KEEP = 3600  # seconds that a person's pictures and results are kept
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 ABOUT_METHODS = {
     "ais": "What each feature map adds to the score, measured by taking it away: exact and quick.",
@@ -48,41 +40,6 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
 offered = Catalog(os.environ.get("AIS_HEADS", ""))
-
-
-@dataclass
-class Session:
-    """One person's current picture and its explanation, and the folder with what was made of them."""
-
-    folder: Path = field(default_factory=lambda: new_folder())
-    picture: Path | None = None
-    name: str = ""
-    explanation: Explanation | None = None
-
-    def discard(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def new_folder() -> Path:
-    """A folder with an unguessable name among Gradio's own files, which are what it serves."""
-    folder = Path(get_upload_folder()) / f"ais-{secrets.token_hex(16)}"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def sentence(error: Exception) -> str:
-    """What to tell a person about an error; whatever is not theirs to put right goes to the log."""
-    if isinstance(error, AISError):
-        return str(error)
-    if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
-        return str(error.message)
-    logger.exception("the page failed", exc_info=error)
-    return BROKEN
-
-
-def _problem(error: Exception) -> dict[str, Any]:
-    """The error as a part's value; never equal to the one before, which the browser would not notice."""
-    return {"error": sentence(error), "run": secrets.token_hex(4)}
 
 
 # What happens -----------------------------------------------------------------------------------------------
@@ -109,7 +66,7 @@ def show(session: Session | None, choice: dict[str, str]) -> tuple[Any, ...]:
         about = values.about_value(head.config, catalog.card(name, public))
         return overlay, values.score_value(explanation, head), None, about, session
     except Exception as error:
-        return _problem(error), None, None, gr.skip(), session
+        return problem(error), None, None, gr.skip(), session
 
 
 def on_picked(
@@ -167,7 +124,7 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         maps = values.maps_value(explanation.contributions(x, y), x, y, bool(explanation.members))
         return maps | {"run": secrets.token_hex(4)}
     except Exception as error:
-        return _problem(error)
+        return problem(error)
 
 
 def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
@@ -224,7 +181,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="AIS", fill_width=True, delete_cache=(KEEP, KEEP)) as demo:
         session = gr.State(None, time_to_live=KEEP, delete_callback=lambda s: s and s.discard())
         with gr.Column(elem_id="ais-page"):
-            gr.HTML(text("top.html"), elem_id="ais-top", apply_default_css=False)
+            part("top")
             with gr.Column(elem_id="ais-hero"):
                 picker = part("picker", examples=[_example(*example) for example in EXAMPLES])
                 overlay = part("overlay")
@@ -240,6 +197,7 @@ def build() -> gr.Blocks:
                 maps = part("maps")
             about = part("about", value=values.about_value(default.config, catalog.card(EMBEDDED, False)))
             download, arrival = part("download"), part("arrival")
+            similarity_tab.build(session, _COMPUTE)
 
         shown = [overlay, score, maps, about, session]
         explaining = {"show_progress": "minimal", "show_progress_on": overlay} | _PRIVATE | _COMPUTE
@@ -314,9 +272,4 @@ def _words(method: str) -> dict[str, str]:
 def _example(file: str, title: str) -> dict[str, str]:
     with Image.open(media.get_image(file)) as image:
         image.thumbnail((288, 288))
-        data = io.BytesIO()
-        image.convert("RGB").save(data, "JPEG", quality=82)
-    return {
-        "title": title,
-        "thumbnail": "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode(),
-    }
+        return {"title": title, "thumbnail": values.data_address(image)}

@@ -2,6 +2,7 @@
 const { tell, hear } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const limit = 100; // MB, as `launch` has it
+const hidden = () => document.body.dataset.aisTab === "similarity"; // then pictures that come by themselves are not for here
 let stream = null;
 
 const busy = (name, sentence) => {
@@ -28,13 +29,13 @@ find(".file").addEventListener("change", (event) => { take(event.target.files[0]
 find(".choose").addEventListener("click", () => find(".file").click());
 document.addEventListener("paste", (event) => {
   const file = first(event.clipboardData?.files);
-  if (file) { event.preventDefault(); take(file); }
+  if (file && !hidden()) { event.preventDefault(); take(file); }
 });
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
 document.addEventListener("dragover", (event) => { if (carriesFiles(event)) { event.preventDefault(); document.body.classList.add("ais-drag"); } });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("ais-drag"); });
 document.addEventListener("drop", (event) => {
-  if (!carriesFiles(event)) return;
+  if (!carriesFiles(event) || hidden()) return;
   event.preventDefault();
   document.body.classList.remove("ais-drag");
   take(first(event.dataTransfer.files));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +38,13 @@ def save_display_copy(image: Image.Image, folder: Path) -> Path:
     path = folder / ("picture.png" if small.width * small.height <= 256**2 else "picture.jpg")
     small.save(path, quality=90)
     return path
+
+
+def data_address(image: Image.Image) -> str:
+    """A small picture as an address that holds it."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+// A cohort as a map: near pictures are alike. One picture chosen asks for its heatmap, two for what makes them alike.
+const { clamp, tell, hear, unanswered } = window.ais;
+const find = (selector) => element.querySelector(selector);
+const map = find(".map");
+let data = null;
+let geometry = "network";
+let chosen = []; // one picture or two, the first chosen first
+let pairing = false;
+let answered = true;
+
+function busy(sentence) {
+  find(".busy").hidden = !sentence;
+  find(".busy span").textContent = sentence;
+}
+function fail(sentence) {
+  answered = true;
+  busy("");
+  find(".problem").hidden = !sentence;
+  find(".problem p").textContent = sentence;
+  if (sentence && matchMedia("(max-width: 900px)").matches) find(".problem").scrollIntoView({ block: "nearest" });
+}
+const them = () => (data?.rule ? "the rule" : "people");
+function say(text) {
+  const hint = !data ? "" : chosen.length === 1 && pairing ? "Now choose another one."
+    : chosen.length ? "" : "Choose a picture to see what makes it like or unlike the others.";
+  find(".caption").textContent = text || hint;
+}
+const about = () => chosen.map((index) => data.pictures[index].name).join(" · ");
+
+function place() {
+  for (const button of map.children) {
+    const [x, y] = data.places[geometry][button.dataset.index];
+    button.style.setProperty("--x", x);
+    button.style.setProperty("--y", y);
+  }
+  for (const button of find(".group").children) {
+    button.setAttribute("aria-pressed", button.value === geometry);
+    if (button.value === "people") button.textContent = data?.rule ? "By the rule" : "To people";
+  }
+}
+function mark() {
+  for (const button of map.children) button.setAttribute("aria-pressed", chosen.includes(Number(button.dataset.index)));
+  find(".compare").setAttribute("aria-pressed", pairing);
+  find(".compare").disabled = !data;
+}
+function choose(index, second) {
+  if (second && chosen.length && chosen[0] !== index) chosen = [chosen[0], index];
+  else chosen = [index];
+  mark();
+  say(about());
+  if (pairing && chosen.length < 2) return say("");
+  tell("looking");
+  trigger("look", { one: chosen[0], other: chosen[1] ?? null });
+}
+function card({ name, thumbnail }, index) {
+  const button = document.createElement("button");
+  const image = new Image();
+  image.src = thumbnail;
+  image.alt = "";
+  image.draggable = false;
+  button.type = "button";
+  button.dataset.index = index;
+  button.tabIndex = index ? -1 : 0;
+  button.setAttribute("aria-label", name);
+  button.append(image);
+  button.addEventListener("click", (event) => choose(index, event.shiftKey || pairing));
+  for (const kind of ["pointerenter", "focus"]) button.addEventListener(kind, () => say(name));
+  for (const kind of ["pointerleave", "blur"]) button.addEventListener(kind, () => say(chosen.length > 1 || !pairing ? about() : ""));
+  button.addEventListener("focus", () => { for (const other of map.children) other.tabIndex = other === button ? 0 : -1; });
+  return button;
+}
+function load() {
+  const value = props.value;
+  if (!value) return;
+  answered = true;
+  if (value.error) return fail(value.error);
+  fail("");
+  if (value.busy) return busy(value.busy);
+  if (value === data) return;
+  data = value;
+  chosen = [];
+  pairing = false;
+  map.style.setProperty("--side", clamp(46 / Math.sqrt(data.pictures.length), 6, 15) + "%");
+  map.replaceChildren(...data.pictures.map(card));
+  find(".numbers").replaceChildren(...data.numbers.map(({ name, value: text, about: meaning }) => {
+    const row = document.createElement("div");
+    const [term, detail] = ["dt", "dd"].map((tag) => document.createElement(tag));
+    [term.textContent, detail.textContent, row.title] = [name, text, meaning];
+    row.append(term, detail);
+    return row;
+  }));
+  map.setAttribute("aria-label", `${data.pictures.length} pictures; near ones are alike`);
+  tell("looked");
+  place();
+  mark();
+  say("");
+}
+
+find(".group").addEventListener("click", ({ target }) => {
+  if (!target.value || !data) return;
+  geometry = target.value;
+  place();
+});
+find(".compare").addEventListener("click", () => {
+  pairing = !pairing;
+  if (chosen.length > 1) chosen = chosen.slice(0, 1);
+  mark();
+  say(pairing && !chosen.length ? "Choose two pictures." : "");
+});
+map.addEventListener("keydown", (event) => { // to the nearest picture in that direction
+  const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (!way || !data) return;
+  event.preventDefault();
+  const places = data.places[geometry];
+  const from = places[document.activeElement.dataset.index];
+  let [best, least] = [null, Infinity];
+  places.forEach(([x, y], index) => {
+    const ahead = (x - from[0]) * way[0] + (y - from[1]) * way[1];
+    const aside = Math.abs((x - from[0]) * way[1]) + Math.abs((y - from[1]) * way[0]);
+    const cost = ahead + 2 * aside;
+    if (ahead > 1e-6 && aside <= 2 * ahead && cost < least) [best, least] = [index, cost];
+  });
+  if (best !== null) map.children[best].focus();
+});
+hear("comparing", ({ sentence }) => { find(".problem").hidden = true; busy(sentence); });
+hear("asked-to-compare", () => { answered = false; }); // not before: an upload takes its time
+hear("incomparable", ({ sentence }) => fail(sentence));
+unanswered(element, () => { if (!answered) fail("The server gave no answer. It may be busy: try again in a moment."); });
+element.ais = { get data() { return data; }, get chosen() { return chosen; } };
+mark();
+watch("value", load);
+load();

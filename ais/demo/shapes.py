@@ -1,0 +1,100 @@
+"""A cohort that is drawn, not collected: simple shapes, and dissimilarities made by a rule.
+
+It is there so that the page has something to compare at once. Nobody was asked about these pictures: how dissimilar two
+of them are is the number of properties (shape, colour, size, place) in which they differ.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ais.judgments import Judgments
+
+SHAPES = ("circle", "square", "triangle", "star")
+COLOURS = {"red": "#d9503f", "green": "#3f9b76", "blue": "#3f6fc4", "yellow": "#e3ae33"}
+SIZES = {"small": 0.14, "large": 0.25}  # the radius, as a share of the picture's side
+PLACES = {"left": 0.36, "middle": 0.5, "right": 0.64}
+COUNT = 24
+SIDE = 288  # pixels
+
+_GROUND = "#f4f1ea"
+_FINER = 4  # drawn so many times larger, then made smaller: smooth edges
+_REGULAR = {"circle": (240, 1.0, 0.0), "square": (4, 1.25, 45.0), "triangle": (3, 1.42, -90.0)}
+_STEP = 29  # through all combinations, so that each property's values come about equally often
+
+
+class Drawing(NamedTuple):
+    """One picture, by its properties."""
+
+    shape: str
+    colour: str
+    size: str
+    place: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.size} {self.colour} {self.shape}, {self.place}".capitalize()
+
+
+def drawings() -> list[Drawing]:
+    """The `COUNT` pictures of the cohort, all different."""
+    kinds = (SHAPES, tuple(COLOURS), tuple(SIZES), tuple(PLACES))
+    shape = tuple(map(len, kinds))
+    chosen = sorted(i * _STEP % math.prod(shape) for i in range(COUNT))
+    return [
+        Drawing(*(kind[k] for kind, k in zip(kinds, np.unravel_index(number, shape), strict=True)))
+        for number in chosen
+    ]
+
+
+def differences(pictures: list[Drawing]) -> np.ndarray:
+    """In how many properties each two of n pictures differ: (n, n), 0 to 4."""
+    table = np.array(pictures)
+    return (table[:, None] != table).sum(2).astype(float)
+
+
+def draw(picture: Drawing) -> Image.Image:
+    """`SIDE` pixels square, RGB."""
+    side = SIDE * _FINER
+    image = Image.new("RGB", (side, side), _GROUND)
+    centre = (PLACES[picture.place] * side, 0.5 * side)
+    corners = _corners(picture.shape, SIZES[picture.size] * side, *centre)
+    ImageDraw.Draw(image).polygon(corners, COLOURS[picture.colour])
+    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+@lru_cache(maxsize=1)
+def cohort() -> tuple[list[Path], list[str], Judgments]:
+    """Files, titles and dissimilarities; the files stay as long as the process."""
+    pictures = drawings()
+    folder = Path(_folder().name)
+    files = [folder / f"{number:02}.png" for number in range(1, COUNT + 1)]
+    for file, picture in zip(files, pictures, strict=True):
+        draw(picture).save(file)
+    return files, [picture.title for picture in pictures], Judgments(differences(pictures)[None])
+
+
+@lru_cache(maxsize=1)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="ais-shapes-")
+
+
+def _corners(shape: str, radius: float, x: float, y: float) -> list[tuple[float, float]]:
+    """A polygon of about the same area for every shape of one size."""
+    if shape == "star":
+        radii, first = [1.28 * radius, 0.54 * radius] * 5, -90.0
+    else:
+        count, scale, first = _REGULAR[shape]
+        radii = [scale * radius] * count
+    turns = [math.radians(first + 360 * k / len(radii)) for k in range(len(radii))]
+    lower = 0.16 * radius if shape == "triangle" else 0.0  # its middle is not halfway up
+    return [
+        (x + r * math.cos(turn), y + lower + r * math.sin(turn)) for r, turn in zip(radii, turns, strict=True)
+    ]
