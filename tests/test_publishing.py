@@ -428,7 +428,7 @@ def test_the_commands(folder: Path, logged_in: LocalHub, tmp_path: Path) -> None
     commit = logged_in.commits("user/head")[0].id
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        rf"The head is at http\S+/user/head/commit/{commit} \(commit {commit}\)\n", done.stdout
+        rf"The head is at http\S+/user/head/commit/{commit}\n  commit {commit}\n", done.stdout
     )
     done = run(logged_in, "push", str(folder), "user/head", "--json")
     assert json.loads(done.stdout)["head"]["changed"] is False
