@@ -42,10 +42,12 @@ class Cohort:
     Attributes:
         files: N paths, in the order of the matrices' rows.
         judgments: (P, N, N).
+        averaged: how many people's mean the one matrix is; 0 if it is none.
     """
 
     files: list[Path]
     judgments: Judgments
+    averaged: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class CohortReport:
 
     Attributes:
         backbone, layer, view, metric: what was compared. pictures, people, maps: how many.
+        averaged: as in `Cohort`.
         alignment: with all maps; `with_mean` with the mean of the people's matrices.
         ceiling: lower and upper; None for one matrix.
         importance: (C,), AIS of each map. image_importance: (N, C), for each picture's own row.
@@ -70,6 +73,7 @@ class CohortReport:
     metric: Metric
     pictures: int
     people: int
+    averaged: int
     maps: int
     alignment: float
     with_mean: float
@@ -98,6 +102,7 @@ class CohortReport:
             "metric": self.metric,
             "pictures": self.pictures,
             "people": self.people,
+            "averaged": self.averaged,
             "maps": self.maps,
             "alignment": self.alignment,
             "alignment_with_mean": self.with_mean,
@@ -147,9 +152,14 @@ def read_cohort(
     """
     files = picture_files(folder)
     if len(files) < 3:
-        raise DataError(f"{folder} holds {len(files)} pictures: comparing takes at least three.")
+        raise DataError(
+            f"{folder} holds {len(files)} pictures, those of its subfolders not counted: comparing takes at least "
+            "three. Name the folder in which they lie, or list them in a metadata.csv."
+        )
     judgments = read_judgments(rdm, len(files))
-    return Cohort(files, Judgments(judgments.mean[None]) if average else judgments)
+    if average:
+        return Cohort(files, Judgments(judgments.mean[None]), len(judgments))
+    return Cohort(files, judgments)
 
 
 def map_embedding(backbone: FrozenBackbone, embedding: torch.Tensor) -> np.ndarray:
@@ -205,6 +215,7 @@ def align(
         metric=metric,
         pictures=len(rows),
         people=len(rdms),
+        averaged=cohort.averaged,
         maps=rows.shape[1],
         alignment=similarity.alignment(model, rdms),
         with_mean=similarity.alignment(model, cohort.judgments.mean),

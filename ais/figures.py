@@ -294,8 +294,8 @@ def pruning_curve(gain: GainReport, ceiling: tuple[float, float] | None) -> byte
     whole = float(gain.alignment_all.mean())
     axes.axhline(whole, color=_GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="all maps")
     for values, color, label in (
-        (gain.curve, _ORANGE, "kept by AIS"),
-        (gain.random_curve, _BLUE, "kept at random"),
+        (gain.curve, _ORANGE, "kept by AIS (shaded: half of the splits)"),
+        (gain.random_curve, _BLUE, "at random"),
     ):
         low, high = np.quantile(values, (0.25, 0.75), axis=0)  # half of the splits lie between
         axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
@@ -320,9 +320,11 @@ def rdm_pair(model: np.ndarray, human: np.ndarray, names: tuple[str, str]) -> by
         shown[upper] = (stats.rankdata(matrix[upper]) - 1) / max(1, len(upper[0]) - 1)
         image = axes.imshow(shown + shown.T, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(name, loc="left", color=_INK, size=12)
+        axes.set_xlabel("picture", color=_INK)
         axes.grid(visible=False)
     bar = figure.colorbar(image, ax=list(both), shrink=0.8, ticks=(0, 1))
     bar.ax.set_yticklabels(("alike", "unlike"), color=_INK)
+    bar.set_label("rank of the pair", color=_INK)
     return _png(figure)
 
 

@@ -82,7 +82,7 @@ def test_the_report_is_what_scipy_says(folder: Path, people: Path, backbone: Fro
 def test_averaged_it_is_the_published_one(folder: Path, people: Path, backbone: FrozenBackbone) -> None:
     report = align(read_cohort(folder, people, average=True), backbone, splits=0)
     each = align(read_cohort(folder, people), backbone, splits=0)
-    assert (report.people, report.ceiling, report.gain) == (1, None, None)
+    assert (report.people, report.averaged, report.ceiling, report.gain) == (1, PEOPLE, None, None)
     assert report.alignment == report.with_mean == each.with_mean
 
 
@@ -192,7 +192,8 @@ def test_without_splits_nothing_is_said_of_pruning(folder: Path, people: Path, t
     ]
     done = runner.invoke(cli.app, [*arguments, "--splits", "0", "--average"])
     assert "Keeping" not in done.stdout
-    assert "one matrix" in done.stdout
+    assert f"by {PEOPLE} people, whose matrices were averaged" in done.stdout
+    assert "no noise ceiling" in done.stdout
     assert not (tmp_path / "out" / "pruning.png").exists()
     with pytest.raises(AISError, match="One split tells nothing"):
         runner.invoke(cli.app, [*arguments, "--splits", "1"], catch_exceptions=False)

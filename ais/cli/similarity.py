@@ -84,13 +84,15 @@ def _write(
         bars("heatmaps", n, len(cohort.files))
     agreement = [one.agreement for one in looks]
     apart = np.argsort(agreement, kind="stable")[:SHOWN].tolist()
-    people = "people" if report.people == 1 else f"{report.people} people, mean"
+    many = report.averaged or report.people
+    people = "people" if many == 1 else f"{many} people, mean"
     files = {
         FILE: report.scores.to_bytes(),
         "rdms.png": figures.rdm_pair(report.model_rdm, report.human_rdm, (report.backbone, people)),
         "importance.png": figures.importances(report.importance),
         "saliency.png": figures.look_sheet(
-            [looks[n] for n in apart], [f"{cohort.files[n].name} ({agreement[n]:+.2f})" for n in apart]
+            [looks[n] for n in apart],
+            [f"{cohort.files[n].name} , correlation {agreement[n]:+.2f}" for n in apart],
         ),
     }
     if report.gain:
@@ -105,16 +107,22 @@ def _write(
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     written = write_atomically(folder, files | {"report.json": text.encode()})
+    if not report.gain:
+        (folder / "pruning.png").unlink(missing_ok=True)  # of a run before, which would belie this one
     return document | {"files": [str(file) for file in written]}
 
 
 def _say(documents: list[dict[str, Any]]) -> None:
     first = documents[0]
     people = "one matrix" if first["people"] == 1 else f"{first['people']} people"
+    if first["averaged"]:
+        people = f"{first['averaged']} people, whose matrices were averaged"
     typer.echo(f"{first['pictures']} pictures compared by {people}, {first['metric']} distance")
     if first["ceiling"]:
         low, high = first["ceiling"]
         typer.echo(f"  no model can be expected to align better than {low:.3f} to {high:.3f} (noise ceiling)")
+    else:
+        typer.echo("  no noise ceiling: that takes the matrices of several people, not averaged")
     typer.echo("")
     rows = [
         (
@@ -126,7 +134,9 @@ def _say(documents: list[dict[str, Any]]) -> None:
         )
         for d in documents
     ]
-    print_table(("backbone", "alignment", "with the mean", "maps that help", "heatmaps and saliency"), rows)
+    print_table(
+        ("backbone", "alignment", "with the mean", "maps that help", "heatmap-saliency correlation"), rows
+    )
     if first["gain"]:
         gain = first["gain"]
         typer.echo(
@@ -168,5 +178,6 @@ def _verdict(gain: dict[str, Any]) -> str:
         "a gain beyond chance" if low > 0 else "a loss beyond chance" if high < 0 else "no gain beyond chance"
     )
     return (
-        f"{said}; better in {share:.0%} of the splits; as good by random maps with p = {gain['p_value']:.3f}"
+        f"{said} over all maps, better in {share:.0%} of the splits; against as many random maps p = "
+        f"{gain['p_value']:.3f}"
     )

@@ -188,7 +188,7 @@ def spread(places: np.ndarray) -> np.ndarray:
     """Places (N, 2) in [-1, 1] on a square from 0 to 1, moved apart as far as their pictures would hide each other."""
     places = (places + 1) / 2
     count = len(places)
-    gap = min(0.11, 0.55 / count**0.5)
+    gap = min(0.16, 0.6 / count**0.5)
     # Where two coincide, each goes its own way, always the same.
     turn = np.arange(count) * 2.4
     places = places + 1e-4 * np.stack([np.cos(turn), np.sin(turn)], 1)
