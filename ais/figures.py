@@ -294,13 +294,17 @@ def pruning_curve(gain: GainReport, ceiling: tuple[float, float] | None) -> byte
     whole = float(gain.alignment_all.mean())
     axes.axhline(whole, color=_GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="all maps")
     for values, color, label in (
-        (gain.curve, _ORANGE, "kept by AIS (shaded: half of the splits)"),
-        (gain.random_curve, _BLUE, "at random"),
+        (gain.curve, _ORANGE, "kept by AIS"),
+        (gain.random_curve, _BLUE, "kept at random"),
     ):
         low, high = np.quantile(values, (0.25, 0.75), axis=0)  # half of the splits lie between
         axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(sizes, values.mean(0), color=color, linewidth=2.4, marker="o", markersize=4, label=label)
-    axes.set(xscale="log", xlabel="feature maps kept", ylabel="alignment with people, held-out pictures")
+    axes.set(
+        xscale="log",
+        xlabel="feature maps kept (shaded: half of the splits)",
+        ylabel="alignment, held-out pictures",
+    )
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=9, rotation=45)
     axes.minorticks_off()
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=11, labelcolor=_INK)
