@@ -24,6 +24,7 @@ from ais.heads import Config, HeadConfig, StackConfig
 from ais.strategies import STRATEGIES
 
 CURVE, EXAMPLES = "learning_curve.png", "heatmaps.png"  # the card's pictures, if the recipe names them
+PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # by the key of the recipe that names them
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 _MEASURES = (  # key in the config, name on the card, the Hub's type of metric

@@ -10,13 +10,12 @@ from typing import Any
 
 from huggingface_hub import get_token
 
-from ais.cards import CURVE, EXAMPLES, model_card, named_in
+from ais.cards import PICTURES, model_card, named_in
 from ais.errors import HeadError, ImageError
 from ais.heads import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig, RegressionHead, StackedHead
 from ais.images import read_image
 from ais.loading import load_head
 
-PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # the key of the recipe that names them
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",
     "a token of GitHub": r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}",

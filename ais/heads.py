@@ -283,11 +283,11 @@ class Head(nn.Module, PyTorchModelHubMixin):
         return head
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from ais.cards import CURVE, EXAMPLES, model_card
+        from ais.cards import PICTURES, model_card
 
         there = self.folder or save_directory
         pictures = {
-            name: (there / name).read_bytes() for name in (CURVE, EXAMPLES) if (there / name).is_file()
+            name: (there / name).read_bytes() for name in PICTURES.values() if (there / name).is_file()
         }
         self.save(save_directory, model_card(self.config), pictures)
 

@@ -37,6 +37,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ais.errors import HubError
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 8.0  # seconds without an answer; then the Hub is down for us
 SLOWEST = 50_000  # bytes per second that a download must reach on average
 MAIN = "main"
+HEADS_VARIABLE = "AIS_HEADS"  # of the environment: the heads of the Hub that a page offers
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
@@ -106,21 +108,24 @@ def parse_repository(text: str, revision: str | None = None) -> Repository | Non
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one commit, and the folder of the cache in which its files lie.
+    """A repository at one commit.
 
     Attributes:
         repository: as it was asked for.
         commit: what its revision stands for.
-        folder: holds the files that were fetched, by their names.
         notice: why it may not be the newest; empty if it is.
         public: whether only what everybody may read is fetched.
     """
 
     repository: Repository
     commit: str
-    folder: Path
     notice: str = ""
     public: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files that were fetched lie, by their names."""
+        return _storage(self.repository, self.public) / "snapshots" / self.commit
 
     def fetch(self, name: str, limit: int) -> Path:
         """A file's place, after fetching it if it is not cached.
@@ -132,29 +137,32 @@ class Snapshot:
         Raises:
             HubError: it cannot be had.
         """
-        found = _cached(Repository(self.repository.id, self.commit), name, self.public)
-        if found is not None:
-            return found
+        pinned = Repository(self.repository.id, self.commit)
+        if cached_snapshot(pinned, name, public=self.public):
+            return self.folder / name
         if self.notice:
             raise HubError(f"{self.notice} But {name} is not there: try again when the Hub answers.")
-        pinned = Repository(self.repository.id, self.commit)
         try:
             size, _ = _probe(pinned, name, limit, self.public)
-            return Path(
-                bounded(
-                    PATIENCE + size / SLOWEST,
-                    lambda: hf_hub_download(
-                        pinned.id,
-                        name,
-                        revision=self.commit,
-                        etag_timeout=PATIENCE,
-                        cache_dir=_cache(self.public),
-                        token=False if self.public else None,
-                    ),
-                )
-            )
+            return self._download(name, size)
         except FAULTS as error:
             raise HubError(sentence(error, self.repository, name, self.public)) from None
+
+    def _download(self, name: str, size: int) -> Path:
+        """Fetch a file of so many bytes; what goes wrong is the client's error."""
+        return Path(
+            bounded(
+                PATIENCE + size / SLOWEST,
+                lambda: hf_hub_download(
+                    self.repository.id,
+                    name,
+                    revision=self.commit,
+                    etag_timeout=PATIENCE,
+                    cache_dir=_cache(self.public),
+                    token=False if self.public else None,
+                ),
+            )
+        )
 
     def forget(self, name: str) -> None:
         """Take a file out of the cache, so that it is fetched anew: the client checks no more than its size."""
@@ -177,7 +185,7 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
     if repository.pinned and (kept := cached_snapshot(repository, name, public=public)):
         return kept
     try:
-        _, commit = _probe(repository, name, limit, public)
+        size, commit = _probe(repository, name, limit, public)
     except FAULTS as error:
         reason = sentence(error, repository, name, public)
         kept = cached_snapshot(repository, name, public=public) if _is_absence(error) else None
@@ -186,15 +194,19 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
         notice = f"{reason} The copy fetched before is used, commit {kept.commit[:7]}."
         logger.warning("%s", notice)
         return replace(kept, notice=notice)
-    fetched = Snapshot(repository, commit, Path(), public=public).fetch(name, limit)
+    snapshot = Snapshot(repository, commit, public=public)
+    try:
+        snapshot._download(name, size)
+    except FAULTS as error:
+        raise HubError(sentence(error, repository, name, public)) from None
     remember(repository, commit, public=public)
-    return Snapshot(repository, commit, fetched.parent, public=public)
+    return snapshot
 
 
 def cached_snapshot(repository: Repository, name: str, *, public: bool = False) -> Snapshot | None:
     """The repository as it was when the file was last fetched, without asking the Hub; None if it never was."""
-    file = _cached(repository, name, public)
-    return Snapshot(repository, file.parent.name, file.parent, public=public) if file else None
+    file = try_to_load_from_cache(repository.id, name, cache_dir=_cache(public), revision=repository.revision)
+    return Snapshot(repository, Path(file).parent.name, public=public) if isinstance(file, str) else None
 
 
 def sentence(error: Exception, repository: Repository, name: str = "", public: bool = False) -> str:
@@ -245,7 +257,7 @@ def sentence(error: Exception, repository: Repository, name: str = "", public: b
 
 
 def bounded(seconds: float, function: Callable[[], T]) -> T:
-    """The function's result, or TimeoutError after some seconds; the client may retry for longer than one waits.
+    """The function's result, or LocalEntryNotFoundError after some seconds: the client would try for longer.
 
     What takes too long is left behind in its thread: the client writes to temporary files only.
     """
@@ -313,11 +325,8 @@ def _cache(public: bool) -> Path:
     return Path(constants.HF_HOME) / "ais-public" if public else Path(constants.HF_HUB_CACHE)
 
 
-def _cached(repository: Repository, name: str, public: bool) -> Path | None:
-    found = try_to_load_from_cache(
-        repository.id, name, cache_dir=_cache(public), revision=repository.revision
-    )
-    return Path(found) if isinstance(found, str) else None
+def _storage(repository: Repository, public: bool) -> Path:
+    return _cache(public) / repo_folder_name(repo_id=repository.id, repo_type=constants.REPO_TYPE_MODEL)
 
 
 def seen(repository: Repository) -> str | None:
@@ -339,5 +348,4 @@ def remember(repository: Repository, commit: str, *, public: bool = False) -> No
 
 
 def _reference(repository: Repository, public: bool) -> Path:
-    folder = "models--" + repository.id.replace("/", "--")
-    return _cache(public) / folder / "refs" / repository.revision
+    return _storage(repository, public) / "refs" / repository.revision

@@ -91,7 +91,7 @@ class Found:
     @property
     def _snapshot(self) -> Snapshot:
         assert self.repository is not None
-        return Snapshot(self.repository, self.repository.revision, self.folder, self.notice, self.public)
+        return Snapshot(self.repository, self.repository.revision, self.notice, self.public)
 
     @contextmanager
     def naming(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ from ais.errors import AISError, HeadError, HubError
 from ais.heads import CARD, CONFIG, HeadConfig, StackedHead
 from ais.hub import (
     FAULTS,
+    MAIN,
     PATIENCE,
     SLOWEST,
     Repository,
@@ -100,7 +101,7 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
             raise HubError(
                 f"{repository.id} is there already, and public: nothing was sent. Make it private first."
             )
-        fresh = repository.revision != "main" and _new_branch(api, repository)
+        fresh = repository.revision != MAIN and _new_branch(api, repository)
         parent = ask(lambda: api.model_info(repository.id, revision=repository.revision)).sha or ""
         there = ask(lambda: api.list_repo_files(repository.id, revision=parent))
         strange = sorted(set(there) - set(file_names(None)) - set(_LEAVE))
@@ -214,27 +215,38 @@ def commit(
     parent: str,
     message: str,
     *,
-    revision: str = "main",
+    revision: str = MAIN,
     kind: str = "model",
 ) -> Pushed:
     """Make these files the repository's and take others away, in one commit on top of `parent`, or in none."""
     operations = [CommitOperationAdd(path, data) for path, data in files.items()]
     deletions = [CommitOperationDelete(path) for path in gone]
     size = sum(map(len, files.values()))
-    # The client warns where nothing has changed; `Pushed.changed` says so.
-    logging.getLogger("huggingface_hub.hf_api").setLevel(logging.ERROR)
-    done = bounded(
-        UPLOAD + size / SLOWEST,
-        lambda: api.create_commit(
-            name,
-            [*operations, *deletions],  # the client leaves out what is there already
-            commit_message=message,
-            repo_type=kind,
-            revision=revision,
-            parent_commit=parent or None,
-        ),
-    )
+    with _quiet():
+        done = bounded(
+            UPLOAD + size / SLOWEST,
+            lambda: api.create_commit(
+                name,
+                [*operations, *deletions],  # the client leaves out what is there already
+                commit_message=message,
+                repo_type=kind,
+                revision=revision,
+                parent_commit=parent or None,
+            ),
+        )
     return Pushed(str(done.commit_url), done.oid, done.oid != parent)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the client's warning that nothing has changed: `Pushed.changed` says so."""
+    client = logging.getLogger("huggingface_hub.hf_api")
+    before = client.level
+    client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(before)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ from huggingface_hub import HfApi, RepoCard
 
 from ais.errors import AISError, HubError
 from ais.heads import CARD, CONFIG, WEIGHTS
-from ais.hub import FAULTS, MAIN, parse_repository
+from ais.hub import FAULTS, HEADS_VARIABLE, parse_repository
 from ais.publishing import Pushed, ask, commit, log_in, pushing, repository_to_push
 
-HEADS_VARIABLE = "AIS_HEADS"  # of a page: the heads of the Hub that it offers
 ROOT = Path(__file__).parent.parent
 FILES = ("app.py", "requirements.txt", "LICENSE")
 FOLDERS = ("ais", "model_cards", "assets")
@@ -44,7 +43,11 @@ def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) 
             raise HubError(
                 f"The Space {name} is there already, and public: nothing was sent. Make it private first."
             )
-        if not info.private and (secret := next((head for head in heads if not _is_public(api, head)), None)):
+        variables = ask(lambda: api.get_space_variables(name))
+        before = variables[HEADS_VARIABLE].value if HEADS_VARIABLE in variables else ""
+        offered = list(dict.fromkeys([*filter(None, (before or "").replace(" ", "").split(",")), *heads]))
+        public = [head for head in offered if _is_public(api, head)]
+        if not info.private and (secret := next((head for head in heads if head not in public), None)):
             raise HubError(
                 f"The Space {name} is public, and {secret} is not: nothing was sent. Make the Space private and give "
                 "it a token in its settings; or make the head public."
@@ -52,10 +55,8 @@ def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) 
         there = ask(lambda: api.list_repo_files(name, repo_type="space", revision=info.sha))
         if "app.py" in there and "ais/__init__.py" not in there:
             raise HubError(f"The Space {name} holds another app: choose a name that is free.")
-        variables = ask(lambda: api.get_space_variables(name))
-        before = variables[HEADS_VARIABLE].value if HEADS_VARIABLE in variables else ""
-        offered = list(dict.fromkeys([*filter(None, (before or "").replace(" ", "").split(",")), *heads]))
-        files = _space_files(name, [head for head in offered if _preloads(api, head)])
+        # What a Space fetches beforehand, it fetches without a token, and of the main branch.
+        files = _space_files(name, [head for head in public if "@" not in head])
         ours = ("README.md", *FILES, *(f"{folder}/" for folder in FOLDERS))
         gone = [file for file in there if file not in files and file.startswith(ours)]
         pushed = commit(api, name, files, gone, info.sha or "", "AIS", kind="space")
@@ -89,12 +90,6 @@ def _space_readme(readme: Path, name: str, heads: Sequence[str]) -> str:
     card.data = type(card.data)(**data)
     title, sentence_, *_ = [part for part in card.text.strip().split("\n\n") if part.strip()]
     return f"---\n{card.data.to_yaml()}\n---\n\n{title}\n\n{sentence_}\n"
-
-
-def _preloads(api: HfApi, head: str) -> bool:
-    """Whether the Space can fetch the head beforehand: that is done without a token, and of the main branch."""
-    repository = parse_repository(head)
-    return repository is not None and repository.revision == MAIN and _is_public(api, head)
 
 
 def _is_public(api: HfApi, head: str) -> bool:

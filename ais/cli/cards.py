@@ -11,15 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from ais import figures
-from ais.cards import CURVE, EXAMPLES, model_card, named_in
+from ais.cards import EXAMPLES, PICTURES, model_card, named_in
 from ais.cli.common import AsJson, OnDevice, app, print_json
 from ais.errors import AISError
 from ais.explain import explain
 from ais.files import write_atomically
-from ais.heads import CONFIG, Config
+from ais.heads import CARD, CONFIG, Config
 from ais.loading import load_head, read_config
 
-CARD = "README.md"
 _MOST = 4  # pictures of examples
 
 
@@ -80,7 +79,7 @@ def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
 def _recipe(config: Config, folder: Path, pictures: bool) -> dict[str, Any]:
     """The recipe, naming the pictures that there are."""
     recipe = dict(config.recipe)
-    for key, file in (("curve", CURVE), ("examples", EXAMPLES)):
+    for key, file in PICTURES.items():
         if key in recipe and not (folder / file).is_file():
             del recipe[key]
     return recipe | ({"examples": EXAMPLES} if pictures else {})

@@ -14,8 +14,7 @@ import typer
 
 from ais import figures
 from ais.assessment import HeldOut, evaluate_head, held_out
-from ais.cards import model_card
-from ais.checks import PICTURES
+from ais.cards import PICTURES, model_card
 from ais.cli.common import (
     SD,
     AsJson,

@@ -89,7 +89,10 @@ def pull_command(
         raise AISError(f"{repo!r} is no repository of the Hub: name it as user/repo.")
     found = find_head(repository)
     head = load_found(found)
-    names = [name for name in file_names(head.config) if found.fetch_optional(name)]
+    wanted = file_names(head.config)
+    names = [name for name in wanted if found.fetch_optional(name)]
+    for name in sorted(set(wanted) - set(names)):
+        typer.echo(f"{name} could not be fetched; the head works without it.", err=True)
     folder = found.folder
     if out is not None:
         if out.is_dir() and any(out.iterdir()):

@@ -92,7 +92,7 @@ def _write(
         "importance.png": figures.importances(report.importance),
         "saliency.png": figures.look_sheet(
             [looks[n] for n in apart],
-            [f"{cohort.files[n].name} , correlation {agreement[n]:+.2f}" for n in apart],
+            [f"{cohort.files[n].name}, correlation {agreement[n]:+.2f}" for n in apart],
         ),
     }
     if report.gain:

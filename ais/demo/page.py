@@ -23,7 +23,7 @@ from ais.errors import AISError, HubError, ImageError
 from ais.explain import load_head_cached
 from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS
-from ais.hub import cached_snapshot
+from ais.hub import HEADS_VARIABLE, cached_snapshot
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 ABOUT_METHODS = {
@@ -39,7 +39,7 @@ _FETCH: dict[str, Any] = {"concurrency_limit": 3, "concurrency_id": "fetch"}
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
-offered = Catalog(os.environ.get("AIS_HEADS", ""))
+offered = Catalog(os.environ.get(HEADS_VARIABLE, ""))
 
 
 # What happens -----------------------------------------------------------------------------------------------
