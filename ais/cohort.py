@@ -50,20 +50,36 @@ class Cohort:
     averaged: int = 0
 
 
-@dataclass(frozen=True)
-class CohortReport:
-    """How near a backbone's geometry is to people's, and what its maps do for that.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How near a network's geometry of N pictures is to P people's, and what its C maps do for that.
 
     Every alignment is the mean over the people of Spearman's correlation with each one's matrix, so that it stands
     beside the ceiling; with a single matrix it is the published one.
 
     Attributes:
-        backbone, layer, view, metric: what was compared. pictures, people, maps: how many.
-        averaged: as in `Cohort`.
         alignment: with all maps; `with_mean` with the mean of the people's matrices.
         ceiling: lower and upper; None for one matrix.
         importance: (C,), AIS of each map. image_importance: (N, C), for each picture's own row.
         model_rdm, human_rdm: (N, N), the second the mean over the people.
+    """
+
+    alignment: float
+    with_mean: float
+    ceiling: tuple[float, float] | None
+    importance: np.ndarray
+    image_importance: np.ndarray
+    model_rdm: np.ndarray
+    human_rdm: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortReport(Comparison):
+    """The comparison of a backbone with people on a cohort.
+
+    Attributes:
+        backbone, layer, view, metric: what was compared. pictures, people, maps: how many.
+        averaged: as in `Cohort`.
         gain: what keeping the best maps does for pictures that had no part in choosing them; None if not asked for.
     """
 
@@ -75,13 +91,6 @@ class CohortReport:
     people: int
     averaged: int
     maps: int
-    alignment: float
-    with_mean: float
-    ceiling: tuple[float, float] | None
-    importance: np.ndarray
-    image_importance: np.ndarray
-    model_rdm: np.ndarray
-    human_rdm: np.ndarray
     gain: GainReport | None
 
     @property
@@ -176,6 +185,28 @@ def map_embedding(backbone: FrozenBackbone, embedding: torch.Tensor) -> np.ndarr
     return embedding[:, backbone.owner.start : backbone.owner.stop].double().cpu().numpy()
 
 
+def compare(rows: np.ndarray, judgments: Judgments, metric: Metric = "correlation") -> Comparison:
+    """Compare a network with people.
+
+    Args:
+        rows: (N, C), as `map_embedding` gives them.
+
+    Raises:
+        DataError: the network cannot tell the pictures apart.
+    """
+    rdms = judgments.rdms
+    model = similarity.rdm(rows, metric)
+    return Comparison(
+        alignment=similarity.alignment(model, rdms),
+        with_mean=similarity.alignment(model, judgments.mean),
+        ceiling=similarity.noise_ceiling(rdms),
+        importance=similarity.importance(rows, rdms, metric),
+        image_importance=similarity.image_importance(rows, rdms, metric),
+        model_rdm=model,
+        human_rdm=judgments.mean,
+    )
+
+
 def align(
     cohort: Cohort,
     backbone: FrozenBackbone,
@@ -202,7 +233,7 @@ def align(
 
     embedded = embed(cohort.files, backbone, view, progress=show("pictures"))
     rows, rdms = map_embedding(backbone, embedded.embedding), cohort.judgments.rdms
-    model = similarity.rdm(rows, metric)
+    comparison = compare(rows, cohort.judgments, metric)
     gain = None
     if splits:
         gain = keeping.held_out_gain(
@@ -217,14 +248,8 @@ def align(
         people=len(rdms),
         averaged=cohort.averaged,
         maps=rows.shape[1],
-        alignment=similarity.alignment(model, rdms),
-        with_mean=similarity.alignment(model, cohort.judgments.mean),
-        ceiling=similarity.noise_ceiling(rdms),
-        importance=similarity.importance(rows, rdms, metric),
-        image_importance=similarity.image_importance(rows, rdms, metric),
-        model_rdm=model,
-        human_rdm=cohort.judgments.mean,
         gain=gain,
+        **vars(comparison),
     )
 
 

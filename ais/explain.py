@@ -156,10 +156,24 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
         )
     where = pick_device(device)
     tuned = tuned_backbone(head)
-    with _lock:  # so that two requests at once do not load the same weights twice
-        backbone = _backbone(config.backbone, config.layer, where, tuned, config.tuned_sha256)
+    backbone = backbone_cached(config.backbone, config.layer, where, tuned, config.tuned_sha256)
     head.to(where)
     return backbone
+
+
+def backbone_cached(
+    name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
+) -> FrozenBackbone:
+    """`load_backbone`, from a cache of the last few.
+
+    Args:
+        tuned, sha256: the file of a tuned backbone, and its hash.
+
+    Raises:
+        AISError: no such device. WeightsError: the weights are not to be had.
+    """
+    with _lock:  # so that two requests at once do not load the same weights twice
+        return _backbone(name, layer, pick_device(device), tuned, sha256)
 
 
 def pick_device(device: str = "auto") -> str:

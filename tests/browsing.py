@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from ais.demo.catalog import BROKEN
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(__file__).parent.parent
@@ -139,3 +141,11 @@ def number(text: str) -> float:
     found = re.search(r"[+−]?\d+(\.\d+)?", text)
     assert found, text
     return float(found[0].replace("−", "-"))
+
+
+def check_sentence(text: str) -> str:
+    """What the page says of an error: a sentence, and nothing of the server's own."""
+    assert text.endswith(".")
+    assert not re.search(r"Traceback|Error:|NoneType|hf_owner|/tmp|gradio", text)
+    assert BROKEN not in text
+    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,9 @@ from typing import Any
 import pytest
 
 from ais import explain, load_head, loading
-from ais.demo.catalog import BROKEN
 from ais.heads import EMBEDDED
-from browsing import READY, coffee, running_app, upload, visiting
-from hub_failures import Flipped, Hang, Status
+from browsing import READY, check_sentence, coffee, running_app, upload, visiting
+from hub_failures import TOO_MANY, CutShort, Flipped, Hang, Padded, Status
 from local_hub import LocalHub
 from test_catalog import save_head
 
@@ -45,6 +45,10 @@ def site(hub_server: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iter
             ("ann/down", False, False),
             ("ann/damaged", False, False),
             ("ann/refused", False, False),
+            ("ann/busy", False, False),
+            ("ann/broken", False, False),
+            ("ann/cut", False, False),
+            ("ann/large", False, False),
             (LONG, False, False),
         ]
     ):
@@ -56,6 +60,12 @@ def site(hub_server: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = json.loads((newer / "config.json").read_text())
     (newer / "config.json").write_text(json.dumps(config | {"format": 99}))
     hub.add_head("ann/newer", newer)
+    hub.add("ann/empty", {"README.md": b"# Nothing"})
+    moon = save_head(folder / "moon")
+    tensors = {"weight1": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}
+    header = json.dumps(tensors).encode()
+    (moon / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    hub.add_head("ann/moon", moon)
     settings = {
         "HF_HOME": str(folder / "cache"),
         "HF_TOKEN": "hf_owner",
@@ -95,11 +105,7 @@ def add(page: Any, name: str, key: bool = True) -> None:
 
 def sentence(page: Any) -> str:
     page.wait_for_selector("#ais-choices .said.failed")
-    text = page.inner_text("#ais-choices .said")
-    assert text.endswith(".")
-    assert not re.search(r"Traceback|Error:|NoneType|hf_owner", text)
-    assert BROKEN not in text
-    return text
+    return check_sentence(page.inner_text("#ais-choices .said"))
 
 
 @contextmanager
@@ -206,6 +212,12 @@ def test_the_address_chooses_a_head(hub: LocalHub, open_page: Callable[..., Any]
         ("ann/gated", "is gated"),
         ("ann/none", "no repository ann/none"),
         ("ann/awe@none", "no revision 'none'"),
+        ("ann/empty", "has no config.json at its revision main"),
+        ("ann/busy", "too many requests. Try again in 120 seconds"),
+        ("ann/broken", "out of order (status 500)"),
+        ("ann/cut", "cannot be reached"),
+        ("ann/large", "is too large to be what it should be"),
+        ("ann/moon", "lacks the tensor"),
         ("ann/down", "out of order (status 503)"),
         ("ann/refused", "cannot be reached"),
         ("ann/slow", "cannot be reached"),
@@ -221,6 +233,10 @@ def test_a_head_that_cannot_be_had_gives_a_sentence_and_the_page_goes_on(
     hub.fail("HEAD|GET", "^/ann/down/", Status(503))
     hub.fail("HEAD|GET", "^/ann/slow/", Hang(60))
     hub.fail("GET", "^/ann/damaged/.*safetensors", Flipped())
+    hub.fail("HEAD|GET", "^/ann/busy/", TOO_MANY)
+    hub.fail("HEAD|GET", "^/ann/broken/", Status(500))
+    hub.fail("GET", "^/ann/cut/", CutShort(100))
+    hub.fail("HEAD", "^/ann/large/.*config", Padded(200 << 20))
     page = open_page()
     if name == "ann/refused":
         hub.refuse()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pytest
 from ais import cohort, loading, similarity
 from ais.backbones import load_backbone
 from ais.demo import cohorts, shapes
-from ais.demo.catalog import BROKEN
-from browsing import coffee, number, running_app, upload, visiting
+from browsing import check_sentence, coffee, number, running_app, upload, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -68,11 +66,7 @@ def own(page: Any, pictures: list[Path], matrix: Path) -> None:
 
 def sentence(page: Any) -> str:
     page.wait_for_selector("#ais-cohort .problem")
-    text = page.inner_text("#ais-cohort .problem p")
-    assert text.endswith(".")
-    assert not re.search(r"Traceback|Error:|NoneType|/tmp|gradio", text)
-    assert BROKEN not in text
-    return text
+    return check_sentence(page.inner_text("#ais-cohort .problem p"))
 
 
 def own_pictures(folder: Path, count: int) -> list[Path]:

@@ -60,8 +60,8 @@ def test_the_page_computes_what_the_command_computes(
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
     files, _, judgments = shapes.cohort()
     report = cohort.align(cohort.Cohort(files, judgments), load_backbone(cohorts.DEFAULT), splits=0)
-    np.testing.assert_allclose(drawn.network, report.model_rdm, atol=1e-5)
-    np.testing.assert_array_equal(drawn.people, report.human_rdm)
+    np.testing.assert_allclose(drawn.model_rdm, report.model_rdm, atol=1e-5)
+    np.testing.assert_array_equal(drawn.human_rdm, report.human_rdm)
     assert drawn.alignment == pytest.approx(report.alignment, abs=1e-3)
     assert drawn.ceiling is report.ceiling is None
     np.testing.assert_allclose(drawn.importance, report.importance, atol=1e-2)
@@ -107,7 +107,7 @@ def test_pictures_that_would_hide_each_other_are_moved_apart() -> None:
 
 
 def test_both_geometries_lie_the_same_way_round(drawn: Compared) -> None:
-    mirrored = Compared(**{**drawn.__dict__, "people": drawn.network})
+    mirrored = Compared(**{**drawn.__dict__, "human_rdm": drawn.model_rdm})
     network, people = mirrored.places()
     np.testing.assert_allclose(network, people, atol=1e-9)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,13 @@ import torch
 from PIL import Image
 from scipy.linalg import orthogonal_procrustes
 
-from ais import similarity
-from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
-from ais.cohort import Look, look, map_embedding
+from ais import cohort, similarity
+from ais.backbones import BACKBONES, FrozenBackbone
+from ais.cohort import Comparison, Look, map_embedding
 from ais.datasets import listing
 from ais.demo import gpu, shapes
 from ais.errors import AISError, DataError, ImageError
-from ais.explain import pick_device
+from ais.explain import backbone_cached
 from ais.images import read_image
 from ais.judgments import Judgments, read_judgments
 from ais.views import ViewName
@@ -50,27 +49,19 @@ class Pictures:
     by_rule: bool = False
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, kw_only=True)
+class Compared(Comparison):
     """A cohort as a backbone sees it, beside what was said of it.
 
     Attributes:
         thumbnails: N small pictures.
         embedding: (N, C), the pooled maps.
-        network, people: (N, N), dissimilarities; the second the mean over the people.
-        alignment, ceiling, importance, image_importance: as in `ais.cohort.CohortReport`.
     """
 
     pictures: Pictures
     backbone: str
     thumbnails: list[Image.Image]
     embedding: np.ndarray
-    network: np.ndarray
-    people: np.ndarray
-    alignment: float
-    ceiling: tuple[float, float] | None
-    importance: np.ndarray
-    image_importance: np.ndarray
 
     def __len__(self) -> int:
         """N."""
@@ -81,7 +72,7 @@ class Compared:
 
         People's is turned, or mirrored, to where it comes nearest to the network's: neither has a right way round.
         """
-        network, people = (_unit(similarity.mds(rdm)) for rdm in (self.network, self.people))
+        network, people = (_unit(similarity.mds(rdm)) for rdm in (self.model_rdm, self.human_rdm))
         turn, _ = orthogonal_procrustes(people, network)
         return spread(network), spread(_unit(people @ turn))
 
@@ -147,34 +138,27 @@ def compare(pictures: Pictures, backbone: str) -> Iterator[str | Compared]:
         raise DataError(listing("Some pictures cannot be read", problems))
     yield "Leaving out one feature map after another"
     embedding = map_embedding(network, torch.cat(rows))
-    rdms = pictures.judgments.rdms
-    model = similarity.rdm(embedding)
     compared = Compared(
-        pictures,
-        backbone,
-        thumbnails,
-        embedding,
-        model,
-        pictures.judgments.mean,
-        similarity.alignment(model, rdms),
-        similarity.noise_ceiling(rdms),
-        similarity.importance(embedding, rdms),
-        similarity.image_importance(embedding, rdms),
+        pictures=pictures,
+        backbone=backbone,
+        thumbnails=thumbnails,
+        embedding=embedding,
+        **vars(cohort.compare(embedding, pictures.judgments)),
     )
     if pictures.by_rule:
         _drawn[backbone] = compared
     yield compared
 
 
-def look_at(cohort: Compared, number: int, importance: np.ndarray) -> Look:
+def look_at(compared: Compared, number: int, importance: np.ndarray) -> Look:
     """A picture of the cohort with its heatmap by the importance (C,) of the maps.
 
     Raises:
         ImageError: the picture is no longer there.
     """
-    network = _network(cohort.backbone)
+    network = _network(compared.backbone)
     with gpu.slot:
-        return look(cohort.pictures.files[number], network, VIEW, importance)
+        return cohort.look(compared.pictures.files[number], network, VIEW, importance)
 
 
 def alike(rdm: np.ndarray, i: int, j: int) -> float:
@@ -214,9 +198,4 @@ def _network(backbone: str) -> FrozenBackbone:
     if backbone not in backbones():
         raise AISError(f"There is no such network here. Choose one of: {', '.join(backbones())}.")
     with gpu.slot:
-        return _loaded(backbone)
-
-
-@lru_cache(maxsize=2)
-def _loaded(backbone: str) -> FrozenBackbone:
-    return load_backbone(backbone, device="cpu" if gpu.LENT else pick_device())
+        return backbone_cached(backbone, BACKBONES[backbone].layer, "cpu" if gpu.LENT else "auto")

@@ -148,7 +148,7 @@ def pair_value(cohort: Compared, one: int, other: int, session: Session) -> dict
         for n in (one, other)
     ]
     them = "by the rule" if cohort.pictures.by_rule else "to people"
-    network, people = (cohorts.alike(rdm, one, other) for rdm in (cohort.network, cohort.people))
+    network, people = (cohorts.alike(rdm, one, other) for rdm in (cohort.model_rdm, cohort.human_rdm))
     correlation = float(shares.sum())
     return {
         "title": "What makes these alike",
