@@ -23,7 +23,7 @@ from ais.errors import AISError, HubError, ImageError
 from ais.explain import load_head_cached
 from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS
-from ais.hub import HEADS_VARIABLE, cached_snapshot
+from ais.hub import HEADS_VARIABLE, Repository, cached_snapshot
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 ABOUT_METHODS = {
@@ -63,7 +63,7 @@ def show(
             raise ImageError(GONE)
         name = choice["head"]
         source, public = head_source(name), not offered.owned(name)
-        if not isinstance(source, str) and not cached_snapshot(source, CONFIG, public=public):
+        if isinstance(source, Repository) and not cached_snapshot(source, CONFIG, public=public):
             raise HubError(AWAY)
         explanation = gpu.explain_picture(picture, name, choice["method"], public=public)
         head = load_head_cached(source, public=public)

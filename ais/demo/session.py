@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 
 from ais.demo.catalog import BROKEN
 from ais.demo.cohorts import Compared, Pictures
+from ais.demo.folders import hide_paths
 from ais.errors import AISError
 from ais.explanation import Explanation
 
@@ -51,7 +52,7 @@ class Session:
 def sentence(error: Exception) -> str:
     """What to tell a person about an error; whatever is not theirs to put right goes to the log."""
     if isinstance(error, AISError):
-        return str(error)
+        return hide_paths(str(error))
     if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
         return str(error.message)
     logger.exception("the page failed", exc_info=error)
