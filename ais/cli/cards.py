@@ -66,7 +66,7 @@ def card_command(
         return
     for file in written:
         typer.echo(f"  {file}")
-    typer.echo(f"See it on the page: AIS_HEADS={shlex.quote(str(folder.resolve()))} python app.py")
+    typer.echo(f"On the page: AIS_HEADS={shlex.quote(str(folder.resolve()))} python app.py", err=True)
 
 
 def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:

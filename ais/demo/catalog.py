@@ -2,8 +2,8 @@
 
 The owner of the page names heads in ``AIS_HEADS``, separated by commas: ids on the Hub, ``user/repo`` or
 ``user/repo@revision``, collections, and folders here (see `ais.demo.folders`). Those of the Hub are fetched in the
-background with the owner's token. A head that a visitor names is fetched as everybody may, and is offered to that visitor
-alone; visitors name no folders.
+background with the owner's token. A head that a visitor names is fetched as everybody may, and is offered to that
+visitor alone; visitors name no folders.
 """
 
 from __future__ import annotations
