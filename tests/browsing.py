@@ -45,11 +45,18 @@ CANVAS = "#ais-overlay .stage canvas"
 
 
 @contextmanager
-def running_app(heads: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address of the page with the heads of a folder; at the end its log must hold no traceback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def running_app(
+    heads: Path, folder: Path, environment: Mapping[str, str] | None = None, port: int = 0
+) -> Iterator[str]:
+    """The address of the page with the heads of a folder; at the end its log must hold no traceback.
+
+    Args:
+        port: where it listens; any free one if 0.
+    """
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     settings = {
         "TEST_HEADS": str(heads),
         "GRADIO_SERVER_NAME": "127.0.0.1",

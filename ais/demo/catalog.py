@@ -9,7 +9,6 @@ visitor alone; visitors name no folders.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -98,8 +97,9 @@ def offer(asked: str, *, public: bool) -> Offer:
     repository, folder = found.repository, folders.registered(asked)
     name = str(repository or asked)
     head = load_head_cached(head_source(name), public=public)
-    if folder is not None and os.sep not in head.config.name:  # as its card calls it
-        name = folders.register(values.short(head.config.name), folder, list_heads())
+    own = values.short(head.config.name)
+    if folder is not None and folders.is_free(own, folder, list_heads()):  # as its card calls it
+        name = folders.register(own, folder, list_heads())
     for member in members(head):
         if not member.config.tuned_sha256:
             fetch_backbone(member.config.backbone)

@@ -32,12 +32,17 @@ def folder_in(word: str) -> Path | None:
 
 def register(name: str, path: Path, taken: Container[str]) -> str:
     """Let a folder be known by a name: the one given, or where it is another's the same with a number."""
-    free, number = name, 1
-    while free in taken or _folders.get(free, path) != path:
+    chosen, number = name, 1
+    while not is_free(chosen, path, taken):
         number += 1
-        free = f"{name} ({number})"
-    _folders[free] = path
-    return free
+        chosen = f"{name} ({number})"
+    _folders[chosen] = path
+    return chosen
+
+
+def is_free(name: str, path: Path, taken: Container[str]) -> bool:
+    """Whether a folder can be known by this name."""
+    return os.sep not in name and name not in taken and _folders.get(name, path) == path
 
 
 def registered(name: str) -> Path | None:
