@@ -66,7 +66,7 @@ async function load() {
   } catch {
     return become("error", "The picture could not be displayed. Choose it again.");
   }
-  if (value !== props.value) return; // a newer one is on its way
+  if (value.run !== props.value?.run) return; // a newer one is on its way
   [data, images] = [value, fresh];
   find("h2").textContent = data.title;
   find(".lead").textContent = data.lead;

@@ -417,13 +417,14 @@ function fail(sentence) {
   tell("kept");
   if (data) draw();
 }
+const newest = (value) => value?.run === props.value?.run; // Gradio may give the same one again as another object
 function load() {
   const value = props.value;
   if (!value) return;
   if (value.error) return fail(value.error);
   const image = new Image();
   image.onload = () => {
-    if (value !== props.value) return; // a newer one is on its way
+    if (!newest(value)) return; // a newer one is on its way
     [data, picture, borrowed, pinned, before, member] = [value, image, null, null, null, ""];
     view = { zoom: 1, x: value.width / 2, y: value.height / 2 };
     doing = "";
@@ -439,7 +440,7 @@ function load() {
     controls();
     appear();
   };
-  image.onerror = () => value === props.value && fail("The picture could not be displayed. Choose it again.");
+  image.onerror = () => newest(value) && fail("The picture could not be displayed. Choose it again.");
   image.src = value.picture.url;
 }
 hear("busy", ({ sentence, fresh }) => {
@@ -463,7 +464,7 @@ hear("ended", ({ request, failure }) => {
   if (failure) return request === "overlay.save" ? notice(failure) : fail(failure);
   const waited = doing;
   const { value } = props; // an answer without a value comes from a server that has forgotten this visitor
-  setTimeout(() => waited && doing === waited && value === props.value && fail(sentences.expired), 1500);
+  setTimeout(() => waited && doing === waited && newest(value) && fail(sentences.expired), 1500);
 });
 find(".dismiss").addEventListener("click", () => { notice(""); canvas.focus(); });
 find(".whose select").addEventListener("change", ({ target }) => { member = target.value; controls(); draw(); });
