@@ -22,7 +22,7 @@ from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
 from ais.errors import AISError, HeadError
 from ais.explanation import KINDS, Array, Explanation, Kind, Score
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
-from ais.heatmaps import METHODS, SCALES, Grids, Method, Scale
+from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.hub import Repository
 from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
@@ -55,7 +55,8 @@ def explain(
             ``dual``: how it helps to match people, given the picture's `rating`; ``alignment``: how it did so
             on the head's held-out pictures; ``similarity``: what it adds to the match between the network's and
             people's comparisons of pictures, as `ais align` found it.
-        scale: of `Explanation.heatmap`: ``relative`` in [-1, 1], or ``points``.
+        scale: of `Explanation.heatmap`: ``relative`` in [-1, 1]; ``points``, what a cell of the network's grid at
+            the place is worth; or ``density``, points per pixel, which sum to the total.
         rating: what people said of this picture, on the head's scale.
         similarity: for that kind, the file that `ais align` wrote, of the head's own backbone.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -70,7 +71,12 @@ def explain(
     start = time.perf_counter()
     _one_of("method", method, METHODS)
     _one_of("kind", kind, KINDS)
-    _one_of("scale", scale, SCALES)
+    _one_of("scale", scale, PICTURE_SCALES)
+    if scale == "density" and not METHODS[method].per_cell:
+        raise AISError(
+            f"The scale 'density' shares out points that add up, which those of {METHODS[method].label} do not: choose "
+            "the scale points or relative, or another method."
+        )
     if method != "ais" and kind != "prediction":
         raise AISError(f"The kind {kind!r} is one of importance, which only the method 'ais' draws.")
     picture = read_image(image)
@@ -111,11 +117,19 @@ def explain(
             placement=parts[0].placement,
             seconds=time.perf_counter() - start,
             source=str(shown.repository or ""),
+            revision=shown.repository.revision if shown.repository else "",
+            head_sha256=config.weights_sha256,
+            picture=_file_name(image),
         )
 
     if isinstance(loaded, StackedHead):
-        members = tuple(explanation(part.head, [part], [1.0]) for part in looks)
-        return replace(explanation(loaded, looks, loaded.weight.tolist()), members=members)
+        weights = loaded.weight.tolist()
+        return replace(
+            explanation(loaded, looks, weights),
+            members=tuple(explanation(part.head, [part], [1.0]) for part in looks),
+            weights=tuple(weights),
+            intercept=loaded.intercept.item(),
+        )
     return explanation(loaded, looks, [1.0])
 
 
@@ -263,7 +277,12 @@ def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tenso
 
 def _score(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
     mean, half = scores.mean().item(), head.interval(scores).item()
-    return Score(mean, mean - half, mean + half, head.percentile(mean))
+    if not (math.isfinite(mean) and math.isfinite(half)):
+        raise HeadError(
+            f"The head {head.config.name!r} gives no finite score for this picture: choose another."
+        )
+    low, high = head.within_scale(mean - half), head.within_scale(mean + half)
+    return Score(mean, low, high, head.percentile(mean))
 
 
 def _importances(
@@ -362,6 +381,16 @@ def _published(
 def _one_of(what: str, value: str, allowed: Any) -> None:
     if value not in allowed:
         raise AISError(f"There is no {what} {value!r}. Choose one of: {', '.join(allowed)}.")
+
+
+def _file_name(image: Source) -> str:
+    """The name of the file that a picture came from, without its folder; empty if it came from none."""
+    path: Any = image
+    if not isinstance(image, (str, os.PathLike)):
+        path = getattr(image, "filename", None) or getattr(image, "name", "")
+    if not isinstance(path, (str, os.PathLike)):  # an open file may have a number for its name
+        return ""
+    return os.fsencode(Path(path).name).decode(errors="replace")
 
 
 def _array(values: Tensor) -> Array:

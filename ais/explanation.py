@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 from ais import heatmaps
-from ais.errors import ImageError
+from ais.errors import AISError, ImageError
 from ais.files import write_atomically
 from ais.heatmaps import METHODS, Scale
+from ais.version import __version__
 from ais.views import Placement
 
 Kind = Literal["prediction", "residual", "dual", "alignment", "similarity"]
@@ -31,8 +33,9 @@ class Score(NamedTuple):
     """What people would say of a picture.
 
     Attributes:
-        score: points of the head's rating scale.
-        low, high: its interval at the head's level (90 %).
+        score: points of the head's rating scale, as the head computes it: a picture unlike all that it learned from
+            may come out a little beyond the scale's ends.
+        low, high: its interval at the head's level (90 %), cut off at the scale's ends, beyond which nobody can rate.
         percentile: the share of the rated pictures that people rated lower, 0 to 100.
     """
 
@@ -79,7 +82,12 @@ class Explanation:
         placement: where the network looked.
         seconds: how long it took, reading the picture and loading the weights included.
         members: of a stack, each member's own explanation.
+        weights, intercept: of a stack, whose score is the sum of each member's score times its weight, and the
+            intercept; empty and 0 for a head on one backbone.
         source: the head's repository on the Hub at its commit, ``user/repo@commit``; empty if it is not from there.
+        revision: that commit. head_sha256: of the head's ``model.safetensors``; empty if it was never saved.
+        picture: the name of the picture's file, without its folder; empty if it came from none.
+        version: of AIS.
     """
 
     image: Image = field(repr=False)
@@ -101,28 +109,73 @@ class Explanation:
     placement: Placement
     seconds: float
     members: tuple[Explanation, ...] = ()
+    weights: tuple[float, ...] = ()
+    intercept: float = 0.0
     source: str = ""
+    revision: str = ""
+    head_sha256: str = ""
+    picture: str = ""
+    version: str = __version__
 
     @property
     def grid(self) -> Array:
-        """The heatmap on the network's grid, (h, w), on the explanation's scale."""
-        return self.grids[self.scale]
+        """The heatmap on the network's grid, (h, w), on the explanation's scale; of ``density`` the points."""
+        return self.grids["points" if self.scale == "density" else self.scale]
 
     @property
     def heatmap(self) -> Array:
-        """The heatmap on the picture, float32 (height, width); NaN where the network did not look."""
-        return self.placement.upsample(self.grid)
+        """The heatmap on the picture, float32 (height, width); NaN where the network did not look.
+
+        What a pixel is depends on the scale (`pixel_unit`): only those of ``density`` sum to the `total`.
+        """
+        return (
+            self.placement.share(self.grid) if self.scale == "density" else self.placement.upsample(self.grid)
+        )
+
+    @property
+    def density(self) -> Array:
+        """Points per pixel, float32 (height, width), which sum to the `total`; NaN where the network did not look.
+
+        Raises:
+            AISError: the method gives no points that can be summed.
+        """
+        return replace(self, scale="density").heatmap
+
+    @property
+    def total(self) -> float | None:
+        """What the cells of the grid in points, and the pixels of the density, sum to; None where they do not add up.
+
+        It is the sum of the importances where the method draws them.
+        """
+        return float(self.grids["points"].sum(dtype=np.float64)) if METHODS[self.method].per_cell else None
 
     @property
     def unit(self) -> str:
         """What the heatmap's values are, in words."""
+        per = " per pixel" if self.scale == "density" else " per cell"
         if self.scale == "relative":
             return "of the largest"
         if self.kind == "dual":
-            return "of the largest importance, per cell"
+            return f"of the largest importance,{per}"
         if self.kind == "similarity":
-            return "of Spearman's correlation, per cell"
-        return "points per cell" if METHODS[self.method].per_cell else "points"
+            return f"of Spearman's correlation,{per}"
+        return f"points{per}" if METHODS[self.method].per_cell else "points"
+
+    @property
+    def pixel_unit(self) -> str:
+        """What a pixel of the heatmap is, in a sentence."""
+        if self.scale == "relative":
+            return "The value of the grid at this place as a share of its largest, interpolated; pixels do not add up."
+        if self.scale == "density":
+            return "This pixel's own part of the total, to which all pixels sum."
+        if METHODS[self.method].per_cell:
+            return (
+                "What a whole cell of the grid at this place is worth, interpolated: all pixels of a cell repeat "
+                "it, so add up the cells of the grid, or the pixels of the scale density, not these pixels."
+            )
+        return (
+            "The value of the grid at this place, interpolated: a level, so neither cells nor pixels add up."
+        )
 
     def overlay(self, opacity: float = 0.7) -> Image:
         """The heatmap's colours on the picture, as large as the picture: blue lowers, red raises."""
@@ -161,8 +214,29 @@ class Explanation:
             )
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it but the pictures and the maps, ready for JSON."""
+    def to_dict(self, *, max_pixels: int | None = None) -> dict[str, Any]:
+        """All of it but the pictures and the maps, ready for JSON: what ``explanation.json`` holds.
+
+        Args:
+            max_pixels: as `save` was given it.
+
+        Returns:
+            - ``score``, ``low``, ``high``, ``level``, ``percentile``, ``target``, ``rating_range``: as in `Score`, in
+              points, of the word that is rated and its scale.
+            - ``head``, ``source``, ``revision``, ``head_sha256``: the head's name, its repository on the Hub at its
+              commit, that commit, and the SHA-256 of its ``model.safetensors``; ``version``: AIS's.
+            - ``backbone``, ``layer``, ``method``, ``kind``, ``scale``: how it was made.
+            - ``picture``, ``width``, ``height``: the file's name and its pixels; ``seen``: the box (left, top, right,
+              bottom) in them that the network saw.
+            - ``unit``: of the colour bar; ``pixel_unit``: what a pixel of ``heatmap.npy`` is; ``heatmap_size``: its
+              rows and columns; ``total``: what the grid in points sums to, null where its cells do not add up.
+            - ``grids``: the heatmap on the network's grid by scale, rows of cells; ``importance``: of every map.
+            - ``intercept``, and ``members``, of a stack: each one's ``head``, ``source``, ``revision``,
+              ``head_sha256``, ``score``, ``weight``, ``contribution`` (score times weight; with the intercept these
+              sum to the stack's score) and how many ``maps`` of the importances are its own.
+            - ``seconds``: how long it took.
+        """
+        size = self.placement.within(max_pixels)
         return {
             "score": self.score,
             "low": self.interval[0],
@@ -173,40 +247,104 @@ class Explanation:
             "rating_range": list(self.rating_range),
             "head": self.head,
             "source": self.source,
+            "revision": self.revision,
+            "head_sha256": self.head_sha256,
+            "version": self.version,
             "backbone": self.backbone,
             "layer": self.layer,
             "method": self.method,
             "kind": self.kind,
             "scale": self.scale,
             "unit": self.unit,
+            "pixel_unit": self.pixel_unit,
+            "total": self.total,
             "seconds": self.seconds,
+            "picture": self.picture,
             "width": self.image.width,
             "height": self.image.height,
+            "heatmap_size": [size.height, size.width],
             "seen": list(self.placement.box),
             "grids": {scale: grid.tolist() for scale, grid in self.grids.items()},
             "importance": self.importance.tolist(),
-            "members": [{"head": m.head, "score": m.score, "maps": len(m.importance)} for m in self.members],
+            "weights": list(self.weights),
+            "intercept": self.intercept,
+            "members": [
+                {
+                    "head": member.head,
+                    "source": member.source,
+                    "revision": member.revision,
+                    "head_sha256": member.head_sha256,
+                    "score": member.score,
+                    "weight": weight,
+                    "contribution": weight * member.score,
+                    "maps": len(member.importance),
+                }
+                for member, weight in zip(self.members, self.weights, strict=True)
+            ],
         }
 
-    def save(self, directory: str | os.PathLike[str]) -> list[Path]:
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        files: Sequence[str] = FILES,
+        max_pixels: int | None = None,
+    ) -> list[Path]:
         """Write ``heatmap.npy``, ``overlay.png`` (with its colour bar) and ``explanation.json``: all or none.
 
         Those of a stack's members are written, too, each in a folder of the member's name.
 
+        Args:
+            files: which of the three, if not all.
+            max_pixels: where the picture has more, ``heatmap.npy`` and ``overlay.png`` are of the picture made so small
+                that it has no more; as large as the picture if None.
+
         Returns:
-            The files, the three first.
+            The files, in the order asked for; then the members'.
 
         Raises:
-            AISError: the directory cannot be written.
+            AISError: the directory cannot be written, or there is no such file.
         """
-        heatmap = self.heatmap
-        largest = float(np.nanmax(np.abs(heatmap)))
-        array, png = io.BytesIO(), io.BytesIO()
-        np.save(array, heatmap)
-        heatmaps.with_color_bar(heatmaps.overlay(self.image, heatmap), largest, self.unit).save(png, "PNG")
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        files = (array.getvalue(), png.getvalue(), text.encode())
-        written = write_atomically(directory, dict(zip(FILES, files, strict=True)))
+        for name in files:
+            if name not in FILES:
+                raise AISError(f"There is no file {name!r} of an explanation. Choose of: {', '.join(FILES)}.")
+        if max_pixels is not None and max_pixels < 1:
+            raise AISError("A heatmap needs at least one pixel: give max_pixels of 1 or more.")
+        makers = {
+            "heatmap.npy": self._heatmap_file,
+            "overlay.png": self._overlay_file,
+            "explanation.json": self._json_file,
+        }
+        written = write_atomically(directory, {name: makers[name](max_pixels) for name in files})
         for member in self.members:
-            written += replace(member, scale=self.scale).save(Path(directory) / member.head)
+            folder = Path(directory) / member.head
+            written += replace(member, scale=self.scale).save(folder, files=files, max_pixels=max_pixels)
         return written
+
+    def _strips(self, placement: Placement) -> Iterator[Array]:
+        return placement.strips(self.grid, shared=self.scale == "density")
+
+    def _heatmap_file(self, max_pixels: int | None) -> bytes:
+        size, data = self.placement.within(max_pixels), io.BytesIO()
+        header = {"descr": "<f4", "fortran_order": False, "shape": (size.height, size.width)}
+        np.lib.format.write_array_header_1_0(data, header)
+        for strip in self._strips(size):
+            data.write(strip.astype("<f4", copy=False).tobytes())
+        return data.getvalue()
+
+    def _overlay_file(self, max_pixels: int | None) -> bytes:
+        size, data = self.placement.within(max_pixels), io.BytesIO()
+        picture = self.image
+        if picture.size != (size.width, size.height):
+            picture = picture.resize((size.width, size.height), Resampling.BOX)
+        height = size.height + heatmaps.color_bar_height(size.width)
+        canvas = PIL.Image.new("RGB", (size.width, height), "white")
+        largest = heatmaps.largest_of(self._strips(size))
+        heatmaps.paint(canvas, picture, self._strips(size), largest)
+        heatmaps.draw_color_bar(canvas, largest, self.unit)
+        canvas.save(data, "PNG")
+        return data.getvalue()
+
+    def _json_file(self, max_pixels: int | None) -> bytes:
+        document = self.to_dict(max_pixels=max_pixels)
+        return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

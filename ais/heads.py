@@ -216,6 +216,14 @@ class Head(nn.Module, PyTorchModelHubMixin):
         calibration = self.config.interval
         return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
 
+    def within_scale(self, value: float) -> float:
+        """The value, or the end of the rating scale that it is beyond.
+
+        An interval cut off so loses no rating that is possible, so that it holds as many ratings as before.
+        """
+        target = self.config.target
+        return float(min(max(value, target.low), target.high))
+
     def percentile(self, score: float) -> float:
         """The share of rated pictures that people rated below this score, in percent (0 to 100)."""
         quantiles = self.rating_quantiles.cpu()

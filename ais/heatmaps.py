@@ -1,13 +1,14 @@
 """Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
 
 A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale.
+is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
+picture there is a third, ``density``: the points of the cells shared out to their pixels.
 `METHODS` is the registry of ways to make one; all share the signature of `ablation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 from ais.backbones import Features, FrozenBackbone
 from ais.heads import RegressionHead
 
-Scale = Literal["relative", "points"]
-SCALES: tuple[Scale, ...] = ("relative", "points")
+Scale = Literal["relative", "points", "density"]
+SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
+PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
 MethodName = Literal["ais", "gradcam", "occlusion"]  # the keys of METHODS
 Grids = dict[Scale, Tensor]
 
@@ -75,10 +77,11 @@ def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
         (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
     """
     active = maps.relu().flatten(1)
-    total = active.sum(1)
-    share = torch.where(total > 0, importance / total, 0)
-    evenly = torch.where(total > 0, 0, importance).sum() / active.shape[1]
-    return (share @ active + evenly).view(maps.shape[1:])
+    peak = active.amax(1, keepdim=True)  # divided by first, so that no sum of tiny or of huge values is lost
+    active = active / torch.where(peak > 0, peak, 1)
+    share = active / torch.where(peak > 0, active.sum(1, keepdim=True), 1)
+    evenly = torch.where(peak[:, 0] > 0, 0, importance).sum() / active.shape[1]
+    return (importance @ share + evenly).view(maps.shape[1:])
 
 
 def ablation(
@@ -189,26 +192,70 @@ def overlay(picture: Image.Image, heatmap: NDArray[np.float32], opacity: float =
         heatmap: (height, width) of the picture, any unit; NaN where not seen.
         opacity: of the strongest place, 0 to 1.
     """
-    largest = np.nanmax(np.abs(heatmap)) or 1
-    result = np.array(picture)
-    rows = max(1, _BLOCK // picture.width)  # a strip at a time, so that a large picture needs no large floats
-    for top in range(0, picture.height, rows):
-        strip, values = result[top : top + rows], heatmap[top : top + rows] / largest
-        seen = np.isfinite(values)
-        values[~seen] = 0
-        alpha = np.where(seen, opacity * np.abs(values) ** 0.75, _UNSEEN)[..., None].astype(np.float32)
-        color = np.where(seen[..., None], colorize(values), 128)
-        strip[:] = np.rint((1 - alpha) * strip + alpha * color)
-    return Image.fromarray(result)
+    rows = max(1, _BLOCK // picture.width)
+    strips = (heatmap[top : top + rows] for top in range(0, len(heatmap), rows))
+    result = Image.new("RGB", picture.size)
+    paint(result, picture, strips, largest_of([heatmap]), opacity)
+    return result
+
+
+def paint(
+    canvas: Image.Image,
+    picture: Image.Image,
+    strips: Iterable[NDArray[np.float32]],
+    largest: float,
+    opacity: float = 0.7,
+) -> None:
+    """`overlay` into the top of a canvas, from the rows of a heatmap, so that a large one need not be held whole.
+
+    Args:
+        strips: (rows, width) each, from the top.
+        largest: the absolute value that has the full colour.
+    """
+    top = 0
+    for strip in strips:
+        rows = picture.crop((0, top, picture.width, top + len(strip)))
+        canvas.paste(Image.fromarray(_blend(np.asarray(rows), strip / (largest or 1), opacity)), (0, top))
+        top += len(strip)
+
+
+def largest_of(strips: Iterable[NDArray[np.float32]]) -> float:
+    """The largest absolute value that is not NaN; 0 if there is none."""
+    return max(float(np.nanmax(np.abs(strip), initial=0)) for strip in strips)
+
+
+def _blend(pixels: NDArray[np.uint8], values: NDArray[np.float32], opacity: float) -> NDArray[np.uint8]:
+    """Pixels (rows, width, 3) under the colours of values (rows, width) in [-1, 1], NaN where not seen."""
+    seen = np.isfinite(values)
+    values = np.where(seen, values, 0)
+    alpha = np.where(seen, opacity * np.abs(values) ** 0.75, _UNSEEN)[..., None].astype(np.float32)
+    color = np.where(seen[..., None], colorize(values), 128)
+    return np.rint((1 - alpha) * pixels + alpha * color).astype(np.uint8)
 
 
 def with_color_bar(picture: Image.Image, largest: float, unit: str) -> Image.Image:
     """The picture with a colour bar from ``-largest`` to ``+largest`` below it, in the map's unit."""
-    width, size = picture.width, int(np.clip(picture.width // 40, 10, 28))
-    bar, margin = 2 * size, size
-    canvas = Image.new("RGB", (width, picture.height + 3 * margin + bar + 2 * size), "white")
+    canvas = Image.new("RGB", (picture.width, picture.height + color_bar_height(picture.width)), "white")
     canvas.paste(picture)
-    top = picture.height + margin
+    draw_color_bar(canvas, largest, unit)
+    return canvas
+
+
+def color_bar_height(width: int) -> int:
+    """Of the bar with what is written below it and around it, in pixels, for a picture of this width."""
+    return 7 * _bar_size(width)
+
+
+def _bar_size(width: int) -> int:
+    """Of the letters, by which all the rest of the bar is measured."""
+    return int(np.clip(width // 40, 10, 28))
+
+
+def draw_color_bar(canvas: Image.Image, largest: float, unit: str) -> None:
+    """Draw it at the foot of a canvas, on the last `color_bar_height` rows."""
+    width, size = canvas.width, _bar_size(canvas.width)
+    bar, margin = 2 * size, size
+    top = canvas.height - color_bar_height(width) + margin
     ramp = colorize(np.linspace(-1, 1, max(1, width - 2 * margin), dtype=np.float32))
     canvas.paste(Image.fromarray(np.repeat(ramp[None], bar, axis=0)), (margin, top))
     draw = ImageDraw.Draw(canvas)
@@ -217,4 +264,3 @@ def with_color_bar(picture: Image.Image, largest: float, unit: str) -> Image.Ima
     labels = ((margin, "la", f"-{largest:.3g} lowers"), (width // 2, "ma", f"0 {unit}"))
     for x, anchor, text in (*labels, (width - margin, "ra", f"raises +{largest:.3g}")):
         draw.text((x, below), text, fill="black", font=font, anchor=anchor)
-    return canvas

@@ -7,7 +7,8 @@ pixel's centre is (0.5, 0.5).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 ViewName = Literal["crop", "whole"]
 Interpolation = Literal["bilinear", "bicubic"]
 
+_STRIP = 1 << 20  # pixels of a heatmap worked out at a time
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -41,19 +43,54 @@ class Placement:
         Bilinear between the centres of the cells and constant beyond the outermost ones, so never outside the
         range of the grid; `torch.nn.functional.interpolate(align_corners=False)` when the box is the picture.
         """
+        return self._whole(self.strips(grid))
+
+    def share(self, grid: np.ndarray) -> np.ndarray:
+        """Share each cell of a grid (h, w) out to the pixels: float32 (height, width), whose sum is the grid's.
+
+        The shares of a cell fall off as in `upsample`; NaN where a pixel's centre is outside the box.
+        """
+        return self._whole(self.strips(grid, shared=True))
+
+    def strips(self, grid: np.ndarray, *, shared: bool = False) -> Iterator[np.ndarray]:
+        """The rows of `upsample`, or of `share`, from the top: some at a time, so that none takes much memory."""
         x0, y0, x1, y1 = self.box
         columns, across = _interpolation(self.width, x0, x1, grid.shape[1])
         rows, down = _interpolation(self.height, y0, y1, grid.shape[0])
+        if shared:
+            across, down = _shares(across), _shares(down)
         # In torch, since NumPy's threads and torch's, waiting for each other, take ten times as long.
         cells = torch.from_numpy(grid.astype(np.float32))
-        product = torch.from_numpy(down) @ cells @ torch.from_numpy(across).T
-        values = product.clamp_(
-            cells.min(), cells.max()
-        ).numpy()  # rounding can leave the range by a last bit
-        if values.shape == (self.height, self.width):
-            return values
-        heatmap = np.full((self.height, self.width), np.nan, dtype=np.float32)
-        heatmap[rows, columns] = values
+        least, most = cells.min(), cells.max()
+        cells = cells @ torch.from_numpy(across).T  # (h, pixels)
+        step = max(1, _STRIP // self.width)
+        for top in range(0, self.height, step):
+            strip = np.full((min(step, self.height - top), self.width), np.nan, dtype=np.float32)
+            first, last = max(rows.start, top), min(rows.stop, top + len(strip))
+            if first < last:
+                values = torch.from_numpy(down[first - rows.start : last - rows.start]) @ cells
+                if not shared:  # rounding can leave the range by a last bit
+                    values.clamp_(least, most)
+                strip[first - top : last - top, columns] = values.numpy()
+            yield strip
+
+    def within(self, pixels: int | None) -> Placement:
+        """The same place in the picture made so small that it has no more than so many pixels; None: as it is."""
+        if pixels is None or self.width * self.height <= pixels:
+            return self
+        factor = math.sqrt(pixels / (self.width * self.height))
+        width = min(max(1, int(self.width * factor)), pixels)
+        height = min(max(1, int(self.height * factor)), pixels // width)
+        x, y = width / self.width, height / self.height
+        x0, y0, x1, y1 = self.box
+        return replace(self, width=width, height=height, box=(x0 * x, y0 * y, x1 * x, y1 * y))
+
+    def _whole(self, strips: Iterator[np.ndarray]) -> np.ndarray:
+        heatmap = np.empty((self.height, self.width), dtype=np.float32)
+        top = 0
+        for strip in strips:
+            heatmap[top : top + len(strip)] = strip
+            top += len(strip)
         return heatmap
 
 
@@ -61,9 +98,19 @@ def _interpolation(length: int, start: float, end: float, cells: int) -> tuple[s
     """The pixels centred between start and end, and each cell's weight in each: (pixels, cells)."""
     centres = np.arange(length) + 0.5
     inside = np.flatnonzero((centres >= start) & (centres <= end))
+    if not len(inside):  # the box lies between two centres
+        inside = np.array([min(int((start + end) / 2), length - 1)])
     place = np.clip((centres[inside] - start) / (end - start) * cells - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells)))
     return slice(inside[0], inside[-1] + 1), weights.astype(np.float32)
+
+
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """Each cell's share in each pixel, (pixels, cells), such that a cell's shares sum to 1."""
+    total = weights.sum(0)
+    for cell in np.flatnonzero(total == 0):  # smaller than a pixel, and between two: it goes to the nearest
+        weights[min(int((cell + 0.5) / len(total) * len(weights)), len(weights) - 1), cell] = 1
+    return weights / weights.sum(0)
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,17 @@ def test_saving_writes_the_members_too(stack: StackedHead, photograph: Image.Ima
         assert np.array_equal(np.load(first), shown.heatmap)
     written = json.loads((tmp_path / "out/explanation.json").read_text())
     assert written["members"] == [
-        {"head": m.head, "score": m.score, "maps": CHANNELS[m.head]} for m in result.members
+        {
+            "head": m.head,
+            "source": "",
+            "revision": "",
+            "head_sha256": m.head_sha256,
+            "score": m.score,
+            "weight": weight,
+            "contribution": weight * m.score,
+            "maps": CHANNELS[m.head],
+        }
+        for m, weight in zip(result.members, result.weights, strict=True)
     ]
     assert written["importance"] == result.importance.tolist()
     alone = json.loads((tmp_path / "out/two/explanation.json").read_text())

@@ -1,9 +1,12 @@
 // What the score is and is not, and the head's model card as plain text.
+const { hear, current } = window.ais;
 const show = () => {
+  if (!current(props.value)) return;
   const { text, card } = props.value || {};
   element.querySelector(".what").textContent = text ?? "";
   element.querySelector("details").hidden = !card;
   element.querySelector("pre").textContent = card ?? "";
 };
 watch("value", show);
+hear("shown", show);
 show();

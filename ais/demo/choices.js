@@ -1,5 +1,5 @@
 // Which head scores the picture, and which method explains the score. What heads say of themselves is only ever text.
-const { tell, hear, follow } = window.ais;
+const { tell, hear, follow, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const initial = props.value.head;
 const methodNamed = (name) => props.methods.find((method) => method.name === name);
@@ -15,10 +15,19 @@ const there = (name) => listed().find(({ asked, head }) => head && [asked, head]
 function choose(change) {
   props.value = { ...props.value, ...change };
   show();
-  if (change.head) follow("head", change.head === initial ? "" : change.head);
+  address();
   tell("busy", { sentence: methodNamed(props.value.method).wait });
   trigger("chosen");
 }
+const address = () => follow("head", props.value.head === initial ? "" : props.value.head);
+let kept = null; // what made the result on the screen
+hear("shown", ({ choice }) => { kept = choice; });
+hear("kept", () => { // the controls say what is shown, whatever was asked for
+  if (!kept) return;
+  props.value = { ...props.value, ...kept };
+  show();
+  address();
+});
 function chooseHead(head) {
   wanted = null;
   if (head === props.value.head) show();
@@ -46,7 +55,7 @@ function waiting() { // those that are on their way, and those that failed
   const count = (n, end) => n && `${n} ${n === 1 ? "head" : "heads"} ${end}`;
   find(".coming").hidden = !away.length;
   find(".coming").open ||= lost === 1;
-  find(".coming summary").textContent = [count(away.length - lost, "on the way"), count(lost, "not to be had")].filter(Boolean).join(", ");
+  find(".coming summary").textContent = [count(away.length - lost, "loading"), count(lost, "unavailable")].filter(Boolean).join(", ");
   find(".coming summary").classList.toggle("busy", away.length > lost);
   find(".coming ul").replaceChildren(...away.map(({ asked, reason }) => {
     const item = document.createElement("li");
@@ -54,7 +63,7 @@ function waiting() { // those that are on their way, and those that failed
     item.classList.toggle("failed", !!reason);
     if (!reason) return item;
     const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
-    again.addEventListener("click", async () => { again.disabled = true; await ask("retry_offer", asked); poll(); });
+    again.addEventListener("click", async () => { again.disabled = true; await ask("retry_offer", asked); await poll(); again.disabled = false; });
     item.append(" ", again);
     return item;
   }));
@@ -86,6 +95,7 @@ async function ask(name, argument = {}) {
     return await server[name](argument);
   } catch (error) {
     console.warn(error);
+    if (name === "retry_offer") tell("fail", { sentence: sentences.unreachable });
   }
 }
 async function poll() {

@@ -1,20 +1,21 @@
 // A cohort as a map: near pictures are alike. One picture chosen asks for its heatmap, two for what makes them alike.
-const { clamp, tell, hear, unanswered } = window.ais;
+const { clamp, tell, hear, soFar } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const map = find(".map");
 let data = null;
 let geometry = "network";
 let chosen = []; // one picture or two, the first chosen first
 let pairing = false;
-let answered = true;
+let doing = ""; // what the page waits for
 
 function busy(sentence) {
+  doing = sentence;
   find(".busy").hidden = !sentence;
   find(".busy span").textContent = sentence;
 }
 function fail(sentence) {
-  answered = true;
   busy("");
+  if (sentence) tell("kept-map");
   find(".problem").hidden = !sentence;
   find(".problem p").textContent = sentence;
   if (sentence && matchMedia("(max-width: 900px)").matches) find(".problem").scrollIntoView({ block: "nearest" });
@@ -72,7 +73,6 @@ function card({ name, thumbnail }, index) {
 function load() {
   const value = props.value;
   if (!value) return;
-  answered = true;
   if (value.error) return fail(value.error);
   fail("");
   if (value.busy) return busy(value.busy);
@@ -123,9 +123,12 @@ map.addEventListener("keydown", (event) => { // to the nearest picture in that d
   if (best !== null) map.children[best].focus();
 });
 hear("comparing", ({ sentence }) => { find(".problem").hidden = true; busy(sentence); });
-hear("asked-to-compare", () => { answered = false; }); // not before: an upload takes its time
 hear("incomparable", ({ sentence }) => fail(sentence));
-unanswered(element, () => { if (!answered) fail("The server gave no answer. It may be busy: try again in a moment."); });
+hear("progress", ({ request, ...progress }) => {
+  if (doing && request === "gather.gathered") find(".busy span").textContent = doing + soFar(progress);
+});
+hear("ended", ({ request, failure }) => { if (request === "gather.gathered" && failure) fail(failure); });
+find(".dismiss").addEventListener("click", () => { fail(""); });
 element.ais = { get data() { return data; }, get chosen() { return chosen; } };
 mark();
 watch("value", load);

@@ -29,7 +29,7 @@ def part(name: str, value: Any = None, **props: Any) -> gr.HTML:
         html_template=text(f"{name}.html"),
         css_template=text(f"{name}.css"),
         js_on_load=text(f"{name}.js"),
-        head=f"<script>{text('heat.js')}</script>",
+        head=f"<script>{text('heat.js')}{text('requests.js')}</script>",
         apply_default_css=False,
         elem_id=f"ais-{name}",
         **props,

@@ -1,7 +1,8 @@
 // What to compare: the cohort that comes with the page or a visitor's own, and with which network.
-const { tell, hear } = window.ais;
+const { tell, hear, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const limit = 100; // MB, as `launch` has it
+let kept = null; // what made the map on the screen
 const chosen = { cohort: "shapes", backbone: props.value.backbone };
 let pictures = []; // files
 let matrix = null;
@@ -26,7 +27,6 @@ function show() {
 function send(files) {
   asked = true;
   props.value = { ...chosen, ...files };
-  tell("asked-to-compare");
   trigger("gathered");
 }
 function compare() { // with what the server has already
@@ -37,7 +37,7 @@ function compare() { // with what the server has already
 async function submit() {
   if (pictures.length > props.most) return tell("incomparable", { sentence: `These are ${pictures.length} pictures. Choose up to ${props.most}.` });
   const large = [...pictures, matrix].find(({ size }) => size > limit * 1e6);
-  if (large) return tell("incomparable", { sentence: `${large.name} is larger than ${limit} MB. Choose a smaller file.` });
+  if (large) return tell("incomparable", { sentence: `${large.name}: ${sentences.large}` });
   find(".go").disabled = true;
   try {
     const files = [];
@@ -51,7 +51,7 @@ async function submit() {
     send({ pictures: files, matrix: values });
   } catch (error) {
     console.error(error);
-    tell("incomparable", { sentence: "The files could not be sent to the server. Try again." });
+    tell("incomparable", { sentence: sentences.uploadFailed });
   }
   show();
 }
@@ -91,6 +91,12 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("ais-drag");
   chosen.cohort = "own";
   take([...event.dataTransfer.files]);
+});
+hear("looked", () => { kept = { ...chosen }; });
+hear("kept-map", () => { // the controls say what is shown; the form with the files stays open, to be put right
+  if (kept) Object.assign(chosen, chosen.cohort === "own" ? { backbone: kept.backbone } : kept);
+  find("select").value = chosen.backbone;
+  show();
 });
 hear("tab", () => { if (here() && !asked) compare(); });
 show();

@@ -1,5 +1,5 @@
-// What the parts share: pure functions of the heatmap (sampling, colour, words), and how parts hear of each other, of
-// the address and of a server that does not answer. No state.
+// What the parts share: pure functions of the heatmap (sampling, colour, words), and how parts hear of each other and of
+// the address. No state.
 window.ais ??= (() => {
   const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
 
@@ -109,13 +109,14 @@ window.ais ??= (() => {
     if (window.parent !== window) window.parent.postMessage({ queryString: address.search }, "https://huggingface.co"); // a Space's frame
   }
 
-  // Gradio marks a part as pending while its event runs; when that ends without a value, there is no answer: the queue
-  // was full or the server is gone.
-  function unanswered(element, callback) {
-    new MutationObserver(([{ target }]) => !target.classList.contains("pending") && setTimeout(() => {
-      if (!target.classList.contains("pending")) callback();
-    }, 300)).observe(element.closest(".html-container"), { attributeFilter: ["class"] });
+  // How far a request is, behind what it is doing; nothing where nothing is known.
+  function soFar({ before, share }) {
+    if (before > 0) return `: ${before} ${before === 1 ? "request" : "requests"} before yours`;
+    return share === null ? "" : `: ${Math.round(share * 100)} %`;
   }
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, unanswered };
+  // Whether a part's value belongs to the picture that is shown: one whose picture failed is never half shown.
+  const current = (value) => !value?.run || value.run === window.ais.current?.data.run;
+
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, soFar, current };
 })();

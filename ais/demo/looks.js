@@ -1,20 +1,19 @@
 // The heatmap of a picture beside what is salient in it; or of two pictures, what makes them alike.
-const { table, paint, peak, colour, hear, unanswered } = window.ais;
+const { table, paint, peak, colour, hear } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const most = 720; // pixels of a pane's longer side
 const amber = [[255, 176, 0], [255, 176, 0]]; // what is salient is shown by strength alone
 let data = null;
 let images = [];
 let bare = false;
-let answered = true;
 
-function become(state, sentence = "") {
+function become(state, sentence = "") { // an error is shown beside what is there
   find(".busy").hidden = state !== "busy";
-  find(".sorry").hidden = state !== "error";
-  find(".sorry").textContent = sentence;
-  if (state === "empty" || state === "error") data = null;
+  find(".sorry").hidden = !sentence;
+  find(".sorry p").textContent = sentence;
+  if (state === "empty") data = null;
   find(".shown").hidden = !data;
-  find(".empty").hidden = !!data || state === "error";
+  find(".empty").hidden = !!data || !!sentence;
 }
 function draw(canvas, image, side, values, anchors) {
   const k = Math.min(1, most / Math.max(side.width, side.height));
@@ -59,13 +58,12 @@ const opened = (address) => new Promise((resolve, reject) => {
 async function load() {
   const value = props.value;
   if (!value || value === data) return;
-  answered = true;
   if (value.error) return become("error", value.error);
   let fresh;
   try {
     fresh = await Promise.all(value.sides.map(({ picture }) => opened(picture.url)));
   } catch {
-    return become("error", "The picture could not be shown. Choose it again.");
+    return become("error", "The picture could not be displayed. Choose it again.");
   }
   if (value !== props.value) return; // a newer one is on its way
   [data, images] = [value, fresh];
@@ -80,13 +78,10 @@ async function load() {
   if (matchMedia("(max-width: 900px)").matches) element.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 find(".bare").addEventListener("click", () => { bare = !bare; render(); });
-hear("looking", () => { answered = false; become("busy"); });
+hear("looking", () => become("busy"));
 hear("looked", () => become("empty")); // another cohort
-unanswered(element, () => {
-  if (answered) return;
-  answered = true;
-  become("error", "The server gave no answer. It may be busy: try again in a moment.");
-});
+hear("ended", ({ request, failure }) => { if (request === "cohort.look" && failure) become("error", failure); });
+find(".dismiss").addEventListener("click", () => become(data ? "ready" : "empty"));
 element.ais = { get data() { return data; } };
 watch("value", load);
 load();

@@ -3,16 +3,22 @@ const { tell, hear, colour, peak, sample, signed, decimals } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const coarse = matchMedia("(pointer: coarse)").matches;
 let shown = null;
+let title = ""; // of what is shown
 
-const note = (text) => { find("header p").textContent = text; };
-function empty(text) {
+function note(text, failure = "") {
+  find(".note").textContent = text;
+  find(".failed").textContent = failure;
+  find(".failed").hidden = !failure;
+}
+function invite() {
   find(".strip").replaceChildren();
   shown = null;
-  note(text);
+  title = `${coarse ? "Touch and hold" : "Click"} a place in the picture to see which feature maps made it.`;
+  note(title);
 }
-const invite = () => empty(`${coarse ? "Touch and hold" : "Click"} a place in the picture to see which feature maps made it.`);
+const fail = (sentence) => note(title, sentence); // the maps shown before stay
 
-function thumbnail({ values, h, w, importance }) {
+function thumbnail({ values, h, w, value }) {
   const { picture, data } = window.ais.current;
   const canvas = document.createElement("canvas");
   const ratio = data.width / data.height;
@@ -24,7 +30,7 @@ function thumbnail({ values, h, w, importance }) {
   ink.filter = "none";
   const map = { values, h, w, box: data.box };
   const most = peak(values);
-  const [r, g, b] = colour(importance < 0 ? -0.8 : 0.8, data.colors);
+  const [r, g, b] = colour(value < 0 ? -0.8 : 0.8, data.colors);
   const layer = ink.getImageData(0, 0, canvas.width, canvas.height);
   for (let j = 0, p = 0; j < canvas.height; j++) {
     for (let i = 0; i < canvas.width; i++, p += 4) {
@@ -41,17 +47,18 @@ function mark() {
 }
 function card(item, digits) {
   const button = document.createElement("button");
-  const title = document.createElement("span");
-  const value = document.createElement("strong");
-  title.textContent = [`map ${item.number}`, item.network].filter(Boolean).join(" of ");
-  value.textContent = signed(item.importance, digits);
-  value.className = item.importance < 0 ? "lowers" : "raises";
+  const [value, name, total] = ["strong", "span", "small"].map((tag) => document.createElement(tag));
+  const [here, whole] = [signed(item.value, digits.here), signed(item.importance, digits.whole)];
+  value.textContent = here;
+  value.className = item.value < 0 ? "lowers" : "raises";
+  name.textContent = [`map ${item.number}`, item.network].filter(Boolean).join(" of ");
+  total.textContent = `${whole} in all`;
   button.type = "button";
   button.dataset.index = item.index;
-  button.title = `${signed(item.importance, digits)} points in the whole picture, ${signed(item.value, digits)} at this place. Show it on the picture.`;
-  button.append(thumbnail(item), value, title);
+  button.title = `${here} points at this place, ${whole} in the whole picture. Show the map on the picture.`;
+  button.append(thumbnail(item), value, name, total);
   button.addEventListener("click", () => {
-    const sign = item.importance < 0 ? -1 : 1;
+    const sign = item.value < 0 ? -1 : 1;
     tell("map", shown === item.index ? null : { ...item, values: item.values.map((v) => sign * Math.max(v, 0)) });
   });
   return button;
@@ -59,16 +66,17 @@ function card(item, digits) {
 function load() {
   const value = props.value;
   if (!value) return invite();
-  if (value.error) return empty(value.error);
-  const digits = decimals(Math.max(...value.items.map((item) => Math.abs(item.importance))));
-  shown = null;
+  if (value.error) return fail(value.error);
+  const most = (key) => Math.max(...value.items.map((item) => Math.abs(item[key])));
+  const digits = { here: decimals(most("value")), whole: decimals(most("importance")) };
+  tell("map", null);
   find(".strip").replaceChildren(...value.items.map((item) => card(item, digits)));
-  note(value.title);
-  mark();
+  title = value.title;
+  note(title);
 }
 hear("asked", () => { note("Looking at this place…"); });
+hear("ended", ({ request, failure }) => { if (request === "overlay.place" && failure) fail(failure); });
 hear("map", (chosen) => { shown = chosen?.index ?? null; mark(); });
-hear("busy", invite);
-hear("fail", invite);
+hear("shown", invite);
 watch("value", load);
 load();

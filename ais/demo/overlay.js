@@ -1,5 +1,5 @@
 // The picture under its heatmap. Everything but 'place' and 'save' happens here, without the server.
-const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear, unanswered } = window.ais;
+const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear, soFar, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas");
 const ink = canvas.getContext("2d");
@@ -11,19 +11,25 @@ const settings = { sign: "both", look: "smooth", scale: "relative", opacity: 0.7
 let data = null; // the value: picture, box, grids, colours
 let picture = null; // the loaded display copy
 let borrowed = null; // a single feature map shown instead of the heatmap
+let member = ""; // the number of a stack's member whose heatmap is shown instead of the stack's
 let cursor = null; // the place being read, picture coordinates
 let pinned = null; // the place last clicked
+let before = null; // the place that the feature maps shown are of, in a list, while others are asked for
 let view = { zoom: 1, x: 0, y: 0 }; // picture coordinate in the middle of the stage
 let bare = false; // the bare picture, while peeking
 let fade = 1; // the heatmap appears gently
 let pending = 0;
-let answered = true;
+let doing = ""; // what the page waits for
 
 const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
-const map = () => borrowed ?? { values: data.grids[settings.scale], h: data.h, w: data.w, box: data.box };
+const source = () => data.members[member] ?? data; // the stack itself, or a member of it
+const map = () => borrowed ?? { ...source(), values: source().grids[settings.scale] };
 const top_ = () => peak(map().values);
 const unit = () => borrowed ? "activation" : data.units[settings.scale];
 const shownSettings = () => borrowed ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
+// The ends of the colour bar: an activation has one side alone, and the colour of its map.
+const ends = () => borrowed ? [0, 1] : [-1, 1];
+const colourOf = (v) => colour(borrowed?.lowers ? -v : v, data.colors);
 
 // Geometry ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +151,7 @@ function words(at) {
   const pixel = { x: Math.floor(at.x) + 0.5, y: Math.floor(at.y) + 0.5 };
   const value = sample(map(), pixel.x, pixel.y, settings.look === "smooth");
   return Number.isNaN(value) ? { value, text: "not seen by the network", unit: "" }
+    : borrowed ? { value: Math.abs(value), text: Math.abs(value).toFixed(decimals(top_())), unit: unit() }
     : { value, text: signed(value, decimals(top_())), unit: unit() };
 }
 function read() {
@@ -161,13 +168,15 @@ function read() {
   readout.style.left = clamp(left, readout.offsetWidth / 2 + 6, stage.clientWidth - readout.offsetWidth / 2 - 6) + "px";
   readout.style.top = (up < 56 ? up + 40 : up - 22) + "px";
   needle.hidden = Number.isNaN(value);
-  needle.style.left = (top_() ? (value / top_() + 1) * 50 : 50) + "%";
+  const [from, to] = ends();
+  needle.style.left = (((top_() ? value / top_() : 0) - from) / (to - from)) * 100 + "%";
 }
 function say() {
   const { text, unit } = words(cursor);
   find(".live").textContent = `${text} ${unit} at ${Math.floor(cursor.x)}, ${Math.floor(cursor.y)}`;
 }
 function ask(at) { // which feature maps made this place
+  before ??= [pinned];
   pinned = { x: at.x, y: at.y };
   draw();
   tell("asked", pinned);
@@ -180,7 +189,8 @@ function controls() {
   for (const group of element.querySelectorAll(".group")) {
     for (const button of group.children) {
       button.setAttribute("aria-pressed", settings[group.dataset.setting] === button.value);
-      if (group.dataset.setting === "scale") button.disabled = !data?.grids[button.value];
+      if (group.dataset.setting === "scale") button.disabled = !!borrowed || !data?.grids[button.value];
+      if (group.dataset.setting === "sign") button.disabled = !!borrowed;
     }
   }
   for (const name of ["opacity", "threshold"]) {
@@ -188,6 +198,10 @@ function controls() {
     find(`.${name} + output`).textContent = Math.round(settings[name] * 100) + " %";
     find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
   }
+  find(".threshold").disabled = !!borrowed;
+  find(".whose").hidden = !data?.members.length;
+  find(".whose select").value = member;
+  find(".whose select").disabled = !!borrowed;
   find(".borrowed").hidden = !borrowed;
   find(".borrowed span").textContent = borrowed ? [`Feature map ${borrowed.number}`, borrowed.network].filter(Boolean).join(" of ") : "";
   if (data) legend();
@@ -195,19 +209,29 @@ function controls() {
 function legend() {
   const top = top_();
   const digits = decimals(top);
+  const [from, to] = ends();
+  const number = (v) => (borrowed ? (v * top).toFixed(digits) : signed(v * top, digits));
   const stops = Array.from({ length: 81 }, (_, i) => {
-    const v = i / 40 - 1;
+    const v = from + ((to - from) * i) / 80;
     const kept = shown(v, shownSettings());
-    return `rgb(${colour(v, data.colors).join(" ")} / ${kept ? 1 : 0.12}) ${(i / 80) * 100}%`;
+    return `rgb(${colourOf(v).join(" ")} / ${kept ? 1 : 0.12}) ${(i / 80) * 100}%`;
   });
   find(".colours").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-  find(".ramp ol").replaceChildren(...[-1, -0.5, 0, 0.5, 1].map((v) => {
+  find(".ramp ol").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((share) => {
     const tick = document.createElement("li");
-    tick.textContent = v ? signed(v * top, digits) : "0";
-    tick.style.left = (v + 1) * 50 + "%";
+    const v = from + (to - from) * share;
+    tick.textContent = v ? number(v) : "0";
+    tick.style.left = share * 100 + "%";
     return tick;
   }));
-  find(".ramp").setAttribute("aria-label", `Colour bar from ${signed(-top, digits)} to ${signed(top, digits)} ${unit()}: blue lowers the score, red raises it`);
+  const words = borrowed ? ["not active", "most active"] : ["lowers the score", "raises the score"];
+  ["lowers", "raises"].forEach((side, i) => {
+    const end = find(`.legend > .end-${side}`);
+    end.textContent = words[i];
+    end.classList.toggle(side, !borrowed);
+  });
+  find(".ramp").setAttribute("aria-label", borrowed ? `Colour bar of the activation of a feature map, from 0 to ${number(1)}`
+    : `Colour bar from ${number(-1)} to ${number(1)} ${unit()}: blue lowers the score, red raises it`);
   find(".ramp").dataset.unit = unit();
 }
 function change(name, value) {
@@ -322,15 +346,47 @@ canvas.addEventListener("blur", () => { bare = false; if (cursor?.key) cursor = 
 
 // Files ------------------------------------------------------------------------------------------------------
 
+// The picture with what its colours mean below it, as `ais.heatmaps.with_color_bar`; of the sides that are shown.
+function withColourBar(whole) {
+  const size = clamp(Math.floor(whole.width / 40), 10, 28);
+  const sheet = document.createElement("canvas");
+  [sheet.width, sheet.height] = [whole.width, whole.height + 7 * size];
+  const context = sheet.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, sheet.width, sheet.height);
+  context.drawImage(whole, 0, 0);
+  const { sign } = shownSettings();
+  const [from, to] = borrowed || sign === "raises" ? [0, 1] : sign === "lowers" ? [-1, 0] : [-1, 1];
+  const width = Math.max(1, sheet.width - 2 * size);
+  const top = whole.height + size;
+  for (let i = 0; i < width; i++) {
+    const v = from + (to - from) * (width > 1 ? i / (width - 1) : 0);
+    context.fillStyle = shown(v, shownSettings()) ? `rgb(${colourOf(v).join(" ")})` : "#eee";
+    context.fillRect(size + i, top, 1, 2 * size);
+  }
+  const largest = String(+top_().toPrecision(3));
+  const left = from ? `\u2212${largest} lowers` : borrowed || sign === "both" ? "0" : `0 ${unit()}`;
+  const right = borrowed ? largest : to ? `raises +${largest}` : `0 ${unit()}`;
+  const middle = borrowed || sign === "both" ? (borrowed ? unit() : `0 ${unit()}`) : "";
+  context.fillStyle = "#000";
+  context.font = `${size}px sans-serif`;
+  context.textBaseline = "top";
+  for (const [text, x, align] of [[left, size, "left"], [middle, sheet.width / 2, "center"], [right, sheet.width - size, "right"]]) {
+    context.textAlign = align;
+    context.fillText(text, x, top + 2 * size + Math.floor(size / 2), (sheet.width - 2 * size) / 3.1);
+  }
+  return sheet;
+}
+
 find(".files").addEventListener("click", (event) => {
   const kind = event.target.value;
   if (!data || !kind) return;
-  if (kind !== "png") return trigger("save", { kind, scale: settings.scale });
+  if (kind !== "png") return trigger("save", { kind, scale: settings.scale, member: member === "" ? null : Number(member) });
   const whole = document.createElement("canvas"); // the whole picture, as now coloured
   whole.width = picture.naturalWidth;
   whole.height = picture.naturalHeight;
   compose(whole.getContext("2d"), whole, { k: whole.width / data.width, x: 0, y: 0 }, false);
-  whole.toBlob((blob) => {
+  withColourBar(whole).toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${data.name}-overlay.png`;
@@ -341,50 +397,78 @@ find(".files").addEventListener("click", (event) => {
 
 // States: empty, busy, ready, error --------------------------------------------------------------------------
 
-function become(state, sentence = "") {
+const mine = ["picker.picked", "picker.example", "choices.chosen", "overlay.save"]; // the requests that are answered here
+
+function become(state) {
   document.body.dataset.ais = state;
   element.dataset.state = state;
   find(".busy").hidden = state !== "busy";
-  find(".busy span").textContent = sentence;
-  find(".problem").hidden = state !== "error";
-  find(".problem p").textContent = sentence;
-  if (state === "error") data = picture = null;
   if (state !== "ready") cursor = null;
+}
+function notice(sentence) { // beside what is shown, which stays
+  find(".problem").hidden = !sentence;
+  find(".problem p").textContent = sentence;
+  find(".problem .dismiss").hidden = !data;
+}
+function fail(sentence) {
+  doing = "";
+  become(data ? "ready" : "error");
+  notice(sentence);
+  tell("kept");
+  if (data) draw();
 }
 function load() {
   const value = props.value;
   if (!value) return;
-  answered = true;
-  if (value.error) return become("error", value.error);
+  if (value.error) return fail(value.error);
   const image = new Image();
   image.onload = () => {
     if (value !== props.value) return; // a newer one is on its way
-    [data, picture, borrowed, pinned, view] = [value, image, null, null, { zoom: 1, x: value.width / 2, y: value.height / 2 }];
+    [data, picture, borrowed, pinned, before, member] = [value, image, null, null, null, ""];
+    view = { zoom: 1, x: value.width / 2, y: value.height / 2 };
+    doing = "";
     if (!data.grids[settings.scale]) settings.scale = Object.keys(data.grids)[0];
     canvas.setAttribute("aria-label", `Heatmap of ${value.name}: which places lower and which raise the score`);
+    const names = data.members.map(({ name, score }, index) => new Option(`${name}: ${score.toFixed(2)}`, index));
+    find(".whose select").replaceChildren(new Option("the whole stack", ""), ...names);
+    notice("");
     become("ready");
     window.ais.current = { picture, data };
+    tell("shown", data);
     size();
     controls();
     appear();
   };
-  image.onerror = () => become("error", "The picture could not be shown. Drop it again.");
+  image.onerror = () => value === props.value && fail("The picture could not be displayed. Choose it again.");
   image.src = value.picture.url;
 }
 hear("busy", ({ sentence, fresh }) => {
   if (!data && !fresh) return;
   if (!data) size();
-  answered = false;
-  become("busy", sentence);
+  notice("");
+  become("busy");
+  find(".busy span").textContent = doing = sentence;
 });
-hear("fail", ({ sentence }) => { answered = true; become("error", sentence); });
-unanswered(element, () => {
-  if (answered) return;
-  answered = true;
-  become("error", "The server gave no answer. It may be busy: try again in a moment, or reload the page.");
+hear("fail", ({ sentence }) => fail(sentence));
+hear("progress", ({ request, ...progress }) => {
+  if (doing && mine.includes(request)) find(".busy span").textContent = doing + soFar(progress);
 });
+hear("ended", ({ request, failure }) => {
+  if (request === "overlay.place") {
+    if (failure) [pinned] = before ?? [null];
+    before = null;
+    draw();
+  }
+  if (!mine.includes(request)) return;
+  if (failure) return request === "overlay.save" ? notice(failure) : fail(failure);
+  const waited = doing;
+  const { value } = props; // an answer without a value comes from a server that has forgotten this visitor
+  setTimeout(() => waited && doing === waited && value === props.value && fail(sentences.expired), 1500);
+});
+find(".dismiss").addEventListener("click", () => { notice(""); canvas.focus(); });
+find(".whose select").addEventListener("change", ({ target }) => { member = target.value; controls(); draw(); });
 hear("map", (chosen) => {
-  borrowed = chosen?.values ? { ...chosen, box: data.box } : null;
+  borrowed = chosen?.values ? { ...chosen, box: data.box, lowers: chosen.value < 0 } : null;
   controls();
   draw();
 });

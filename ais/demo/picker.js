@@ -1,17 +1,20 @@
 // Ways in for a picture: drop, choose, paste, camera, example. The bytes go to the server as they are.
-const { tell, hear } = window.ais;
+const { tell, hear, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const limit = 100; // MB, as `launch` has it
 const hidden = () => document.body.dataset.aisTab === "similarity"; // then pictures that come by themselves are not for here
 let stream = null;
+let shown = ""; // the name of the picture that is shown, while another one's stands there
 
+hear("shown", () => { shown = find(".name").textContent; });
+hear("kept", () => { find(".name").textContent = shown; });
 const busy = (name, sentence) => {
   find(".name").textContent = name;
   tell("busy", { sentence, fresh: true });
 };
 async function take(file) {
   if (!file) return;
-  if (file.size > limit * 1e6) return tell("fail", { sentence: `The picture is larger than ${limit} MB. Choose a smaller one.` });
+  if (file.size > limit * 1e6) return tell("fail", { sentence: sentences.large });
   busy(file.name, "Uploading the picture");
   try {
     const { path } = await upload(file);
@@ -20,7 +23,7 @@ async function take(file) {
     trigger("picked");
   } catch (error) {
     console.error(error);
-    tell("fail", { sentence: "The picture could not be sent to the server. Try again." });
+    tell("fail", { sentence: sentences.uploadFailed });
   }
 }
 const first = (list) => [...(list ?? [])].find((file) => file.type.startsWith("image/")) ?? list?.[0];

@@ -1,5 +1,5 @@
 // The score on its scale, over the ratings it was learned from.
-const { hear } = window.ais;
+const { hear, current } = window.ais;
 const find = (selector) => element.querySelector(selector);
 
 // Outline of the ratings' distribution from its 101 quantiles, on a 100 x 34 field.
@@ -17,6 +17,20 @@ function outline(quantiles, low, high, bins = 48) {
   const points = smooth.map((v, i) => `${((i + 0.5) / bins) * 100} ${33 - (v / most) * 32}`);
   return `M0 34 L${points.join(" L")} L100 34 Z`;
 }
+// How the members of a stack make its score: each one's times its weight, and a constant.
+function sum(parts) {
+  find("details").hidden = !parts;
+  if (!parts) return;
+  const row = (...texts) => {
+    const line = document.createElement("tr");
+    line.append(...texts.map((text, i) => Object.assign(document.createElement(i ? "td" : "th"), { textContent: text })));
+    return line;
+  };
+  find("tbody").replaceChildren(...parts.members.map(({ name, score, weight, contribution }) => row(name, score, weight, contribution)),
+    row("constant", "", "", parts.constant));
+  find("tfoot").replaceChildren(row("score", "", "", parts.score));
+  find("details p").textContent = parts.meaning;
+}
 function show() {
   const value = props.value;
   element.classList.toggle("waiting", !value);
@@ -26,15 +40,18 @@ function show() {
   find(".number strong").textContent = value ? round(value.score) : "–";
   find(".number span").textContent = value ? `of ${low} to ${high}` : "";
   find(".target").textContent = value ? value.target : "Score";
-  find(".percentile").textContent = value ? value.percentile : "Here comes the score, on the scale that people used.";
+  find(".percentile").textContent = value ? value.percentile : "The score will appear here, on the scale that people used.";
   find(".interval").textContent = value ? `${round(value.low)} to ${round(value.high)}: ${value.meaning}` : "";
   find(".made").textContent = value ? value.made : "";
   find(".ratings").setAttribute("d", value?.quantiles ? outline(value.quantiles, low, high) : "");
+  sum(value?.parts);
+  find(".scale").setAttribute("aria-label", value
+    ? `${round(value.score)} on a scale from ${low} to ${high}, interval ${round(value.low)} to ${round(value.high)}`
+    : `Scale from ${low} to ${high}, without a score yet`);
   if (value) {
     find(".marker").style.left = at(value.score) + "%";
     find(".band").style.left = at(value.low) + "%";
     find(".band").style.width = at(value.high) - at(value.low) + "%";
-    find(".scale").setAttribute("aria-label", `${round(value.score)} on a scale from ${low} to ${high}, interval ${round(value.low)} to ${round(value.high)}`);
   }
   const steps = high - low <= 10 ? high - low : 4;
   find("ol").replaceChildren(...Array.from({ length: steps + 1 }, (_, i) => {
@@ -44,5 +61,7 @@ function show() {
     return tick;
   }));
 }
-watch("value", show);
-show();
+const update = () => current(props.value) && show();
+watch("value", update);
+hear("shown", update);
+update();
