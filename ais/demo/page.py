@@ -45,45 +45,53 @@ offered = Catalog(os.environ.get(HEADS_VARIABLE, ""))
 # What happens -----------------------------------------------------------------------------------------------
 
 
-def show(session: Session | None, choice: dict[str, str]) -> tuple[Any, ...]:
-    """Explain the session's picture: values for overlay, score, maps and about, and the session."""
+def show(
+    session: Session | None, choice: dict[str, str], picked: tuple[Path | None, str] | None = None
+) -> tuple[Any, ...]:
+    """Explain a picture: values for overlay, score, maps and about, and the session.
+
+    Args:
+        picked: the file and its name; the session's if None. It is the session's from when its result is shown, or
+            at once if there is no result yet that another choice should change.
+    """
     session = session or Session()
-    session.explanation = None
+    picture, title = picked or (session.picture, session.name)
+    if session.explanation is None:
+        session.picture, session.name = picture, title
     try:
-        if session.picture is None or not session.picture.is_file():
+        if picture is None or not picture.is_file():
             raise ImageError(GONE)
         name = choice["head"]
         source, public = head_source(name), not offered.owned(name)
         if not isinstance(source, str) and not cached_snapshot(source, CONFIG, public=public):
             raise HubError(AWAY)
-        explanation = gpu.explain_picture(session.picture, name, choice["method"], public=public)
+        explanation = gpu.explain_picture(picture, name, choice["method"], public=public)
         head = load_head_cached(source, public=public)
         folder = session.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         copy = values.save_display_copy(explanation.image, folder)
-        session.explanation = explanation
-        overlay = values.overlay_value(explanation, session.name, copy)
+        session.picture, session.name, session.explanation = picture, title, explanation
+        overlay = values.overlay_value(explanation, title, copy)
         about = values.about_value(head.config, catalog.card(name, public))
-        return overlay, values.score_value(explanation, head), None, about, session
-    except Exception as error:
-        return problem(error), None, None, gr.skip(), session
+        same = {"run": folder.name, "choice": {key: choice[key] for key in ("head", "method")}}
+        shown = (overlay | same, values.score_value(explanation, head) | same, None, about | same)
+        return (*shown, session)
+    except Exception as error:  # what is shown stays, and with it what it was made of
+        return problem(error), gr.skip(), gr.skip(), gr.skip(), session
 
 
 def on_picked(
     picked: tuple[Path, str] | None, choice: dict[str, str], session: Session | None
 ) -> tuple[Any, ...]:
-    session = session or Session()
-    session.picture, session.name = uploaded(picked)
-    return show(session, choice)
+    return show(session, choice, uploaded(picked))
 
 
 def on_example(choice: dict[str, str], session: Session | None, event: gr.EventData) -> tuple[Any, ...]:
-    session = session or Session()
     index = event._data.get("index")
-    if isinstance(index, int) and 0 <= index < len(EXAMPLES):
-        session.name = EXAMPLES[index][0]
-        session.picture = Path(media.get_image(session.name))
-    return show(session, choice)
+    if not (isinstance(index, int) and 0 <= index < len(EXAMPLES)):
+        return show(session, choice)
+    name = EXAMPLES[index][0]
+    return show(session, choice, (Path(media.get_image(name)), name))
 
 
 def on_chosen(choice: dict[str, str], session: Session | None) -> tuple[Any, ...]:
@@ -133,15 +141,17 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
     try:
         if session is None or session.explanation is None:
             raise ImageError(GONE)
-        kind, scale = event._data["kind"], event._data["scale"]
-        if kind not in wanted or scale not in session.explanation.grids:
+        kind, scale, number = (event._data.get(key) for key in ("kind", "scale", "member"))
+        members = session.explanation.members
+        if number is not None and not (type(number) is int and 0 <= number < len(members)):
+            raise AISError("There is no such member.")
+        shown = session.explanation if number is None else members[number]
+        if kind not in wanted or scale not in shown.grids:
             raise AISError("There is no such file.")
         folder = session.folder / secrets.token_hex(8)
-        for file in replace(session.explanation, scale=scale).save(folder):
-            if file != folder / wanted[kind]:
-                file.unlink()
-        name = f"{values.stem(session.name)}-{scale}.{kind}"
-        return values.file_value((folder / wanted[kind]).rename(folder / name))
+        file, *_ = replace(shown, scale=scale).save(folder, files=[wanted[kind]])
+        of = "" if number is None else f"-{values.stem(shown.head)}"
+        return values.file_value(file.rename(folder / f"{values.stem(session.name)}{of}-{scale}.{kind}"))
     except Exception as error:
         raise gr.Error(sentence(error), print_exception=False) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -48,19 +49,30 @@ def data_address(image: Image.Image) -> str:
 
 
 def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[str, Any]:
-    """For `overlay.js`: the picture, where the network looked, and the grid on every scale."""
-    h, w = explanation.grid.shape
+    """For `overlay.js`: the picture, and the heatmap on every scale; for a stack its members' heatmaps, too."""
     return {
         "picture": file_value(picture),
         "name": stem(name),
         "width": explanation.placement.width,
         "height": explanation.placement.height,
+        "colors": [list(color) for color in COLORS],
+        **_map_value(explanation),
+        "members": [
+            {"name": short(member.head), "score": member.score, **_map_value(member)}
+            for member in explanation.members
+        ],
+    }
+
+
+def _map_value(explanation: Explanation) -> dict[str, Any]:
+    """Where the network looked, and the grid on every scale with its unit."""
+    h, w = explanation.grid.shape
+    return {
         "box": list(explanation.placement.box),
         "h": h,
         "w": w,
         "grids": {scale: grid.ravel().tolist() for scale, grid in explanation.grids.items()},
         "units": {scale: replace(explanation, scale=scale).unit for scale in explanation.grids},
-        "colors": [list(color) for color in COLORS],
     }
 
 
@@ -102,16 +114,56 @@ def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
         "high": high,
         "range": list(explanation.rating_range),
         "percentile": f"Higher than {explanation.percentile:.0f} % of the rated pictures.",
-        "meaning": f"for {share} % of pictures, what people say lies in such a range.",
+        "meaning": f"a range made so that for {share} % of pictures it holds what people say on average.",
         "made": f"{short(explanation.backbone)}, {explanation.seconds:.1f} s",
         "quantiles": head.rating_quantiles.tolist(),
+        "parts": sum_value(explanation) if explanation.members else None,
     }
+
+
+def sum_value(explanation: Explanation) -> dict[str, Any]:
+    """How a stack's members make its score, as texts that add up to the last digit shown."""
+    added = [m.score * weight for m, weight in zip(explanation.members, explanation.weights, strict=True)]
+    *contributions, constant = _rounded([*added, explanation.intercept], round(explanation.score * 100))
+    scores = [member.score for member in explanation.members]
+    outside = not min(scores) <= explanation.score <= max(scores)
+    return {
+        "members": [
+            {
+                "name": short(member.head),
+                "score": f"{member.score:.2f}",
+                "weight": f"{weight:.3f}",
+                "contribution": _number(contribution),
+            }
+            for member, weight, contribution in zip(
+                explanation.members, explanation.weights, contributions, strict=True
+            )
+        ],
+        "constant": _number(constant),
+        "score": f"{explanation.score:.2f}",
+        "meaning": "The weights and the constant were fitted to people's ratings. They make no plain mean, so the "
+        f"score can lie above or below the scores of all its members{', as here' if outside else ''}.",
+    }
+
+
+def _rounded(parts: list[float], total: int) -> list[int]:
+    """Parts of a sum in hundredths, rounded such that they add up to the total in hundredths."""
+    cents = [math.floor(part * 100) for part in parts]
+    remainders = sorted(range(len(parts)), key=lambda i: cents[i] - parts[i] * 100)
+    for i in remainders[: total - sum(cents)]:  # those that lost most by rounding down
+        cents[i] += 1
+    return cents
+
+
+def _number(hundredths: int) -> str:
+    return f"{hundredths / 100:.2f}".replace("-", "−")
 
 
 def maps_value(contributions: list[Contribution], x: float, y: float, stack: bool) -> dict[str, Any]:
     """For `maps.js`: the feature maps of a place with what they are worth; for a stack with their networks."""
     return {
-        "title": f"The strongest at {int(x)}, {int(y)}, and what each adds to the score in all, in points.",
+        "title": f"The {len(contributions)} feature maps that matter most at {int(x)}, {int(y)}: what each one adds to "
+        f"the {'stack’s ' if stack else ''}score at this place and, below it, in the whole picture, in points.",
         "items": [
             {
                 "index": c.index,
