@@ -101,7 +101,9 @@ class Visitor:
         """A call of the API, and both files that it gives."""
         called = self.post("/gradio_api/call/explain", {"data": list(data)})
         answer = self.web.get(f"/gradio_api/call/explain/{called['event_id']}").text
-        last = [block for block in answer.split("\n\n") if block.startswith(("event: complete", "event: error"))][-1]
+        last = [
+            block for block in answer.split("\n\n") if block.startswith(("event: complete", "event: error"))
+        ][-1]
         event, _, data = last.partition("\ndata: ")
         if event == "event: error":
             said = json.loads(data)
@@ -202,7 +204,9 @@ def run(url: str, pid: int, folder: Path, visitors: int, requests: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", help="a page that runs already, on this machine")
     parser.add_argument("--pid", type=int, help="its process")
     parser.add_argument("--folder", type=Path, help="its temporary folder")
@@ -221,7 +225,11 @@ def main() -> None:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder}
+        settings = {
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_SERVER_PORT": str(port),
+            "GRADIO_TEMP_DIR": folder,
+        }
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env={**os.environ, **settings})
         try:
             for _ in range(600):

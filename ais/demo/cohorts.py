@@ -103,7 +103,9 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
     pictures = sorted(pictures, key=lambda picture: picture[1])
     path, name = matrix
     if path.stat().st_size > LARGEST_MATRIX:
-        raise DataError(f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it.")
+        raise DataError(
+            f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it."
+        )
     try:
         judgments = read_judgments(path, len(pictures))
     except DataError as error:  # nobody needs to know where the server keeps it

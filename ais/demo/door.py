@@ -1,8 +1,8 @@
-"""The door of the server: what may come in over HTTP, checked before Gradio sees it, and the headers of what goes out.
+"""The door of the server: what may come in over HTTP, checked before Gradio sees it, and the headers of all answers.
 
-Gradio opens more addresses than this page needs, among them some that fetch what a visitor names, and some that pass the
-queue by. Here is the list of those that are open. What a request carries is brought into the form that the page sends:
-a file is the path of an upload and nothing else, and no value is missing. So no event has to expect anything else.
+Gradio opens more addresses than this page needs, among them some that fetch what a visitor names, and some that pass
+the queue by. Here is the list of those that are open. What a request carries is brought into the form that the page
+sends: a file is the path of an upload and nothing else, and no value is missing.
 """
 
 from __future__ import annotations
@@ -81,14 +81,10 @@ class _Nothing(_Refusal):
 
 
 class Door:
-    """The middleware.
+    """The middleware."""
 
-    Args:
-        demo: the page behind it.
-    """
-
-    def __init__(self, app: ASGIApp, demo: gr.Blocks) -> None:
-        self.app, self.demo = app, demo
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
         self._uploading: dict[str, tuple[asyncio.Semaphore, int]] = {}
         listeners.watching = True
 
@@ -135,7 +131,7 @@ class Door:
             await self._upload(scope, receive, send)
             storage.tidy()
         elif method == "POST":
-            body = self._clean(name, await _read(scope, receive))
+            body = _clean(scope["app"].get_blocks(), name, await _read(scope, receive))
             await self.app(_sized(scope, len(body)), _replay(body, receive), send)
             storage.tidy()
         elif method == "GET" and (key := _stream(name, scope)):
@@ -148,7 +144,10 @@ class Door:
         headers = Headers(scope=scope)
         limit = LARGEST + (1 << 16)  # what is around the file
         too_large = _Refusal(413, "The file is larger than 100 MB. Choose a smaller one.")
-        if not headers.get("content-length", "0").isdigit() or int(headers.get("content-length", "0")) > limit:
+        if (
+            not headers.get("content-length", "0").isdigit()
+            or int(headers.get("content-length", "0")) > limit
+        ):
             raise too_large
         received = 0
 
@@ -173,82 +172,89 @@ class Door:
             if count == 1:
                 del self._uploading[who]
 
-    def _clean(self, name: str, data: bytes) -> bytes:
-        try:
-            body = json.loads(data or b"{}")
-        except (ValueError, RecursionError):
-            raise _Refusal(400, "The request is not JSON.") from None
-        if not isinstance(body, dict):
-            raise _Refusal(400, "The request should be a JSON object.")
-        body = _files(body)
-        for key in ("session_hash", "event_id"):
-            if not isinstance(body.get(key, ""), (str, type(None))) or len(body.get(key) or "") > 100:
-                raise _Refusal(400, f"{key} should be a short text.")
-        if name == "queue/join":
-            return json.dumps(self._joined(body)).encode()
-        if name.startswith("call/v2/"):
-            return json.dumps(self._named(name.removeprefix("call/v2/"), body)).encode()
-        if name.startswith("call/"):
-            return json.dumps(self._called(name.removeprefix("call/"), body)).encode()
-        if name == "component_server":
-            return json.dumps(self._served(body)).encode()
-        return json.dumps(body).encode()  # cancel, reset
 
-    def _joined(self, body: dict[str, Any]) -> dict[str, Any]:
-        """An event of the page."""
-        index = body.get("fn_index")
-        if type(index) is not int or index not in self.demo.fns:
-            raise _Refusal(400, "fn_index should be the number of one of the page's events. Reload the page.")
-        if not body.get("session_hash"):
-            raise _Refusal(400, "session_hash is missing.")
-        function = self.demo.fns[index]
-        triggers = [target for target, _ in function.targets]
-        trigger = body.get("trigger_id")
-        return {
-            "data": _values(body.get("data"), function.inputs),
-            "fn_index": index,
-            "session_hash": body["session_hash"],
-            "event_data": body.get("event_data"),
-            "trigger_id": trigger if type(trigger) is int and trigger in triggers else None,
-        }
-
-    def _called(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A call of the API, its values in their order."""
-        data = _values(body.get("data"), self._function(name).inputs)
-        session = {"session_hash": body["session_hash"]} if body.get("session_hash") else {}
-        return {"data": data} | session
-
-    def _named(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A call of the API, its values by their names."""
-        function = self._function(name)
-        names = list(inspect.signature(function.fn).parameters)
-        for key in body:
-            if key not in names:
-                raise _Refusal(400, f"There is no {key[:80]!r}. Send: {', '.join(names)}.")
-        defaults = [parameter.default for parameter in inspect.signature(function.fn).parameters.values()]
-        given = [body.get(key, None if default is inspect.Parameter.empty else default)
-                 for key, default in zip(names, defaults, strict=True)]  # fmt: skip
-        return dict(zip(names, _values(given, function.inputs), strict=True))
-
-    def _served(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A call of one of a part's own functions."""
-        block = self.demo.blocks.get(body.get("component_id"))  # type: ignore[arg-type]
-        name = body.get("fn_name")
-        if not isinstance(name, str) or not getattr(getattr(block, name, None), "_is_server_fn", False):
-            raise _Nothing
-        keys = ("data", "component_id", "fn_name")
-        return {key: body.get(key) for key in keys} | {"session_hash": body.get("session_hash") or ""}
-
-    def _function(self, name: str) -> Any:
-        for function in self.demo.fns.values():
-            if function.api_name == name and function.api_visibility == "public":
-                return function
-        raise _Refusal(404, f"The API has no function {name[:80]!r}.")
+def _clean(demo: gr.Blocks, name: str, data: bytes) -> bytes:
+    """A request's body as the page would send it."""
+    try:
+        body = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise _Refusal(400, "The request is not JSON.") from None
+    if not isinstance(body, dict):
+        raise _Refusal(400, "The request should be a JSON object.")
+    body = _files(body)
+    for key in ("session_hash", "event_id"):
+        if not isinstance(body.get(key, ""), (str, type(None))) or len(body.get(key) or "") > 100:
+            raise _Refusal(400, f"{key} should be a short text.")
+    if name == "queue/join":
+        return json.dumps(_joined(demo, body)).encode()
+    if name.startswith("call/v2/"):
+        return json.dumps(_named(demo, name.removeprefix("call/v2/"), body)).encode()
+    if name.startswith("call/"):
+        return json.dumps(_called(demo, name.removeprefix("call/"), body)).encode()
+    if name == "component_server":
+        return json.dumps(_served(demo, body)).encode()
+    return json.dumps(body).encode()  # cancel, reset
 
 
-def middleware(demo: gr.Blocks) -> list[Middleware]:
+def _joined(demo: gr.Blocks, body: dict[str, Any]) -> dict[str, Any]:
+    """An event of the page."""
+    index = body.get("fn_index")
+    if type(index) is not int or index not in demo.fns:
+        raise _Refusal(400, "fn_index should be the number of one of the page's events. Reload the page.")
+    if not body.get("session_hash"):
+        raise _Refusal(400, "session_hash is missing.")
+    function = demo.fns[index]
+    triggers = [target for target, _ in function.targets]
+    trigger = body.get("trigger_id")
+    return {
+        "data": _values(body.get("data"), function.inputs),
+        "fn_index": index,
+        "session_hash": body["session_hash"],
+        "event_data": body.get("event_data"),
+        "trigger_id": trigger if type(trigger) is int and trigger in triggers else None,
+    }
+
+
+def _called(demo: gr.Blocks, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A call of the API, its values in their order."""
+    data = _values(body.get("data"), _function(demo, name).inputs)
+    session = {"session_hash": body["session_hash"]} if body.get("session_hash") else {}
+    return {"data": data} | session
+
+
+def _named(demo: gr.Blocks, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A call of the API, its values by their names."""
+    function = _function(demo, name)
+    names = list(inspect.signature(function.fn).parameters)
+    for key in body:
+        if key not in names:
+            raise _Refusal(400, f"There is no {key[:80]!r}. Send: {', '.join(names)}.")
+    defaults = [parameter.default for parameter in inspect.signature(function.fn).parameters.values()]
+    given = [body.get(key, None if default is inspect.Parameter.empty else default)
+             for key, default in zip(names, defaults, strict=True)]  # fmt: skip
+    return dict(zip(names, _values(given, function.inputs), strict=True))
+
+
+def _served(demo: gr.Blocks, body: dict[str, Any]) -> dict[str, Any]:
+    """A call of one of a part's own functions."""
+    block = demo.blocks.get(body.get("component_id"))  # type: ignore[arg-type]
+    name = body.get("fn_name")
+    if not isinstance(name, str) or not getattr(getattr(block, name, None), "_is_server_fn", False):
+        raise _Nothing
+    keys = ("data", "component_id", "fn_name")
+    return {key: body.get(key) for key in keys} | {"session_hash": body.get("session_hash") or ""}
+
+
+def _function(demo: gr.Blocks, name: str) -> Any:
+    for function in demo.fns.values():
+        if function.api_name == name and function.api_visibility == "public":
+            return function
+    raise _Refusal(404, f"The API has no function {name[:80]!r}.")
+
+
+def middleware() -> list[Middleware]:
     """What goes around the page, for `launch(app_kwargs={"middleware": …})`."""
-    return [Middleware(Door, demo=demo), Middleware(_Compressed)]
+    return [Middleware(Door), Middleware(_Compressed)]
 
 
 class _Compressed:
@@ -334,6 +340,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _sized(scope: Scope, size: int) -> Scope:
     """The same request with a body of another size."""
-    headers = [(key, value) for key, value in scope["headers"] if key not in (b"content-length", b"content-type")]
+    headers = [
+        (key, value) for key, value in scope["headers"] if key not in (b"content-length", b"content-type")
+    ]
     headers += [(b"content-length", str(size).encode()), (b"content-type", b"application/json")]
     return {**scope, "headers": headers}

@@ -34,6 +34,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 # Cutting a network in two by torch.fx, as its first use does, changes modules for all threads: none may compute then.
 turns = Turns()
+saves = Turns()  # making files of what has been computed, which waits for no computing
 
 
 def _on_gpu(function: F) -> F:
@@ -49,9 +50,7 @@ def _explain(
 ) -> Explanation | AISError:
     """Errors are given back, since ZeroGPU keeps no more of one that is raised than its class."""
     try:
-        return explain(
-            picture, load_head_cached(head_source(head), public=public), method, progress=progress
-        )
+        return explain(picture, load_head_cached(head_source(head), public=public), method, progress=progress)
     except AISError as error:
         return error
 
@@ -62,7 +61,13 @@ def _explain_lent(picture: str, head: str, method: str, public: bool) -> Explana
 
 
 def explain_picture(
-    picture: Path, head: str, method: str, *, public: bool, progress: Progress | None = None
+    picture: Path,
+    head: str,
+    method: str,
+    *,
+    public: bool,
+    progress: Progress | None = None,
+    finish: Callable[[Explanation], None] | None = None,
 ) -> Explanation:
     """`ais.explain` on the GPU, if there is one; one picture at a time, in turn (see `ais.demo.turns`).
 
@@ -70,6 +75,7 @@ def explain_picture(
         head: as `ais.demo.catalog.head_source` takes it; one of the Hub has been fetched already.
         public: as it was fetched.
         progress: told how far a slow method is.
+        finish: makes files of it in the same turn, so that no more than one large picture is in memory.
 
     Raises:
         AISError: with a sentence that says what is wrong.
@@ -88,9 +94,11 @@ def explain_picture(
                 made = _explain_lent(str(picture), head, method, public)
             else:
                 made = _explain(str(picture), head, method, public, between)
-    if isinstance(made, AISError):
-        raise made
-    return made
+            if isinstance(made, AISError):
+                raise made
+            if finish is not None:
+                finish(made)
+            return made
 
 
 def prepare(head: str) -> None:

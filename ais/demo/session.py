@@ -36,7 +36,9 @@ KEEP = 3600  # seconds that a person's pictures and results are kept
 FOLDERS = 6  # results of one person that are kept on disk: what the browser may still ask for
 MEMORY = 1 << 30  # bytes of all people's explanations, whose pictures are large
 FULL = "The server's disk is full. Try again later."
-AILING = "The server cannot do this now: a file is missing or damaged there. Try again later, or tell its owner."
+AILING = (
+    "The server cannot do this now: a file is missing or damaged there. Try again later, or tell its owner."
+)
 
 
 @dataclass(eq=False)
@@ -169,8 +171,14 @@ def _without_places(text: str) -> str:
 
 def _places() -> re.Pattern[str]:
     """Whatever begins with one of the folders that this server works in."""
-    here = [Path(__file__).parents[2], Path.cwd(), storage.folder(), tempfile.gettempdir(), torch.hub.get_dir()]
+    here = [
+        Path(__file__).parents[2],
+        Path.cwd(),
+        storage.folder(),
+        tempfile.gettempdir(),
+        torch.hub.get_dir(),
+    ]
     here += [constants.HF_HOME, constants.HF_HUB_CACHE, sys.prefix, *site.getsitepackages()]
-    with_home = {str(place) for place in (*here, os.path.expanduser("~"))}
+    with_home = {str(place) for place in (*here, Path("~").expanduser())}
     names = {name.rstrip("/\\") for place in with_home for name in (place, os.path.realpath(place))} - {""}
     return re.compile("|".join(rf"{re.escape(name)}(?![\w-])" for name in sorted(names)))

@@ -48,7 +48,7 @@ def on_look(session: Session | None, event: gr.EventData) -> dict[str, Any]:
             raise AISError(GONE)
         cohort = session.cohort
         asked = fields(event)
-        chosen = [asked.get("one"), asked.get("other")]
+        chosen: list[Any] = [asked.get("one"), asked.get("other")]
         if chosen[1] is None:
             del chosen[1]
         if not all(type(n) is int and 0 <= n < len(cohort) for n in chosen) or len({*chosen}) < len(chosen):

@@ -19,7 +19,10 @@ from ais.errors import AISError
 
 LONGEST = 180.0  # seconds that a slow computation may take
 PATIENCE = 300.0  # seconds that one waits for its turn
-SHARE, AGED = 1.0, 5.0  # seconds: a slow one that has waited so long goes on for at least so long, whoever waits
+SHARE, AGED = (
+    1.0,
+    5.0,
+)  # seconds: a slow one that has waited so long goes on for at least so long, whoever waits
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,11 @@ class Turns:
         who = turn.visitor
         groups = [
             (OF_SESSION, lambda other: bool(who.session) and other.session == who.session, "You have"),
-            (OF_ADDRESS, lambda other: bool(who.address) and other.address == who.address, "From your address"),
+            (
+                OF_ADDRESS,
+                lambda other: bool(who.address) and other.address == who.address,
+                "From your address",
+            ),
             (OF_EVERYBODY, lambda other: True, "The page is busy:"),
         ]
         for most, belongs, begin in groups:
@@ -155,7 +162,9 @@ class Turns:
                     if turn.visitor.gone():
                         raise GoneError("Nobody waits for this answer any more.")
                     if time.monotonic() - turn.since > PATIENCE:
-                        raise TurnError("The page is busy, and this did not get its turn. Try again in some minutes.")
+                        raise TurnError(
+                            "The page is busy, and this did not get its turn. Try again in some minutes."
+                        )
                 self._at_work = turn
                 turn.began = time.monotonic()
                 self._served[turn.visitor.address] = next(self._number)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradio.context import LocalContext
 
-GRACE = 8.0  # seconds without a listener after which a visitor is gone: the answer's stream is opened after the question
+GRACE = 8.0  # seconds without a listener after which a visitor is gone: a stream is opened after its question
 
 
 class Listeners:
