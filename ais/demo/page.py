@@ -132,7 +132,7 @@ def _told(bar: gr.Progress) -> Progress:
     start = time.monotonic()
 
     def tell(done: int, total: int) -> None:
-        left = (time.monotonic() - start) * (total - done) / done if done else 0.0
+        left = (time.monotonic() - start) * (total - done) / done if done > total / 20 else 0.0
         bar((done, total), desc=f"about {math.ceil(left)} s left" if left > 1 else None)
 
     return tell
