@@ -123,6 +123,8 @@ def _model_card(config: Config, repository: str, space: str) -> str:
         python=_python(named),
         shell=f"ais explain photo.jpg --head {shlex.quote(_line(named))} --out explanation",
         query=f"?head={quote(_line(named))}",
+        repository=repository,
+        page=f"AIS_HEADS={shlex.quote(f'./{_line(named)}')} python app.py",
         space=_Markdown(_SPACE + quote(space)) if space else "",
         metrics=metrics,
         measures=measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +66,7 @@ def card_command(
         return
     for file in written:
         typer.echo(f"  {file}")
+    typer.echo(f"On the page: AIS_HEADS={shlex.quote(str(folder.resolve()))} python app.py", err=True)
 
 
 def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:

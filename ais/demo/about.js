@@ -1,7 +1,7 @@
 // What the score is and is not, and the head's model card as plain text.
-const { hear, current } = window.ais;
+const { hear, belongs } = window.ais;
 const show = () => {
-  if (!current(props.value)) return;
+  if (!belongs(props.value)) return;
   const { text, card } = props.value || {};
   element.querySelector(".what").textContent = text ?? "";
   element.querySelector("details").hidden = !card;

@@ -1,9 +1,10 @@
 """Which heads the page offers: those that come with AIS at once, those of the Hub as they come.
 
-The owner of the page names heads of the Hub in ``AIS_HEADS``: ids, ``user/repo`` or ``user/repo@revision``, and
-collections, separated by commas. They are fetched in the background with the owner's token. A head that a visitor names
-is fetched as everybody may, and is offered to that visitor alone; it brings no backbone here that its owner has not
-allowed by ``AIS_ALLOW_BACKBONES``: names separated by commas, or ``*`` for all.
+The owner of the page names heads in ``AIS_HEADS``, separated by commas: ids on the Hub, ``user/repo`` or
+``user/repo@revision``, collections, and folders here (see `ais.demo.folders`). Those of the Hub are fetched in the
+background with the owner's token. A head that a visitor names is fetched as everybody may, and is offered to that
+visitor alone; visitors name no folders, and bring no backbone here that the owner has not allowed by
+``AIS_ALLOW_BACKBONES``: names separated by commas, or ``*`` for all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from ais.backbones import backbone_spec
-from ais.demo import storage, values
+from ais.demo import folders, storage, values
 from ais.demo.visitors import visitor
 from ais.errors import AISError, HeadError, HubError
 from ais.explain import load_head_cached
@@ -64,6 +65,7 @@ class Offer:
         title: its name in the list.
         facts: how good it is, what it predicts and what it reads.
         address: its page on the Hub.
+        local: whether it is a folder of the page's owner.
         notice: why it may not be the newest.
         reason: why it cannot be had.
     """
@@ -73,12 +75,13 @@ class Offer:
     title: str = ""
     facts: str = ""
     address: str = ""
+    local: bool = False
     notice: str = ""
     reason: str = ""
 
 
-def head_source(name: str) -> str | Repository:
-    """What `ais.explain` takes for a head by name. Never a folder: a page opens none by what a visitor says.
+def head_source(name: str) -> str | Path | Repository:
+    """What `ais.explain` takes for a head by name. Never a folder that only a visitor names.
 
     Raises:
         HeadError: it is neither the name of a head that comes with AIS nor the id of one on the Hub.
@@ -86,6 +89,9 @@ def head_source(name: str) -> str | Repository:
     """
     if name in list_heads():
         return name
+    folder = folders.registered(name)
+    if folder is not None:
+        return folder
     repository = parse_repository(name)
     if repository is None:
         raise HeadError(
@@ -104,11 +110,14 @@ def offer(asked: str, *, public: bool) -> Offer:
     Raises:
         AISError: it cannot be had.
     """
-    found = find_head(head_source(asked.strip()), public=public)
-    repository = found.repository
-    name = str(repository or asked.strip())
+    asked = asked.strip()
+    found = find_head(head_source(asked), public=public)
+    repository, folder = found.repository, folders.registered(asked)
+    name = str(repository or asked)
     head = load_head_cached(head_source(name), public=public)
     check_backbones(head, public=public)
+    if folder is not None and os.sep not in head.config.name:  # as its card calls it
+        name = folders.register(values.short(head.config.name), folder, list_heads())
     for member in members(head):
         if not member.config.tuned_sha256:
             fetch_backbone(member.config.backbone)
@@ -116,9 +125,10 @@ def offer(asked: str, *, public: bool) -> Offer:
     return Offer(
         asked,
         head=name,
-        title=values.title(head.config, repository.id if repository else ""),
+        title=values.title(head.config, repository.id if repository else name if folder else ""),
         facts=values.facts(head.config),
         address=f"{constants.ENDPOINT}/{repository.id}/tree/{repository.revision}" if repository else "",
+        local=folder is not None,
         notice=found.notice,
     )
 
@@ -130,7 +140,7 @@ def offer_to_visitor(asked: str) -> Offer:
         AISError: it cannot be had, or not now.
     """
     source = head_source(asked.strip())
-    if isinstance(source, str) or (source.pinned and cached_snapshot(source, CONFIG, public=True)):
+    if not isinstance(source, Repository) or (source.pinned and cached_snapshot(source, CONFIG, public=True)):
         return offer(asked, public=True)
     _fetches.check(visitor().address)
     with _few:
@@ -232,12 +242,13 @@ class Catalog:
     """The heads that the page offers to everybody. Its methods may be called from any thread, and none waits.
 
     Args:
-        wanted: ids and collections on the Hub, separated by commas.
+        wanted: ids and collections on the Hub and folders here, separated by commas.
     """
 
     def __init__(self, wanted: str = "") -> None:
         asked = [word.strip() for word in wanted.split(",")]
-        self._offers = {name: Offer(name) for name in asked if name and name not in list_heads()}
+        named = [_named(word) for word in dict.fromkeys(asked) if word and word not in list_heads()]
+        self._offers = {name: Offer(name) for name in named}
         self._lock = threading.Lock()
         self._few = threading.Semaphore(AT_ONCE)
         self._tried: dict[str, float] = {}
@@ -283,7 +294,8 @@ class Catalog:
             except Exception as error:
                 if not isinstance(error, AISError):
                     logger.exception("%s could not be fetched", asked)
-                found = [Offer(asked, reason=str(error) if isinstance(error, AISError) else BROKEN)]
+                reason = folders.hide_paths(str(error)) if isinstance(error, AISError) else BROKEN
+                found = [Offer(asked, reason=reason)]
         for one in found:
             if one.reason:
                 logger.warning("%s is not offered: %s", one.asked, one.reason)
@@ -294,6 +306,12 @@ class Catalog:
         for one in fresh:
             if not one.head and not one.reason:
                 self._begin(one.asked)
+
+
+def _named(word: str) -> str:
+    """What a head of ``AIS_HEADS`` is called: a folder by its name, anything else as it is written."""
+    folder = folders.folder_in(word) if collection_slug(word) is None else None
+    return word if folder is None else folders.register(values.short(folder.name), folder, list_heads())
 
 
 @lru_cache(maxsize=64)

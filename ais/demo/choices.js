@@ -38,7 +38,8 @@ function chooseHead(head) {
 
 function options() {
   const groups = [
-    ["With AIS", offers.filter(({ head, address }) => head && !address)],
+    ["With AIS", offers.filter(({ head, address, local }) => head && !address && !local)],
+    ["In folders of this page", offers.filter(({ head, local }) => head && local)],
     ["From the Hub", offers.filter(({ head, address }) => head && address)],
     ["Added here", listed().filter((offer) => own.includes(offer))],
   ].filter(([, members]) => members.length);

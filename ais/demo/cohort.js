@@ -5,6 +5,7 @@ const map = find(".map");
 let data = null;
 let geometry = "network";
 let chosen = []; // one picture or two, the first chosen first
+let kept = []; // those whose heatmaps are shown
 let pairing = false;
 let doing = ""; // what the page waits for
 
@@ -78,7 +79,7 @@ function load() {
   if (value.busy) return busy(value.busy);
   if (value === data) return;
   data = value;
-  chosen = [];
+  chosen = kept = [];
   pairing = false;
   map.style.setProperty("--side", clamp(46 / Math.sqrt(data.pictures.length), 6, 15) + "%");
   map.replaceChildren(...data.pictures.map(card));
@@ -128,6 +129,8 @@ hear("progress", ({ request, ...progress }) => {
   if (doing && request === "gather.gathered") find(".busy span").textContent = doing + soFar(progress);
 });
 hear("ended", ({ request, failure }) => { if (request === "gather.gathered" && failure) fail(failure); });
+hear("look-shown", () => { kept = chosen; });
+hear("look-kept", () => { chosen = kept; mark(); say(about()); });
 find(".dismiss").addEventListener("click", () => { fail(""); });
 element.ais = { get data() { return data; }, get chosen() { return chosen; } };
 mark();

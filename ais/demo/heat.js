@@ -116,7 +116,7 @@ window.ais ??= (() => {
   }
 
   // Whether a part's value belongs to the picture that is shown: one whose picture failed is never half shown.
-  const current = (value) => !value?.run || value.run === window.ais.current?.data.run;
+  const belongs = (value) => !value?.run || value.run === window.ais.current?.data.run;
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, soFar, current };
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, soFar, belongs };
 })();

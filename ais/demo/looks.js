@@ -1,5 +1,5 @@
 // The heatmap of a picture beside what is salient in it; or of two pictures, what makes them alike.
-const { table, paint, peak, colour, hear } = window.ais;
+const { table, paint, peak, colour, tell, hear } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const most = 720; // pixels of a pane's longer side
 const amber = [[255, 176, 0], [255, 176, 0]]; // what is salient is shown by strength alone
@@ -12,8 +12,9 @@ function become(state, sentence = "") { // an error is shown beside what is ther
   find(".sorry").hidden = !sentence;
   find(".sorry p").textContent = sentence;
   if (state === "empty") data = null;
+  if (sentence) tell("look-kept");
   find(".shown").hidden = !data;
-  find(".empty").hidden = !!data || !!sentence;
+  find(".empty").hidden = !!data;
 }
 function draw(canvas, image, side, values, anchors) {
   const k = Math.min(1, most / Math.max(side.width, side.height));
@@ -75,6 +76,7 @@ async function load() {
   find(".colours").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
   render();
   become("ready");
+  tell("look-shown");
   if (matchMedia("(max-width: 900px)").matches) element.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 find(".bare").addEventListener("click", () => { bare = !bare; render(); });

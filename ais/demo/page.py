@@ -29,7 +29,7 @@ from ais.explain import load_head_cached
 from ais.explanation import Explanation
 from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS, Progress
-from ais.hub import HEADS_VARIABLE, cached_snapshot
+from ais.hub import HEADS_VARIABLE, Repository, cached_snapshot
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 ABOUT_METHODS = {
@@ -84,7 +84,7 @@ def show(
         if picture is None or not picture.is_file():
             raise ImageError(GONE)
         source, public = head_source(name), not offered.owned(name)
-        if not isinstance(source, str) and not cached_snapshot(source, CONFIG, public=public):
+        if isinstance(source, Repository) and not cached_snapshot(source, CONFIG, public=public):
             raise HubError(AWAY)
         copies = []
 

@@ -1,5 +1,5 @@
 // The score on its scale, over the ratings it was learned from.
-const { hear, current } = window.ais;
+const { hear, belongs } = window.ais;
 const find = (selector) => element.querySelector(selector);
 
 // Outline of the ratings' distribution from its 101 quantiles, on a 100 x 34 field.
@@ -61,7 +61,7 @@ function show() {
     return tick;
   }));
 }
-const update = () => current(props.value) && show();
+const update = () => belongs(props.value) && show();
 watch("value", update);
 hear("shown", update);
 update();

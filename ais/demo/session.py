@@ -27,6 +27,7 @@ from huggingface_hub import constants
 from ais.demo import storage
 from ais.demo.catalog import BROKEN
 from ais.demo.cohorts import Compared, Pictures
+from ais.demo.folders import hide_paths
 from ais.errors import AISError
 from ais.explanation import Explanation
 
@@ -130,7 +131,7 @@ def sentence(error: Exception) -> str:
         logger.error("the disk is full: %s", error)
         return FULL
     if isinstance(error, AISError):
-        return _without_places(str(error))
+        return _without_places(hide_paths(str(error)))
     if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
         return str(error.message)
     logger.exception("the page failed", exc_info=error)
