@@ -336,6 +336,7 @@ def launch_options() -> dict[str, Any]:
 
 def warm() -> None:
     """Prepare the default head, so that the first picture is quick, and begin to fetch the owner's heads."""
+    storage.sparing()
     gpu.prepare(EMBEDDED)
     offered.start()
 

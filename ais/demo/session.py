@@ -16,8 +16,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 KEEP = 3600  # seconds that a person's pictures and results are kept
 FOLDERS = 6  # results of one person that are kept on disk: what the browser may still ask for
-MEMORY = 1 << 30  # bytes of all people's explanations, whose pictures are large
+MEMORY = 512 << 20  # bytes of all people's explanations
 FULL = "The server's disk is full. Try again later."
 AILING = (
     "The server cannot do this now: a file is missing or damaged there. Try again later, or tell its owner."
@@ -71,7 +72,7 @@ class Session:
 
     def keep(self, explanation: Explanation) -> None:
         """Take an explanation as the current one, and put away others' oldest where there are too many."""
-        self.explanation = explanation
+        self.explanation = _without_picture(explanation)
         shelf.put(self)
 
     def discard(self) -> None:
@@ -108,11 +109,18 @@ class Shelf:
 shelf = Shelf()
 
 
+def _without_picture(explanation: Explanation) -> Explanation:
+    """The same with no more of the picture than its size: a large one takes 150 MB, and is not needed any more."""
+    width, height = explanation.image.size
+    frame: Any = SimpleNamespace(width=width, height=height, size=(width, height))
+    members = tuple(replace(member, image=frame) for member in explanation.members)
+    return replace(explanation, image=frame, members=members)
+
+
 def _bytes(explanation: Explanation | None) -> int:
     if explanation is None:
         return 0
-    arrays = sum(each.maps.nbytes + each.importance.nbytes for each in (explanation, *explanation.members))
-    return 3 * explanation.image.width * explanation.image.height + arrays
+    return sum(each.maps.nbytes + each.importance.nbytes for each in (explanation, *explanation.members))
 
 
 def _remove(folders: list[Path], but: int = 0) -> None:

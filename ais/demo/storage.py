@@ -20,9 +20,10 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
-KEPT = 256 << 20  # bytes of what is older than a minute
+RESULTS = 64 << 20  # bytes of results older than `FRESH`: browsers and clients fetch them at once
+UPLOADS = 512 << 20  # bytes of uploads older than that: they are read again for another head or method
 MOST = 1 << 30  # bytes of all that no request uses
-FRESH = 60.0  # seconds
+FRESH = 30.0  # seconds
 PAUSE = 1.0  # seconds between two looks
 
 _UPLOAD = re.compile(r"[0-9a-f]{64}")
@@ -88,21 +89,23 @@ def _tidy() -> None:
         used = {entry for entry, count in _used.items() if count > 0}
         for entry in [entry for entry, count in _used.items() if count <= 0]:
             del _used[entry]
-    remove_oldest(folder(), KEPT, used, younger=FRESH)
+    remove_oldest(folder(), RESULTS, used, younger=FRESH, names="ais-*")
+    remove_oldest(folder(), UPLOADS, used, younger=FRESH, names="[0-9a-f]*")
     remove_oldest(folder(), MOST, used)
     if hasattr(_libc, "malloc_trim"):  # the memory of threads that are done goes back to the system
         _libc.malloc_trim(0)
 
 
-def remove_oldest(root: Path, limit: int, used: set[Path], younger: float = 0.0) -> None:
+def remove_oldest(root: Path, limit: int, used: set[Path], younger: float = 0.0, names: str = "*") -> None:
     """Remove what lies in a folder, oldest first, until it has no more bytes than `limit`.
 
     Args:
         used: what stays. younger: what was changed so many seconds ago, or later, stays, too.
+        names: which of it is meant, as a pattern.
     """
     entries = []
     with contextlib.suppress(OSError):
-        for entry in root.iterdir():
+        for entry in root.glob(names):
             with contextlib.suppress(OSError):
                 entries.append((*_age(entry), entry))
     total = sum(size for _, size, _ in entries)
@@ -131,6 +134,12 @@ def _entry(file: Path, root: Path) -> Path | None:
     """What of the folder a file lies in."""
     file = file.resolve()
     return root / file.relative_to(root).parts[0] if file != root and file.is_relative_to(root) else None
+
+
+def sparing() -> None:
+    """Let many threads share little memory: glibc gives each its own otherwise, and keeps it."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(-8, 2)  # M_ARENA_MAX
 
 
 try:

@@ -33,7 +33,7 @@ class Most:
     slow: int
 
 
-OF_SESSION, OF_ADDRESS, OF_EVERYBODY = Most(6, 3), Most(32, 6), Most(64, 16)
+OF_SESSION, OF_ADDRESS, OF_EVERYBODY = Most(6, 3), Most(60, 6), Most(90, 16)
 
 
 class TurnError(AISError):
