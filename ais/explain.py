@@ -22,7 +22,7 @@ from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
 from ais.errors import AISError, HeadError
 from ais.explanation import KINDS, Array, Explanation, Kind, Score
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
-from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
+from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Progress, Scale
 from ais.hub import Repository
 from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
@@ -43,6 +43,7 @@ def explain(
     rating: float | None = None,
     similarity: str | os.PathLike[str] | MapScores | None = None,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Explanation:
     """A picture's score and where in the picture it comes from.
 
@@ -60,6 +61,8 @@ def explain(
         rating: what people said of this picture, on the head's scale.
         similarity: for that kind, the file that `ais align` wrote, of the head's own backbone.
         device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called between the batches of a slow method with how many passes are done, and of how many. What it
+            raises ends the computation.
 
     Raises:
         ImageError, HeadError, WeightsError, AISError: with a sentence that says what is wrong.
@@ -85,6 +88,7 @@ def explain(
     published = _published(similarity, kind, loaded)
     looks = [_look(picture, member, device) for member in _members(loaded)]
     published = [scores.to(looks[0].picture.device) for scores in published]
+    numbers = {id(look): number for number, look in enumerate(looks)}
 
     def explanation(
         shown: RegressionHead | StackedHead, parts: list[_Look], weights: list[float]
@@ -93,7 +97,10 @@ def explain(
         score = _score(shown, scores)
         importances = published or _importances(parts, weights, kind, rating, scores)
         own = zip(parts, weights, importances, strict=True)
-        grids = _combine(method, [_draw(METHODS[method], *each) for each in own])
+        drawn = [
+            _draw(METHODS[method], *each, _part(progress, numbers[id(each[0])], len(looks))) for each in own
+        ]
+        grids = _combine(method, drawn)
         config = shown.config
         return Explanation(
             image=picture,
@@ -311,11 +318,21 @@ def _importances(
     return list(predictions[0].split(channels))
 
 
-def _draw(method: Method, look: _Look, weight: float, importances: Tensor) -> Grids:
+def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
+    """The progress of all members by that of one: they hide about as many windows each."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(index * total + done, count * total)
+
+
+def _draw(
+    method: Method, look: _Look, weight: float, importances: Tensor, progress: Progress | None
+) -> Grids:
     """One backbone's part in the heatmap: the importances hold the weight already, other methods know none."""
 
     def draw() -> Grids:
-        return method.grids(look.backbone, look.head, look.picture, look.features, importances)
+        own = (look.backbone, look.head, look.picture, look.features, importances)
+        return method.grids(*own, progress) if method.slow else method.grids(*own)
 
     if method.uses_importance:
         return draw()

@@ -8,6 +8,7 @@ picture there is a third, ``density``: the points of the cells shared out to the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,7 @@ SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
 PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
 MethodName = Literal["ais", "gradcam", "occlusion"]  # the keys of METHODS
 Grids = dict[Scale, Tensor]
+Progress = Callable[[int, int], None]  # how much is done, and of how much; what it raises ends the work
 
 # Blue lowers, red raises: the ends of ColorBrewer's RdBu, which colour-blind people tell apart. -1 to +1.
 COLORS: tuple[tuple[int, int, int], ...] = (
@@ -116,17 +118,35 @@ def gradcam(
 
 
 def occlusion(
-    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+    backbone: FrozenBackbone,
+    head: RegressionHead,
+    picture: Tensor,
+    features: Features,
+    importance: Tensor,
+    progress: Progress | None = None,
 ) -> Grids:
     """By how much the score falls when a grey window covers the place (Zeiler & Fergus, arXiv 1311.2901; captum).
 
     The window is a seventh of the input's shorter side and moves by half of that: about 170 forward passes.
     Values are points, averaged over the windows that cover a place. `importance` is not used.
+
+    Args:
+        progress: called before each batch of windows with how many are done, and of how many.
     """
     height, width = picture.shape[-2:]
     step = max(1, min(height, width) // 14)
+    windows = math.prod(1 + math.ceil((side - 2 * step) / step) for side in (height, width))
+    done = 0
+
+    def score(batch: Tensor) -> Tensor:
+        nonlocal done
+        if progress is not None:
+            progress(min(done, windows), windows)
+        done += len(batch)
+        return head.score(backbone(batch, head.keep).embedding)
+
     with torch.no_grad():
-        change = Occlusion(lambda x: head.score(backbone(x, head.keep).embedding)).attribute(
+        change = Occlusion(score).attribute(
             picture.to(features.maps.device, features.maps.dtype),
             sliding_window_shapes=(3, 2 * step, 2 * step),
             strides=(3, step, step),
@@ -146,18 +166,20 @@ class Method:
         grids: the function.
         uses_importance: it draws the importances that it is given.
         per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
+        slow: it takes many passes, and `grids` a last argument, which it calls between them: a `Progress` or None.
     """
 
     label: str
-    grids: Callable[[FrozenBackbone, RegressionHead, Tensor, Features, Tensor], Grids]
+    grids: Callable[..., Grids]
     uses_importance: bool = False
     per_cell: bool = True
+    slow: bool = False
 
 
 METHODS: dict[str, Method] = {
     "ais": Method("AIS", ablation, uses_importance=True),
     "gradcam": Method("Grad-CAM", gradcam),
-    "occlusion": Method("Occlusion", occlusion, per_cell=False),
+    "occlusion": Method("Occlusion", occlusion, per_cell=False, slow=True),
 }
 
 

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 8.0  # seconds without an answer; then the Hub is down for us
 SLOWEST = 50_000  # bytes per second that a download must reach on average
 MAIN = "main"
+PUBLIC_CACHE = "ais-public"  # beside the client's own cache: what everybody may read
 HEADS_VARIABLE = "AIS_HEADS"  # of the environment: the heads of the Hub that a page offers
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -322,7 +323,7 @@ def _probe(repository: Repository, name: str, limit: int, public: bool) -> tuple
 def _cache(public: bool) -> Path:
     """The client's own cache; and another for what everybody may read, so that nobody is shown out of the first what
     was fetched with the owner's token."""
-    return Path(constants.HF_HOME) / "ais-public" if public else Path(constants.HF_HUB_CACHE)
+    return Path(constants.HF_HOME) / PUBLIC_CACHE if public else Path(constants.HF_HUB_CACHE)
 
 
 def _storage(repository: Repository, public: bool) -> Path:

@@ -39,6 +39,7 @@ from ais.heads import (
 from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
 
 CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
+_PUBLIC_LIMIT = 512 << 20  # bytes of a file that is fetched for a stranger
 
 
 def heads_directory() -> Path:
@@ -287,9 +288,10 @@ def _fetch_rest(snapshot: Snapshot) -> Found:
     )
     with found.naming():
         config = read_config(found.folder)
-    found.fetch(WEIGHTS, _WEIGHTS_LIMIT)
+    limit = _PUBLIC_LIMIT if snapshot.public else _WEIGHTS_LIMIT
+    found.fetch(WEIGHTS, limit)
     if isinstance(config, HeadConfig) and config.tuned_sha256:
-        found.fetch(BACKBONE, _WEIGHTS_LIMIT)
+        found.fetch(BACKBONE, limit)
     return found
 
 

@@ -3,7 +3,8 @@
 The owner of the page names heads in ``AIS_HEADS``, separated by commas: ids on the Hub, ``user/repo`` or
 ``user/repo@revision``, collections, and folders here (see `ais.demo.folders`). Those of the Hub are fetched in the
 background with the owner's token. A head that a visitor names is fetched as everybody may, and is offered to that
-visitor alone; visitors name no folders.
+visitor alone; visitors name no folders, and bring no backbone here that the owner has not allowed by
+``AIS_ALLOW_BACKBONES``: names separated by commas, or ``*`` for all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,17 +23,31 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from ais.backbones import backbone_spec
-from ais.demo import folders, values
+from ais.demo import folders, storage, values
+from ais.demo.visitors import visitor
 from ais.errors import AISError, HeadError, HubError
 from ais.explain import load_head_cached
-from ais.heads import Head, RegressionHead, StackedHead
-from ais.hub import FAULTS, PATIENCE, Repository, bounded, parse_repository, sentence
+from ais.heads import CONFIG, WEIGHTS, Head, RegressionHead, StackedHead
+from ais.hub import (
+    FAULTS,
+    PATIENCE,
+    PUBLIC_CACHE,
+    Repository,
+    bounded,
+    cached_snapshot,
+    parse_repository,
+    sentence,
+)
 from ais.loading import find_head, heads_directory, list_heads, read_card, read_config
 from ais.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 3  # heads that are fetched at the same time
+RETRY = 30.0  # seconds from one try of a head that failed to the next
+ALLOW_VARIABLE = "AIS_ALLOW_BACKBONES"
+VISITORS_HEADS = 4 << 30  # bytes of the heads that visitors named; the oldest go
+KEPT_LOADED = 600.0  # seconds that one stays in any case: it may be in use
 BROKEN = "Something went wrong on our side. Try again."
 
 _COLLECTION = re.compile(r"[\w.-]+/[\w.-]+-[0-9a-f]{24}")
@@ -97,6 +114,7 @@ def offer(asked: str, *, public: bool) -> Offer:
     repository, folder = found.repository, folders.registered(asked)
     name = str(repository or asked)
     head = load_head_cached(head_source(name), public=public)
+    check_backbones(head, public=public)
     own = values.short(head.config.name)
     if folder is not None and folders.is_free(own, folder, list_heads()):  # as its card calls it
         name = folders.register(own, folder, list_heads())
@@ -113,6 +131,91 @@ def offer(asked: str, *, public: bool) -> Offer:
         local=folder is not None,
         notice=found.notice,
     )
+
+
+def offer_to_visitor(asked: str) -> Offer:
+    """`offer`, of a head that a visitor names: what everybody may read, not too often, and not too much in all.
+
+    Raises:
+        AISError: it cannot be had, or not now.
+    """
+    source = head_source(asked.strip())
+    if not isinstance(source, Repository) or (source.pinned and cached_snapshot(source, CONFIG, public=True)):
+        return offer(asked, public=True)
+    _fetches.check(visitor().address)
+    with _few:
+        try:
+            return offer(asked, public=True)
+        finally:
+            cache = Path(constants.HF_HOME) / PUBLIC_CACHE
+            storage.remove_oldest(cache, VISITORS_HEADS, set(), younger=KEPT_LOADED)
+
+
+def check_backbones(head: Head, *, public: bool) -> None:
+    """That a head needs no backbone which would have to be fetched without its owner's leave.
+
+    Args:
+        public: a visitor asked for it, not the owner.
+
+    Raises:
+        HeadError: it does.
+    """
+    if not public:
+        return
+    allowed = {name.strip() for name in os.environ.get(ALLOW_VARIABLE, "").split(",")}
+    for member in members(head):
+        name = member.config.backbone
+        if member.config.tuned_sha256 or "*" in allowed or name in allowed or is_here(name):
+            continue
+        raise HeadError(
+            f"The head {values.short(head.config.name)!r} needs the backbone {values.short(name)}, whose weights are "
+            f"not on this server. Its owner can allow it to be fetched: {ALLOW_VARIABLE}={values.short(name)}."
+        )
+
+
+def is_here(backbone: str) -> bool:
+    """Whether a backbone's weights are on this machine, or inside a package of it.
+
+    Raises:
+        AISError: there is no such backbone.
+    """
+    spec = backbone_spec(backbone)
+    if spec.weights_file.is_file():
+        return True
+    kind, _, repository = spec.source.partition(":")
+    return kind == "hub" and cached_snapshot(Repository(repository), WEIGHTS) is not None
+
+
+class Fetches:
+    """How often somebody may have something fetched: so many times within an hour, from one address."""
+
+    def __init__(self, most: int = 60, within: float = 3600.0) -> None:
+        self.most, self.within = most, within
+        self._lock = threading.Lock()
+        self._times: dict[str, deque[float]] = {}
+
+    def check(self, address: str) -> None:
+        """Count one more.
+
+        Raises:
+            HubError: it is one too many.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._times = {who: times for who, times in self._times.items() if now - times[-1] < self.within}
+            times = self._times.setdefault(address, deque())
+            while times and now - times[0] >= self.within:
+                times.popleft()
+            if len(times) >= self.most:
+                raise HubError(
+                    f"{self.most} heads have been fetched for your address within the hour, the most there may be. "
+                    "Try again later."
+                )
+            times.append(now)
+
+
+_fetches = Fetches()
+_few = threading.Semaphore(3)  # heads of visitors that are fetched at the same time
 
 
 def members(head: Head) -> Sequence[RegressionHead]:
@@ -148,6 +251,7 @@ class Catalog:
         self._offers = {name: Offer(name) for name in named}
         self._lock = threading.Lock()
         self._few = threading.Semaphore(AT_ONCE)
+        self._tried: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to fetch them, in the background."""
@@ -169,11 +273,13 @@ class Catalog:
             return any(o.head == head for o in self._offers.values())
 
     def retry(self, asked: str) -> None:
-        """Fetch one anew that failed."""
+        """Fetch one anew that failed; not again within `RETRY` seconds."""
         with self._lock:
             found = self._offers.get(asked)
-            if found is None or not found.reason:
+            now = time.monotonic()
+            if found is None or not found.reason or now - self._tried.get(asked, -RETRY) < RETRY:
                 return
+            self._tried[asked] = now
             self._offers[asked] = Offer(asked)
         self._begin(asked)
 

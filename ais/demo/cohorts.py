@@ -20,6 +20,7 @@ from ais.backbones import BACKBONES, FrozenBackbone
 from ais.cohort import Comparison, Look, map_embedding
 from ais.datasets import listing
 from ais.demo import gpu, shapes
+from ais.demo.turns import Turn
 from ais.errors import AISError, DataError, ImageError
 from ais.explain import backbone_cached
 from ais.images import read_image
@@ -28,6 +29,7 @@ from ais.views import ViewName
 
 MOST = 60  # pictures
 FEWEST = 3
+LARGEST_MATRIX = 20 << 20  # bytes
 VIEW: ViewName = "whole"
 DEFAULT = "efficientnet_lite0"
 THUMBNAIL = 144  # pixels of the longer side
@@ -100,6 +102,10 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
         raise DataError("There is no matrix. Choose a .npy, .csv or .mat file with one row for each picture.")
     pictures = sorted(pictures, key=lambda picture: picture[1])
     path, name = matrix
+    if path.stat().st_size > LARGEST_MATRIX:
+        raise DataError(
+            f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it."
+        )
     try:
         judgments = read_judgments(path, len(pictures))
     except DataError as error:  # nobody needs to know where the server keeps it
@@ -118,32 +124,39 @@ def compare(pictures: Pictures, backbone: str) -> Iterator[str | Compared]:
     if pictures.by_rule and backbone in _drawn:
         yield _drawn[backbone]
         return
+    with gpu.turns.admitted(slow=True) as turn:
+        yield from _compare(pictures, backbone, turn)
+
+
+def _compare(pictures: Pictures, backbone: str, turn: Turn) -> Iterator[str | Compared]:
+    """Each step in a turn of its own: a picture that is read takes memory, too."""
     yield "Preparing the network"
-    network = _network(backbone)
+    with turn.go():
+        network = _network(backbone)
     geometry = network.view(VIEW)
     thumbnails, rows, problems = [], [], []
     for number, (file, name) in enumerate(zip(pictures.files, pictures.names, strict=True), start=1):
         yield f"Looking at picture {number} of {len(pictures.files)}"
-        try:
-            picture = read_image(file)
-        except ImageError as error:
-            problems.append(str(error).replace(file.name, name))
-            continue
-        if not problems:
-            with gpu.slot:
+        with turn.go():
+            turn.progress()
+            try:
+                picture = read_image(file)
+            except ImageError as error:
+                problems.append(str(error).replace(file.name, name))
+                continue
+            if not problems:
                 rows.append(network(geometry.tensor(picture)[None]).embedding)
-            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            thumbnails.append(picture)
+                picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)
+                thumbnails.append(picture)
     if problems:
         raise DataError(listing("Some pictures cannot be read", problems))
     yield "Leaving out one feature map after another"
-    embedding = map_embedding(network, torch.cat(rows))
+    with turn.go():
+        turn.progress()
+        embedding = map_embedding(network, torch.cat(rows))
+        comparison = cohort.compare(embedding, pictures.judgments)
     compared = Compared(
-        pictures=pictures,
-        backbone=backbone,
-        thumbnails=thumbnails,
-        embedding=embedding,
-        **vars(cohort.compare(embedding, pictures.judgments)),
+        pictures=pictures, backbone=backbone, thumbnails=thumbnails, embedding=embedding, **vars(comparison)
     )
     if pictures.by_rule:
         _drawn[backbone] = compared
@@ -156,8 +169,8 @@ def look_at(compared: Compared, number: int, importance: np.ndarray) -> Look:
     Raises:
         ImageError: the picture is no longer there.
     """
-    network = _network(compared.backbone)
-    with gpu.slot:
+    with gpu.turns.turn():
+        network = _network(compared.backbone)
         return cohort.look(compared.pictures.files[number], network, VIEW, importance)
 
 
@@ -197,5 +210,4 @@ _drawn: dict[str, Compared] = {}  # the drawn cohort is everybody's, and never c
 def _network(backbone: str) -> FrozenBackbone:
     if backbone not in backbones():
         raise AISError(f"There is no such network here. Choose one of: {', '.join(backbones())}.")
-    with gpu.slot:
-        return backbone_cached(backbone, BACKBONES[backbone].layer, "cpu" if gpu.LENT else "auto")
+    return backbone_cached(backbone, BACKBONES[backbone].layer, "cpu" if gpu.LENT else "auto")

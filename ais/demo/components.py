@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio_client.utils import is_file_obj_with_meta
+
+from ais.demo import storage
 
 HERE = Path(__file__).parent
 
@@ -39,10 +40,11 @@ def part(name: str, value: Any = None, **props: Any) -> gr.HTML:
 def uploaded(value: Any) -> tuple[Path | None, str]:
     """Path and name of an uploaded file, from a component's raw value; no path for anything else.
 
-    Gradio checks that a path lies among the uploads where it stands in a `FileData`, and nowhere else: any
-    other object could name any file of the server.
+    This is the one way in for a path: whatever a visitor sends, no other file of the server is opened, and none is
+    fetched from elsewhere. What Gradio itself checks depends on the component and on words in the value.
     """
-    if not is_file_obj_with_meta(value):
+    path = storage.upload(value.get("path")) if isinstance(value, dict) else None
+    if path is None:
         return None, ""
-    path = Path(value["path"])
-    return path, str(value.get("orig_name") or path.name)
+    name = value.get("orig_name")
+    return path, name if isinstance(name, str) and name else path.name

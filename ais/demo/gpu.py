@@ -9,7 +9,6 @@ is none.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -18,10 +17,12 @@ from typing import TypeVar
 
 from PIL import Image
 
-from ais.demo.catalog import head_source, members
-from ais.errors import AISError, HeadError
+from ais.demo.catalog import check_backbones, head_source, members
+from ais.demo.turns import Turns
+from ais.errors import AISError
 from ais.explain import backbone_of, explain, load_head_cached
 from ais.explanation import Explanation
+from ais.heatmaps import METHODS, Progress
 from ais.loading import load_head
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ SECONDS = 30  # the most that a call takes of it; occlusion with several backbon
 F = TypeVar("F", bound=Callable[..., object])
 
 # Cutting a network in two by torch.fx, as its first use does, changes modules for all threads: none may compute then.
-slot = threading.Lock()
+turns = Turns()
+saves = Turns()  # making files of what has been computed, which waits for no computing
 
 
 def _on_gpu(function: F) -> F:
@@ -43,32 +45,60 @@ def _on_gpu(function: F) -> F:
     return spaces.GPU(duration=SECONDS)(function)
 
 
-@_on_gpu
-def _explain(picture: str, head: str, method: str, public: bool) -> Explanation | AISError:
+def _explain(
+    picture: str, head: str, method: str, public: bool, progress: Progress | None = None
+) -> Explanation | AISError:
     """Errors are given back, since ZeroGPU keeps no more of one that is raised than its class."""
     try:
-        return explain(picture, load_head_cached(head_source(head), public=public), method)
+        return explain(picture, load_head_cached(head_source(head), public=public), method, progress=progress)
     except AISError as error:
         return error
 
 
-def explain_picture(picture: Path, head: str, method: str, *, public: bool) -> Explanation:
-    """`ais.explain` on the GPU, if there is one; one picture at a time.
+@_on_gpu
+def _explain_lent(picture: str, head: str, method: str, public: bool) -> Explanation | AISError:
+    return _explain(picture, head, method, public)
+
+
+def explain_picture(
+    picture: Path,
+    head: str,
+    method: str,
+    *,
+    public: bool,
+    progress: Progress | None = None,
+    finish: Callable[[Explanation], None] | None = None,
+) -> Explanation:
+    """`ais.explain` on the GPU, if there is one; one picture at a time, in turn (see `ais.demo.turns`).
 
     Args:
         head: as `ais.demo.catalog.head_source` takes it; one of the Hub has been fetched already.
         public: as it was fetched.
+        progress: told how far a slow method is.
+        finish: makes files of it in the same turn, so that no more than one large picture is in memory.
 
     Raises:
         AISError: with a sentence that says what is wrong.
     """
-    with slot:
-        made = _explain(str(picture), head, method, public)
-    if isinstance(made, AISError):
-        raise made
-    if not all(map(math.isfinite, (made.score, *made.interval))):
-        raise HeadError(f"The head {made.head!r} gives no finite score for this picture: choose another.")
-    return made
+    slow = method in METHODS and METHODS[method].slow
+    with turns.admitted(slow=slow) as turn:
+        check_backbones(load_head_cached(head_source(head), public=public), public=public)
+        with turn.go():
+
+            def between(done: int, total: int) -> None:
+                if progress is not None:
+                    progress(done, total)
+                turn.progress(done, total)
+
+            if LENT:  # its time is bounded by `SECONDS`, and nothing comes out of its process before the end
+                made = _explain_lent(str(picture), head, method, public)
+            else:
+                made = _explain(str(picture), head, method, public, between)
+            if isinstance(made, AISError):
+                raise made
+            if finish is not None:
+                finish(made)
+            return made
 
 
 def prepare(head: str) -> None:
@@ -82,7 +112,7 @@ def prepare(head: str) -> None:
 
 def _rehearse(head: str) -> None:
     try:
-        with slot:
+        with turns.turn():
             explain(Image.new("RGB", (64, 64)), head)
     except AISError as error:
         logger.warning("%s", error)

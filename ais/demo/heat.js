@@ -110,9 +110,9 @@ window.ais ??= (() => {
   }
 
   // How far a request is, behind what it is doing; nothing where nothing is known.
-  function soFar({ before, share }) {
+  function soFar({ before, share, left }) {
     if (before > 0) return `: ${before} ${before === 1 ? "request" : "requests"} before yours`;
-    return share === null ? "" : `: ${Math.round(share * 100)} %`;
+    return share === null ? "" : `: ${[`${Math.round(share * 100)} %`, left].filter(Boolean).join(", ")}`;
   }
 
   // Whether a part's value belongs to the picture that is shown: one whose picture failed is never half shown.

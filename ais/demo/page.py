@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import secrets
+import shutil
+import tempfile
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # of which it makes a table after every request
 
 import gradio as gr
 from gradio import media
 from PIL import Image
 
-from ais.demo import catalog, gpu, similarity_tab, values
+from ais.demo import catalog, door, gpu, similarity_tab, storage, values
 from ais.demo.catalog import Catalog, Offer, head_source
 from ais.demo.components import HERE, part, text, uploaded
-from ais.demo.session import KEEP, Session, new_folder, problem, sentence
+from ais.demo.session import KEEP, Session, fields, problem, sentence, text_field
 from ais.errors import AISError, HubError, ImageError
 from ais.explain import load_head_cached
+from ais.explanation import Explanation
 from ais.heads import CONFIG, EMBEDDED
-from ais.heatmaps import METHODS
+from ais.heatmaps import METHODS, Progress
 from ais.hub import HEADS_VARIABLE, Repository, cached_snapshot
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 ABOUT_METHODS = {
     "ais": "What each feature map adds to the score, measured by taking it away: exact and quick.",
     "gradcam": "How the score would change with the feature maps, by its gradient: quick, approximate.",
-    "occlusion": "How the score changes when a grey window hides a place: slower, some seconds.",
+    "occlusion": "How the score changes when a grey window hides a place: slow, hundreds of passes.",
 }
 GONE = "This picture has been put away. Choose it again."
+NO_PICTURE = (
+    "There is no picture of this name here: none was sent, or it has been put away. Send it again as image."
+)
 AWAY = "This head has been put away. Add it again."
-_COMPUTE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compute"}
-# Whatever may wait for the Hub, so that scoring does not wait with it; `gpu` still takes one picture at a time.
-_FETCH: dict[str, Any] = {"concurrency_limit": 3, "concurrency_id": "fetch"}
+SAVED = (
+    16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger picture they are made smaller
+)
+# All that compute wait in Gradio's threads, where `gpu.turns` says whose turn it is and who has too many waiting.
+_COMPUTE: dict[str, Any] = {"concurrency_limit": 100, "concurrency_id": "compute"}
+_FETCH: dict[str, Any] = {"concurrency_limit": 8, "concurrency_id": "fetch"}  # whatever waits for the Hub
+_QUICK: dict[str, Any] = {
+    "concurrency_limit": 4,
+    "concurrency_id": "quick",
+}  # it waits for nobody's computing
+BAR = gr.Progress()  # Gradio gives the one of the request for it
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -46,67 +63,89 @@ offered = Catalog(os.environ.get(HEADS_VARIABLE, ""))
 
 
 def show(
-    session: Session | None, choice: dict[str, str], picked: tuple[Path | None, str] | None = None
+    session: Session | None,
+    choice: Any,
+    picked: tuple[Path | None, str] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Any, ...]:
     """Explain a picture: values for overlay, score, maps and about, and the session.
 
     Args:
         picked: the file and its name; the session's if None. It is the session's from when its result is shown, or
             at once if there is no result yet that another choice should change.
+        progress: told how far a slow method is.
     """
     session = session or Session()
     picture, title = picked or (session.picture, session.name)
     if session.explanation is None:
         session.picture, session.name = picture, title
     try:
+        name, method = text_field(choice, "head", EMBEDDED), text_field(choice, "method", "ais")
         if picture is None or not picture.is_file():
             raise ImageError(GONE)
-        name = choice["head"]
         source, public = head_source(name), not offered.owned(name)
         if isinstance(source, Repository) and not cached_snapshot(source, CONFIG, public=public):
             raise HubError(AWAY)
-        explanation = gpu.explain_picture(picture, name, choice["method"], public=public)
+        copies = []
+
+        def copy(explanation: Explanation) -> None:
+            copies.append(values.save_display_copy(explanation.image, session.new_folder()))
+
+        with storage.using(picture):
+            explanation = gpu.explain_picture(
+                picture, name, method, public=public, progress=progress, finish=copy
+            )
         head = load_head_cached(source, public=public)
-        folder = session.folder / secrets.token_hex(8)
-        folder.mkdir(parents=True)
-        copy = values.save_display_copy(explanation.image, folder)
-        session.picture, session.name, session.explanation = picture, title, explanation
-        overlay = values.overlay_value(explanation, title, copy)
+        session.picture, session.name = picture, title
+        session.keep(explanation)
+        overlay = values.overlay_value(explanation, title, copies[0])
         about = values.about_value(head.config, catalog.card(name, public))
-        same = {"run": folder.name, "choice": {key: choice[key] for key in ("head", "method")}}
+        same = {"run": copies[0].parent.name, "choice": {"head": name, "method": method}}
         shown = (overlay | same, values.score_value(explanation, head) | same, None, about | same)
         return (*shown, session)
     except Exception as error:  # what is shown stays, and with it what it was made of
         return problem(error), gr.skip(), gr.skip(), gr.skip(), session
 
 
-def on_picked(
-    picked: tuple[Path, str] | None, choice: dict[str, str], session: Session | None
+def on_picked(picked: Any, choice: Any, session: Session | None, bar: gr.Progress = BAR) -> tuple[Any, ...]:
+    return show(session, choice, uploaded(picked), _told(bar))
+
+
+def on_example(
+    choice: Any, session: Session | None, event: gr.EventData, bar: gr.Progress = BAR
 ) -> tuple[Any, ...]:
-    return show(session, choice, uploaded(picked))
-
-
-def on_example(choice: dict[str, str], session: Session | None, event: gr.EventData) -> tuple[Any, ...]:
-    index = event._data.get("index")
-    if not (isinstance(index, int) and 0 <= index < len(EXAMPLES)):
-        return show(session, choice)
+    index = fields(event).get("index")
+    if not (type(index) is int and 0 <= index < len(EXAMPLES)):
+        return show(session, choice, progress=_told(bar))
     name = EXAMPLES[index][0]
-    return show(session, choice, (Path(media.get_image(name)), name))
+    return show(session, choice, (Path(media.get_image(name)), name), _told(bar))
 
 
-def on_chosen(choice: dict[str, str], session: Session | None) -> tuple[Any, ...]:
+def on_chosen(choice: Any, session: Session | None, bar: gr.Progress = BAR) -> tuple[Any, ...]:
     if session is None or session.picture is None:
         return tuple(gr.skip() for _ in range(5))
-    return show(session, choice)
+    return show(session, choice, progress=_told(bar))
+
+
+def _told(bar: gr.Progress) -> Progress:
+    """Tells the browser how far a computation is, and how long it will take."""
+    start = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        left = (time.monotonic() - start) * (total - done) / done if done > total / 20 else 0.0
+        bar((done, total), desc=f"about {math.ceil(left)} s left" if left > 1 else None)
+
+    return tell
 
 
 def on_add(event: gr.EventData) -> dict[str, Any]:
     """The head that a visitor named, fetched for this visitor alone."""
-    asked = str(event._data.get("asked", ""))
+    asked = fields(event).get("asked")
     try:
-        found = offered.find(asked.strip()) or catalog.offer(asked, public=True)
+        name = text_field({"head": asked}, "head", "user/repo").strip()
+        found = offered.find(name) or catalog.offer_to_visitor(name)
     except Exception as error:
-        found = Offer(values.short(asked), reason=sentence(error))
+        found = Offer(values.short(str(asked or "")), reason=sentence(error))
     return asdict(found) | {"run": secrets.token_hex(4)}
 
 
@@ -125,10 +164,10 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
     try:
         if session is None or session.explanation is None:
             raise ImageError(GONE)
-        x, y = float(event._data["x"]), float(event._data["y"])
-        if not (math.isfinite(x) and math.isfinite(y)):
-            raise ImageError("This is no place in the picture.")
-        explanation = session.explanation
+        place: list[Any] = [fields(event).get(axis) for axis in "xy"]
+        if not all(type(at) in (int, float) and abs(at) < 1e9 for at in place):
+            raise ImageError("This is no place in the picture: x and y should be numbers.")
+        (x, y), explanation = place, session.explanation
         maps = values.maps_value(explanation.contributions(x, y), x, y, bool(explanation.members))
         return maps | {"run": secrets.token_hex(4)}
     except Exception as error:
@@ -141,15 +180,18 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
     try:
         if session is None or session.explanation is None:
             raise ImageError(GONE)
-        kind, scale, number = (event._data.get(key) for key in ("kind", "scale", "member"))
+        kind, scale, number = (cast(Any, fields(event).get(key)) for key in ("kind", "scale", "member"))
         members = session.explanation.members
         if number is not None and not (type(number) is int and 0 <= number < len(members)):
             raise AISError("There is no such member.")
         shown = session.explanation if number is None else members[number]
-        if kind not in wanted or scale not in shown.grids:
+        if not (isinstance(kind, str) and kind in wanted) or scale not in [*shown.grids]:
             raise AISError("There is no such file.")
-        folder = session.folder / secrets.token_hex(8)
-        file, *_ = replace(shown, scale=scale).save(folder, files=[wanted[kind]])
+        folder = session.new_folder()
+        with gpu.saves.turn():
+            file, *rest = replace(shown, scale=scale).save(folder, files=[wanted[kind]], max_pixels=SAVED)
+        for member in rest:
+            shutil.rmtree(member.parent)
         of = "" if number is None else f"-{values.stem(shown.head)}"
         return values.file_value(file.rename(folder / f"{values.stem(session.name)}{of}-{scale}.{kind}"))
     except Exception as error:
@@ -171,12 +213,21 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
     try:
         path, _ = uploaded(image)
         if path is None:
-            raise ImageError("There is no picture. Send one as `image`.")
-        found = offered.find(head) or catalog.offer(head, public=True)
-        explanation = gpu.explain_picture(path, found.head, method, public=not offered.owned(found.head))
-        heatmap, overlay, document, *_ = explanation.save(new_folder())
-        document.unlink()  # its content is the first thing returned
-        return explanation.to_dict(), str(overlay), str(heatmap)
+            raise ImageError(NO_PICTURE)
+        said = {"head": head, "method": method}
+        name, method = text_field(said, "head", EMBEDDED).strip(), text_field(said, "method", "ais")
+        found = offered.find(name) or catalog.offer_to_visitor(name)
+        files: list[Path] = []
+
+        def save(made: Explanation) -> None:
+            alone = replace(made, members=())
+            names = ["overlay.png", "heatmap.npy"]
+            files.extend(alone.save(storage.new_folder(), files=names, max_pixels=SAVED))
+
+        public = not offered.owned(found.head)
+        with storage.using(path):
+            made = gpu.explain_picture(path, found.head, method, public=public, finish=save)
+        return made.to_dict(), *map(str, files)  # type: ignore[return-value]
     except Exception as error:
         raise gr.Error(sentence(error), print_exception=False) from error
 
@@ -186,6 +237,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
 
 def build() -> gr.Blocks:
     """The page and its API, ready for `launch(**launch_options())`."""
+    _own_folder()
     default = load_head_cached(EMBEDDED)
     methods = [{"name": name, "title": m.label, **_words(name)} for name, m in METHODS.items()]
     with gr.Blocks(title="AIS", fill_width=True, delete_cache=(KEEP, KEEP)) as demo:
@@ -225,9 +277,15 @@ def build() -> gr.Blocks:
             **_FETCH,
         )
         overlay.place(
-            on_place, [session], maps, trigger_mode="always_last", show_progress="hidden", **_PRIVATE
+            on_place,
+            [session],
+            maps,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **_PRIVATE,
+            **_QUICK,
         )
-        overlay.save(on_save, [session], download, show_progress="hidden", **_PRIVATE)
+        overlay.save(on_save, [session], download, show_progress="hidden", **_PRIVATE, **_QUICK)
 
         gr.Button(visible=False).click(
             api_explain,
@@ -243,9 +301,16 @@ def build() -> gr.Blocks:
             ],
             api_name="explain",
             preprocess=False,  # the file as it came: `ais.images` reads it, as everywhere
-            **_FETCH,
+            **_COMPUTE,
         )
-    return demo.queue(max_size=32)
+    return demo.queue(max_size=128, api_open=False)  # nothing passes the queue by
+
+
+def _own_folder() -> None:
+    """A temporary folder of this page alone, unless its owner named one: what is too much in it is removed."""
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        os.environ["GRADIO_TEMP_DIR"] = made = tempfile.mkdtemp(prefix="ais-page-")
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
 
 
 def launch_options() -> dict[str, Any]:
@@ -258,24 +323,26 @@ def launch_options() -> dict[str, Any]:
         "theme": theme,
         "css": text("page.css"),
         "favicon_path": str(HERE / "icon.svg"),
+        "app_kwargs": {"middleware": door.middleware()},
         "max_file_size": "100mb",
+        "max_threads": 160,  # most of them wait for their turn
+        "ssr_mode": False,  # another server in front would answer without our headers
         "enable_monitoring": False,
         "run_history": False,  # it would keep people's pictures in the browser
-        "state_session_capacity": 48,  # each keeps its picture in memory
+        "state_session_capacity": 400,  # a call of the API counts as one; what is large has a bound of its own
         "footer_links": [],
     }
 
 
 def warm() -> None:
     """Prepare the default head, so that the first picture is quick, and begin to fetch the owner's heads."""
+    storage.sparing()
     gpu.prepare(EMBEDDED)
     offered.start()
 
 
 def _words(method: str) -> dict[str, str]:
-    wait = (
-        "Hiding one place after another: some seconds" if method == "occlusion" else "Looking at the picture"
-    )
+    wait = "Hiding one place after another" if METHODS[method].slow else "Looking at the picture"
     return {"about": ABOUT_METHODS.get(method, ""), "wait": wait}
 
 

@@ -105,10 +105,10 @@ window.ais.sentences ??= (() => {
   }
   function hearOf({ msg, event_id: id, success, output, rank, progress_data: stages }) {
     if (msg === "process_completed") return end(id, success ? "" : output?.error ?? sentences.broken);
-    const { progress, index, length } = stages?.at(-1) ?? {};
+    const { progress, index, length, desc } = stages?.at(-1) ?? {};
     const share = progress ?? (length ? index / length : null);
     if (asked.has(id) && (rank > 0 || share !== null || msg === "process_starts")) {
-      tell("progress", { request: asked.get(id), before: msg === "estimation" ? rank : 0, share });
+      tell("progress", { request: asked.get(id), before: msg === "estimation" ? rank : 0, share, left: desc ?? "" });
     }
   }
 

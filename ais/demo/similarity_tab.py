@@ -10,10 +10,10 @@ import gradio as gr
 import numpy as np
 
 from ais.cohort import Look
-from ais.demo import cohorts, values
+from ais.demo import cohorts, storage, values
 from ais.demo.cohorts import DEFAULT, MOST, Compared, Pictures
 from ais.demo.components import part, uploaded
-from ais.demo.session import Session, problem
+from ais.demo.session import Session, fields, problem, text_field
 from ais.errors import AISError
 from ais.heatmaps import COLORS
 from ais.similarity import pair_importance
@@ -28,12 +28,15 @@ def on_gathered(asked: Any, session: Session | None) -> Iterator[tuple[Any, ...]
     session = session or Session()
     try:
         asked = asked if isinstance(asked, dict) else {}
-        for step in cohorts.compare(_pictures(asked, session), str(asked.get("backbone", DEFAULT))):
-            if isinstance(step, str):
-                yield {"busy": step}, gr.skip(), gr.skip()
-            else:
-                session.cohort = step
-                yield cohort_value(step), None, session
+        backbone = text_field(asked, "backbone", DEFAULT)
+        pictures = _pictures(asked, session)
+        with storage.using(*pictures.files):
+            for step in cohorts.compare(pictures, backbone):
+                if isinstance(step, str):
+                    yield {"busy": step}, gr.skip(), gr.skip()
+                else:
+                    session.cohort = step
+                    yield cohort_value(step), None, session
     except Exception as error:
         yield problem(error), gr.skip(), session
 
@@ -44,7 +47,8 @@ def on_look(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if session is None or session.cohort is None:
             raise AISError(GONE)
         cohort = session.cohort
-        chosen = [event._data.get("one"), event._data.get("other")]
+        asked = fields(event)
+        chosen: list[Any] = [asked.get("one"), asked.get("other")]
         if chosen[1] is None:
             del chosen[1]
         if not all(type(n) is int and 0 <= n < len(cohort) for n in chosen) or len({*chosen}) < len(chosen):
@@ -63,7 +67,10 @@ def _pictures(asked: Mapping[str, Any], session: Session) -> Pictures:
     if asked.get("cohort") != "own":
         return cohorts.drawn()
     if asked.get("pictures"):
-        files = [uploaded(one) for one in asked["pictures"]]
+        sent = asked["pictures"]
+        files = [uploaded(one) for one in (sent if isinstance(sent, list) else [])]
+        if any(file is None for file, _ in files):
+            raise AISError(GONE)
         path, name = uploaded(asked.get("matrix"))
         session.own = cohorts.uploaded_cohort(
             [(file, title) for file, title in files if file is not None],
@@ -165,8 +172,7 @@ def pair_value(cohort: Compared, one: int, other: int, session: Session) -> dict
 
 def _side(look: Look, name: str, session: Session) -> dict[str, Any]:
     """A picture with its heatmap."""
-    folder = session.folder / secrets.token_hex(8)
-    folder.mkdir(parents=True)
+    folder = session.new_folder()
     h, w = look.grid.shape
     return {
         "name": name,

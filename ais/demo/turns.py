@@ -1,0 +1,191 @@
+"""Whose turn it is to compute: one at a time, what is quick before what is slow, and no visitor before the others.
+
+A slow computation gives way between its batches while a quick one waits, and ends when its visitor is gone or its time
+is over. Visitors take turns; one who has too many waiting already is told so at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+from ais.demo.visitors import Visitor, visitor
+from ais.errors import AISError
+
+LONGEST = 180.0  # seconds that a slow computation may take
+PATIENCE = 300.0  # seconds that one waits for its turn
+SHARE, AGED = (
+    1.0,
+    5.0,
+)  # seconds: a slow one that has waited so long goes on for at least so long, whoever waits
+
+
+@dataclass(frozen=True)
+class Most:
+    """How many may be at work or waiting, of all kinds and of the slow ones alone."""
+
+    all: int
+    slow: int
+
+
+OF_SESSION, OF_ADDRESS, OF_EVERYBODY = Most(6, 3), Most(60, 6), Most(90, 16)
+
+
+class TurnError(AISError):
+    """There is no turn: too many wait, or it took too long."""
+
+
+class GoneError(AISError):
+    """Nobody waits for the answer any more."""
+
+
+class Turn:
+    """One request's place among the others, and its time."""
+
+    def __init__(self, turns: Turns, who: Visitor, slow: bool, order: int) -> None:
+        self.visitor, self.slow, self.order = who, slow, order
+        self._turns = turns
+        self._spent = 0.0
+        self.began = self.since = time.monotonic()
+
+    @contextmanager
+    def go(self) -> Iterator[None]:
+        """Compute: nobody else does meanwhile.
+
+        Raises:
+            TurnError, GoneError: the turn did not come in time, or nobody waits for it any more.
+        """
+        self._turns._acquire(self)
+        try:
+            yield
+        finally:
+            self._turns._release(self)
+
+    def progress(self, done: int = 0, total: int = 0) -> None:
+        """Called between two batches: to give way, or to end.
+
+        Raises:
+            TurnError, GoneError: it has taken too long, or nobody waits for it any more.
+        """
+        if self.visitor.gone():
+            raise GoneError("Nobody waits for this answer any more.")
+        if self._spent + time.monotonic() - self.began > LONGEST:
+            raise TurnError(
+                f"This took longer than {LONGEST:.0f} seconds and was stopped. Choose the method AIS, which is quick, "
+                "or a head with one network."
+            )
+        if self.slow and time.monotonic() - self.began > SHARE and self._turns.quick_waits():
+            self._turns._release(self)
+            self._turns._acquire(self)
+
+
+class Turns:
+    """The turns of one processor."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._admitted: list[Turn] = []
+        self._waiting: list[Turn] = []
+        self._at_work: Turn | None = None
+        self._number = count(1)
+        self._served: OrderedDict[str, int] = OrderedDict()  # by address, when they last had a turn
+
+    @contextmanager
+    def admitted(self, *, slow: bool = False) -> Iterator[Turn]:
+        """A place among those who wait; `Turn.go` is the turn itself.
+
+        Raises:
+            TurnError: too many are there already, of this visitor or of all.
+        """
+        turn = Turn(self, visitor(), slow, next(self._number))
+        with self._changed:
+            self._check(turn)
+            self._admitted.append(turn)
+        try:
+            yield turn
+        finally:
+            with self._changed:
+                self._admitted.remove(turn)
+
+    @contextmanager
+    def turn(self, *, slow: bool = False) -> Iterator[Turn]:
+        """Wait for a turn, and have it."""
+        with self.admitted(slow=slow) as turn, turn.go():
+            yield turn
+
+    def quick_waits(self) -> bool:
+        """Whether one that is quick waits."""
+        with self._changed:
+            return any(not turn.slow for turn in self._waiting)
+
+    def _check(self, turn: Turn) -> None:
+        who = turn.visitor
+        groups = [
+            (OF_SESSION, lambda other: bool(who.session) and other.session == who.session, "You have"),
+            (
+                OF_ADDRESS,
+                lambda other: bool(who.address) and other.address == who.address,
+                "From your address",
+            ),
+            (OF_EVERYBODY, lambda other: True, "The page is busy:"),
+        ]
+        for most, belongs, begin in groups:
+            here = [other for other in self._admitted if belongs(other.visitor)]
+            slow = sum(other.slow for other in here)
+            if len(here) >= most.all:
+                raise TurnError(
+                    f"{begin} {len(here)} requests are waiting already. Try again when they are answered."
+                    if begin != "You have"
+                    else f"You have {len(here)} requests waiting already. Wait until they are answered."
+                )
+            if turn.slow and slow >= most.slow:
+                raise TurnError(
+                    f"{begin} {slow} slow requests are waiting already. Try again later, or choose the method AIS, "
+                    "which is quick."
+                    if begin != "You have"
+                    else f"You have {slow} slow requests waiting already. Wait until they are answered, or choose the "
+                    "method AIS, which is quick."
+                )
+
+    def _acquire(self, turn: Turn) -> None:
+        turn.since = time.monotonic()
+        with self._changed:
+            self._waiting.append(turn)
+            try:
+                while self._at_work or self._next() is not turn:
+                    self._changed.wait(0.5)
+                    if turn.visitor.gone():
+                        raise GoneError("Nobody waits for this answer any more.")
+                    if time.monotonic() - turn.since > PATIENCE:
+                        raise TurnError(
+                            "The page is busy, and this did not get its turn. Try again in some minutes."
+                        )
+                self._at_work = turn
+                turn.began = time.monotonic()
+                self._served[turn.visitor.address] = next(self._number)
+                self._served.move_to_end(turn.visitor.address)
+                while len(self._served) > 1000:
+                    self._served.popitem(last=False)
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+    def _release(self, turn: Turn) -> None:
+        with self._changed:
+            turn._spent += time.monotonic() - turn.began
+            self._at_work = None
+            self._changed.notify_all()
+
+    def _next(self) -> Turn:
+        now = time.monotonic()
+
+        def place(turn: Turn) -> tuple[bool, int, int]:
+            late = turn.slow and now - turn.since < AGED
+            return late, self._served.get(turn.visitor.address, 0), turn.order
+
+        return min(self._waiting, key=place)
