@@ -10,6 +10,7 @@ visitor alone; visitors name no folders, and bring no backbone here that the own
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
