@@ -290,7 +290,7 @@ def test_a_server_that_does_not_answer_says_so(
     page = open_page(expect_errors=True)
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
     add(page, "ann/awe")
-    assert "gave no answer" in sentence(page)
+    assert "too many people are waiting" in sentence(page)
     page.unroute("**/queue/join*")
     add(page, "ann/awe")
     page.wait_for_selector("#ais-choices option[value^='ann/awe@']", state="attached")

@@ -238,6 +238,6 @@ def test_a_server_that_does_not_answer(open_page: Any) -> None:
     full = {"status": 503, "json": {"detail": "Queue is full."}}
     page.route("**/queue/join*", lambda route: route.fulfill(**full))
     page.locator(PICTURES).first.dispatch_event("click")
-    page.wait_for_selector("#ais-looks .sorry:text('gave no answer')")
+    page.wait_for_selector("#ais-looks .sorry p:text('too many people are waiting')")
     page.select_option("#ais-gather select", "efficientnet_lite1")
-    assert "gave no answer" in sentence(page)
+    assert "too many people are waiting" in sentence(page)
