@@ -293,9 +293,7 @@ def test_a_click_shows_the_feature_maps_of_the_place(open_page: Any, photo: Path
     expected = explain(photo).contributions(place["x"], place["y"])
     cards = page.locator("#ais-maps .strip button")
     assert [int(card.get_attribute("data-index")) for card in cards.all()] == [c.index for c in expected]
-    assert number(cards.first.locator("strong").inner_text()) == pytest.approx(
-        expected[0].value, rel=0.02
-    )
+    assert number(cards.first.locator("strong").inner_text()) == pytest.approx(expected[0].value, rel=0.02)
     heatmap = pixels(page)
     cards.first.click()
     assert page.inner_text("#ais-overlay .borrowed span") == f"Feature map {expected[0].index}"
