@@ -190,4 +190,4 @@ def _places() -> re.Pattern[str]:
     here += [constants.HF_HOME, constants.HF_HUB_CACHE, sys.prefix, *site.getsitepackages()]
     with_home = {str(place) for place in (*here, Path("~").expanduser())}
     names = {name.rstrip("/\\") for place in with_home for name in (place, os.path.realpath(place))} - {""}
-    return re.compile("|".join(rf"{re.escape(name)}(?![\w-])" for name in sorted(names)))
+    return re.compile("|".join(rf"(?<![\w.:/-]){re.escape(name)}(?![\w-])" for name in sorted(names)))

@@ -11,6 +11,7 @@ import ctypes
 import re
 import secrets
 import shutil
+import stat
 import threading
 import time
 from collections import Counter
@@ -90,7 +91,7 @@ def _tidy() -> None:
         for entry in [entry for entry, count in _used.items() if count <= 0]:
             del _used[entry]
     remove_oldest(folder(), RESULTS, used, younger=FRESH, names="ais-*")
-    remove_oldest(folder(), UPLOADS, used, younger=FRESH, names="[0-9a-f]*")
+    remove_oldest(folder(), UPLOADS, used, younger=FRESH, names="?" * 64)
     remove_oldest(folder(), MOST, used)
     if hasattr(_libc, "malloc_trim"):  # the memory of threads that are done goes back to the system
         _libc.malloc_trim(0)
@@ -127,7 +128,8 @@ def _age(entry: Path) -> tuple[float, int]:
     """When it, or anything in it, was last changed; its bytes."""
     files = [entry, *entry.rglob("*")] if entry.is_dir() and not entry.is_symlink() else [entry]
     states = [file.lstat() for file in files]
-    return max(state.st_mtime for state in states), sum(state.st_size for state in states)
+    bytes_ = sum(state.st_size for state in states if not stat.S_ISDIR(state.st_mode))
+    return max(state.st_mtime for state in states), bytes_
 
 
 def _entry(file: Path, root: Path) -> Path | None:
