@@ -61,8 +61,8 @@ ready = _backbone.cache_info().currsize  # before any thread or worker
 def visit(picture):
     session = Session(picture=Path(picture), name="x.png")
     overlay, score, _, about, _ = show(session, {"head": page.EMBEDDED, "method": "gradcam"})
-    return {"error": (overlay or {}).get("error"), "score": score and score["score"],
-            "quantiles": score and len(score["quantiles"]),
+    return {"error": (overlay or {}).get("error"), "score": score and score.get("score"),
+            "quantiles": score and len(score.get("quantiles", ())),
             "maps": session.explanation and list(session.explanation.maps.shape)}
 answers = [visit(sys.argv[1]), visit(sys.argv[2])]
 print(json.dumps({"first": spaces.came_first, "ready": ready, "answers": answers,
