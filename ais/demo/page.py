@@ -145,7 +145,7 @@ def on_add(event: gr.EventData) -> dict[str, Any]:
         name = text_field({"head": asked}, "head", "user/repo").strip()
         found = offered.find(name) or catalog.offer_to_visitor(name)
     except Exception as error:
-        found = Offer(values.short(str(asked or "")), reason=sentence(error))
+        found = Offer(values.short(str(asked or "")), reason=sentence(error, asked))
     return asdict(found) | {"run": secrets.token_hex(4)}
 
 
@@ -229,7 +229,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
             made = gpu.explain_picture(path, found.head, method, public=public, finish=save)
         return made.to_dict(), *map(str, files)  # type: ignore[return-value]
     except Exception as error:
-        raise gr.Error(sentence(error), print_exception=False) from error
+        raise gr.Error(sentence(error, head), print_exception=False) from error
 
 
 # The page ---------------------------------------------------------------------------------------------------

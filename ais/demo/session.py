@@ -129,17 +129,20 @@ def _remove(folders: list[Path], but: int = 0) -> None:
         shutil.rmtree(folders.pop(0), ignore_errors=True)
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: Exception, said: Any = None) -> str:
     """What to tell a person about an error; whatever is not theirs to put right goes to the log.
 
-    No sentence names a place of this server.
+    No sentence names a place of this server, but for what the person said.
+
+    Args:
+        said: the head that was asked for, which may look like a place.
     """
     causes = [cause for cause in (error, error.__cause__, error.__context__) if isinstance(cause, OSError)]
     if any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes):
         logger.error("the disk is full: %s", error)
         return FULL
     if isinstance(error, AISError):
-        return _without_places(hide_paths(str(error)))
+        return _without_places(hide_paths(str(error)), said if isinstance(said, str) else "")
     if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
         return str(error.message)
     logger.exception("the page failed", exc_info=error)
@@ -170,9 +173,9 @@ def text_field(said: Any, name: str, example: str) -> str:
     return value
 
 
-def _without_places(text: str) -> str:
+def _without_places(text: str, said: str) -> str:
     """The sentence, unless it names a file or folder of this server: that is its owner's business."""
-    if not _places().search(text):
+    if not _places().search(text.replace(said, "") if said else text):
         return text
     logger.error("%s", text)
     return FULL if os.strerror(errno.ENOSPC) in text else AILING
