@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ais.cli.common import AsJson, app, print_json
+from ais.cli.common import AsJson, Commands, app, print_json
 from ais.converters import convert_aigciqa2023, convert_oasis
 from ais.datasets import METADATA, columns
 
-data_app = typer.Typer(
-    name="data", help="Make a folder of rated pictures from a published data set.", no_args_is_help=True
+data_app = Commands(
+    name="data",
+    help="Make a folder of rated pictures from a published data set.",
+    no_args_is_help=True,
 )
 app.add_typer(data_app)
 
