@@ -18,8 +18,12 @@ import typer
 from tqdm import tqdm
 from typer.models import CommandFunctionType as CommandFunction
 
-from ais.datasets import RatedSet, columns, read_ratings
+from ais.checks import file_names
+from ais.datasets import METADATA, RatedSet, columns, picture_files, read_ratings
+from ais.errors import AISError, DataError, HeadError
+from ais.files import check_outputs
 from ais.heads import Head
+from ais.loading import read_config
 from ais.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -48,8 +52,17 @@ class Commands(typer.Typer):
 def _from_home(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_from_home, value))
-    # `Path.expanduser` raises where there is no such home.
-    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value  # noqa: PTH111
+    return Path(from_home(str(value))) if isinstance(value, Path) else value
+
+
+def from_home(path: str) -> str:
+    """A path whose ``~`` or ``~user`` is written out; as it is where there is no such home."""
+    return os.path.expanduser(path)  # noqa: PTH111  `Path.expanduser` raises, and folds an address's slashes
+
+
+def head_from_home(head: Any) -> Any:
+    """For options that name heads."""
+    return from_home(head) if isinstance(head, str) else head and [from_home(one) for one in head]
 
 
 app = Commands(
@@ -72,6 +85,7 @@ HeadName = Annotated[
     str,
     typer.Option(
         "--head",
+        callback=head_from_home,
         help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION].",
     ),
 ]
@@ -233,6 +247,33 @@ class Bars:
         if done < total and (tenth or now - when >= _LONG_PAUSE):
             typer.echo(f"{stage}: {done} of {total}", err=True)
             self._said[stage] = (now, done)
+
+
+def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
+    """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
+    try:
+        files = picture_files(rated.folder)
+    except DataError:  # of a table with bad rows the good ones count
+        files = rated.files
+    return [rated.folder / METADATA, *files, *filter(None, others)]
+
+
+def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
+    """Whether a head may be written there, before it is made: to a new or empty folder, or over a head.
+
+    Raises:
+        AISError: it may not.
+    """
+    check_outputs(out, file_names(None), inputs)
+    if not out.is_dir() or all(file.name.startswith(".") for file in out.iterdir()):
+        return
+    try:
+        read_config(out)
+    except HeadError as error:
+        raise AISError(
+            f"{out} holds files that are not a head's, so no head is written there: choose an --out that is new, empty "
+            "or a head's."
+        ) from error
 
 
 def head_files(head: str) -> list[Path]:

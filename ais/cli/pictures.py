@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, head_files, print_json
+from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
 from ais.embeddings import NamedBytes, Picture
 from ais.errors import AISError, ImageError, UnwritableError
 from ais.explain import explain
@@ -229,7 +229,7 @@ def _named(paths: Sequence[str]) -> list[Named]:
         raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
     found: list[Named] = []
     for path in paths:
-        place = os.path.expanduser(path)  # noqa: PTH111  a Path would fold the slashes of an address
+        place = from_home(path)
         if path == STANDARD_INPUT:
             found.append(Named(path, _standard_input()))
         elif os.path.isdir(place):  # noqa: PTH112  a Path raises for a name that is too long
