@@ -37,7 +37,7 @@ class Writes(NamedTuple):
 
 COMMANDS = {
     "score": Writes("score {data} --head {heads}/one --output {out}", ""),
-    "explain": Writes("explain {data}/0.png --head {heads}/one --out {out}", "overlay.png"),
+    "explain": Writes("explain {data}/overlay.png --head {heads}/one --out {out}", "overlay.png"),
     "explain many": Writes("explain {data} --head {heads}/one --out {out}", "0/overlay.png"),
     "explain similarity": Writes(
         "explain {data}/0.png --similarity {data}/overlay.png --out {out}", "overlay.png"
@@ -59,11 +59,10 @@ NO_FILES = {"heads", "backbones", "advise", "push", "data aigciqa2023"}  # the l
 
 def test_no_command_is_forgotten() -> None:
     names = {
-        f"{group.name} {command.name}" if group else command.name
+        f"data {command.name}" if group else command.name
         for group in (None, *app.registered_groups)
         for command in (group.typer_instance if group else app).registered_commands  # type: ignore[union-attr]
     }
-    names = {name.replace("None ", "data ") for name in names if name}
     assert names == {name.split(" many")[0].split(" similarity")[0] for name in COMMANDS} | NO_FILES
 
 
@@ -81,7 +80,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             (place.data / f"0 {number}.png").rename(place.data / name)
             table = table.replace(f"\n0 {number}.png,", f"\n{name},")
         (place.data / "metadata.csv").write_text(table)
-        np.save(place.data / "rdm.npy", 1 - np.eye(12))
+        distances = np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0)))
+        np.save(place.data / "rdm.npy", distances)
         for name in ("one", "two"):
             head: RegressionHead = make_head("little1", size=32, view="whole")
             head.config.recipe["target"] = "rating_mean"
@@ -152,18 +152,17 @@ def test_what_is_no_plain_file_stays(name: str, kind: str, made: Place) -> None:
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("score", "card")])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(name: str, made: Place) -> None:
-    beside = "--out must be beside"  # a stack is beside its members, so its place is no such one
     for out in (Path("/proc/nothere/out"), made.data / "0.png" / "out"):
         sentence = refused(COMMANDS[name], made, out)
         assert "Nothing was written" in sentence or (
             name == "combine" and "beside its own folder" in sentence
-        ), beside
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, writes in COMMANDS.items() if writes.reads])
 def test_what_a_command_reads_it_does_not_write_over(name: str, made: Place) -> None:
     writes = COMMANDS[name]
-    out = made.data if writes.name else made.data / "scores.csv"
+    out = made.data if writes.name else made.data / "scatter.png"
     if "/" in writes.name:  # into a folder of its own
         out = made.root / "out"
         out.mkdir()
@@ -187,13 +186,13 @@ def test_a_head_is_not_written_among_files_that_are_not_a_heads(name: str, made:
 
 def test_the_citation_and_the_examples_of_a_card_stay(made: Place) -> None:
     head = made.heads / "one"
-    shutil.copy(made.data / "0.png", head / "examples.jpg")
+    shutil.copy(made.data / "0.png", head / "heatmaps.png")
     (head / "README.md").write_text("@article{}")
     try:
-        for option in (f"--example {head}/examples.jpg", f"--citation {head}/README.md"):
+        for option in (f"--example {head}/heatmaps.png", f"--citation {head}/README.md"):
             assert "is read by this call" in refused(Writes(f"card {{heads}}/one {option}", ""), made, head)
     finally:
-        (head / "examples.jpg").unlink()
+        (head / "heatmaps.png").unlink()
         (head / "README.md").unlink()
 
 
