@@ -73,6 +73,8 @@ def score_command(
     Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
     a sentence instead of a score, and the exit status is 2.
     """
+    with Bars("loading the head"):
+        loaded = load_head(head)
     pictures = _named(paths)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -87,8 +89,7 @@ def score_command(
             except UnwritableError as error:
                 problems.append(str(error))
                 typer.echo(f"ais: {error} The scores are printed instead.", err=True)
-        bars = opened.enter_context(Bars("loading the head and its network"))
-        loaded = load_head(head)
+        bars = opened.enter_context(Bars("loading the network"))
         config = loaded.config
         document |= {"head": config.name, "target": asdict(config.target), "level": config.interval.level}
         bars("pictures", 0, len(pictures))
