@@ -34,12 +34,16 @@ def decode(data: bytes, name: str) -> Image.Image:
     data = checked(data, kind, name)
     if kind == "TIFF":
         return _decode_tiff(tiffs.read_tiff(data, name))
-    image = _open(data, kind)
+    image: Any = _open(data, kind)
     check_size(*image.size, name)
     if kind in ("PNG", "WEBP", "AVIF") and getattr(image, "n_frames", 1) > MAX_FRAMES:
         raise too_many_frames(name)
     if kind == "PNG":
         return _decode_png(image, data)
+    if kind == "BMP" and data[28] == 4 and image.tile[0].codec_name == "raw" and image.mode == "L":
+        raise unsupported(
+            name, "a BMP whose colours are the darkest greys"
+        )  # Pillow would take two pixels for one
     image.load()
     return image
 

@@ -158,7 +158,7 @@ def checked(data: bytes, kind: str, name: str) -> bytes:
         case "GIF":
             _gif(data, name)
         case "BMP":
-            _bmp(data, name)
+            return _bmp(data, name)
     return data
 
 
@@ -295,18 +295,22 @@ def _gif(data: bytes, name: str) -> None:
             raise too_many_frames(name)
 
 
-def _bmp(data: bytes, name: str) -> None:
-    """Its size; what Pillow does not read it says itself (see `ais.images`)."""
-    if len(data) < 34:
-        return  # damaged: it is refused when it is opened
+def _bmp(data: bytes, name: str) -> bytes:
+    """With a palette that Pillow takes for one; what Pillow does not read it says itself (see `ais.images`)."""
+    if len(data) < 50:
+        return data  # damaged: it is refused when it is opened
     (header,) = struct.unpack_from("<I", data, 14)
     if header == 12:
         width, height = struct.unpack_from("<HH", data, 18)
         check_size(width, height, name)
-        return
-    width, height, _, _, packing = struct.unpack_from("<iiHHI", data, 18)
+        return data
+    width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
     check_size(abs(width), abs(height), name)
     if header == 64 and packing in (3, 4):  # what they mean in OS/2 is not what Pillow takes them for
         raise unsupported(name, "a BMP as compressed by OS/2")
     if packing in (1, 2) and len(data) > _MAX_RLE:
         raise unsupported(name, f"a compressed BMP of over {_MAX_RLE // 1_000_000} MB")
+    (colors,) = struct.unpack_from("<I", data, 46)
+    if bits in (4, 8) and colors == 2:  # black and white of them would be read as if a pixel had one bit
+        return data[:46] + struct.pack("<I", 3) + data[50:]
+    return data

@@ -173,6 +173,8 @@ def read_tiff(data: bytes, name: str) -> Tiff:
     """
     order = "<" if data.startswith(b"II") else ">"
     big = 43 in data[2:4]
+    if big and order == ">":  # Pillow takes it for a small one
+        raise unsupported(name, "a large TIFF whose highest bytes come first")
     entries = _directory(data, order, big, name)
 
     def first(tag: int, default: int) -> int:
