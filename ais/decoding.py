@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ais import tiff as tiffs
-from ais.image_headers import MAX_FRAMES, check_size, checked, kind_of, png_chunks, too_many_frames
+from ais.image_headers import MAX_FRAMES, check_size, checked, kind_of, png_chunks, too_many_frames, unsupported
 from ais.pixels import eight_bits, from_samples
 from ais.tiff import Tiff
 
@@ -35,7 +35,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     if kind == "TIFF":
         return _decode_tiff(tiffs.read_tiff(data, name))
     image: Any = _open(data, kind)
-    check_size(*image.size, name)
+    check_size(image.width, image.height, name)
     if kind in ("PNG", "WEBP", "AVIF") and getattr(image, "n_frames", 1) > MAX_FRAMES:
         raise too_many_frames(name)
     if kind == "PNG":

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from PIL import features
+from PIL import ImageFile, features
 
 from ais.errors import ImageError
 
@@ -30,6 +31,7 @@ HEIF = find_spec("pillow_heif") is not None  # the extra "heif"
 
 _MAX_SCANS = 50  # of a JPEG; the best encoders make some fifteen, each costs a pass over all pixels
 _MAX_SEGMENTS = 10_000  # of a JPEG, before its pixels; depth maps and XMP of phones come to hundreds
+_MAX_STRAY = 100_000  # bytes of a JPEG between its segments
 _MAX_CHUNKS = 200_000  # of a PNG
 _MAX_RLE = 4_000_000  # bytes of a run-length encoded BMP: Pillow decodes it in Python
 
@@ -164,12 +166,14 @@ def checked(data: bytes, kind: str, name: str) -> bytes:
 
 def _jpeg(data: bytes, name: str) -> bytes:
     """With only its first EXIF block, at most 64 KiB: Pillow would join them all."""
-    at, segments, exif, others = 2, 0, 0, []
+    at, segments, stray, exif, others = 2, 0, 0, 0, []
     while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] in (0, 0xFF):  # stray or filling bytes
-            at = data.find(b"\xff", at + 1)
-            if at < 0:
+        if data[at] != 0xFF or data[at + 1] in (0, 0xFF):  # stray or filling bytes, which Pillow skips one by one
+            after = data.find(b"\xff", at + 1)
+            stray += (after if after > 0 else len(data)) - at
+            if after < 0 or stray > _MAX_STRAY:
                 break
+            at = after
             continue
         marker, at = data[at + 1], at + 2
         if marker == 0xD9:
@@ -190,6 +194,8 @@ def _jpeg(data: bytes, name: str) -> bytes:
             _check_scans(data, at + size, name)
             break
         at += max(size, 2)
+    if stray > _MAX_STRAY:
+        raise _more_than_picture(name, "stray bytes")
     if not others:
         return data
     one = bytearray(data)
@@ -235,7 +241,7 @@ _KEPT_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # they may s
 
 
 def _png(data: bytes, name: str) -> bytes:
-    """Without its texts, which Pillow unpacks, and refuses the picture for when they are long."""
+    """Without its texts and an endless profile: Pillow unpacks them, and refuses the picture when they are long."""
     if data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
         check_size(width, height, name)
@@ -244,12 +250,23 @@ def _png(data: bytes, name: str) -> bytes:
         if n > _MAX_CHUNKS:
             raise _more_than_picture(name, "pieces")
         text = kind in (b"tEXt", b"zTXt", b"iTXt")
-        if text and not (data.startswith(_KEPT_TEXTS, start) and end - start < 65_536):
+        if (text and not (data.startswith(_KEPT_TEXTS, start) and end - start < 65_536)) or (
+            kind == b"iCCP" and _unpacks_to_more(data[start:end])
+        ):
             pieces.append(data[kept : start - 8])
             kept = end + 4
         if kind == b"IEND":
             break
     return b"".join((*pieces, data[kept:])) if pieces else data
+
+
+def _unpacks_to_more(profile: bytes) -> bool:
+    """Whether Pillow would refuse the picture for how much its profile, after a name and a zero, unpacks to."""
+    packed = profile[profile.find(b"\0") + 2 :]
+    try:
+        return len(zlib.decompressobj().decompress(packed, ImageFile.SAFEBLOCK + 1)) > ImageFile.SAFEBLOCK
+    except zlib.error:
+        return False  # it passes such a profile over
 
 
 def _webp(data: bytes, name: str) -> None:

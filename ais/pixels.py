@@ -12,8 +12,8 @@ def eight_bits(levels: np.ndarray, top: int = 65535) -> np.ndarray:
     """0..top -> 0..255, rounded: uint8, of the same shape."""
     rounded = np.empty(levels.shape, np.uint8)
     for at in range(0, len(levels), _ROWS):
-        part = levels[at : at + _ROWS].astype(np.uint32)
-        rounded[at : at + _ROWS] = (part * 255 + top // 2) // top
+        part = levels[at : at + _ROWS].astype(np.uint32) * 255
+        rounded[at : at + _ROWS] = (part + 32_895) >> 16 if top == 65_535 else (part + top // 2) // top
     return rounded
 
 
