@@ -14,7 +14,15 @@ import numpy as np
 from PIL import Image
 
 from ais import tiff as tiffs
-from ais.image_headers import MAX_FRAMES, check_size, checked, kind_of, png_chunks, too_many_frames, unsupported
+from ais.image_headers import (
+    MAX_FRAMES,
+    check_size,
+    checked,
+    kind_of,
+    png_chunks,
+    too_many_frames,
+    unsupported,
+)
 from ais.pixels import eight_bits, from_samples
 from ais.tiff import Tiff
 

@@ -168,7 +168,10 @@ def _jpeg(data: bytes, name: str) -> bytes:
     """With only its first EXIF block, at most 64 KiB: Pillow would join them all."""
     at, segments, stray, exif, others = 2, 0, 0, 0, []
     while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] in (0, 0xFF):  # stray or filling bytes, which Pillow skips one by one
+        if data[at] != 0xFF or data[at + 1] in (
+            0,
+            0xFF,
+        ):  # stray or filling bytes, which Pillow skips one by one
             after = data.find(b"\xff", at + 1)
             stray += (after if after > 0 else len(data)) - at
             if after < 0 or stray > _MAX_STRAY:

@@ -21,12 +21,30 @@ from ais.image_headers import (
     AVIF,
     GIVE,
     HEIF,
+    MAX_ASPECT,
     MAX_BYTES,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    MIN_SIDE,
     check_size,
     too_large,
     unsupported,
 )
 from ais.pixels import eight_bits, from_samples
+
+__all__ = [
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_FRAMES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "SUFFIXES",
+    "Source",
+    "read_image",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +111,8 @@ def read_image(source: Source) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_large(name) from error
+    except ImportError as error:  # pillow-heif is there, and broken
+        raise unsupported(name, "a HEIC picture", "install ais[heif] again to read it") from error
     except MemoryError as error:
         raise ImageError(f"{name} needs more memory than there is: scale it down.") from error
     except Exception as error:  # nearly any built-in exception can come out of damaged bytes
