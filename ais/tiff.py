@@ -180,6 +180,9 @@ def read_tiff(data: bytes, name: str) -> Tiff:
     def first(tag: int, default: int) -> int:
         return (_numbers(data, entries, order, big, tag) or (default,))[0]
 
+    tags = {entry.tag for entry in entries}
+    if not {_WIDTH, _HEIGHT} <= tags or not tags & {_OFFSETS, _TILE_OFFSETS}:
+        raise ValueError("the first directory is cut short")
     check_size(first(_WIDTH, 0), first(_HEIGHT, 0), name)
     _check_first_page(entries, first, name)
     compression = first(_COMPRESSION, 1)
@@ -269,7 +272,7 @@ def _check_layout(tiff: Tiff, bits: _Numbers, formats: _Numbers, fill_order: int
             return  # a channel of 0 to 1, or of 16-bit levels in more room: values beyond are refused later
         raise refused("signed samples" if formats[0] == 2 else "floating-point samples")
     if tiff.colors != _COLORS[tiff.photometric]:
-        raise refused(f"{tiff.samples} channels of which it does not say what they are")
+        raise refused(f"{tiff.samples} channels a pixel for colours of {_COLORS[tiff.photometric]}")
     planes = tiff.planar and tiff.samples > 1
     read = _READ_PLANES if planes else _READ if fill_order == 1 else _READ_REVERSED
     key = (tiff.photometric, tiff.extra)

@@ -253,7 +253,9 @@ def test_tiffs_of_every_layout_are_turned(orientation: int, bits: int, planar: b
     found = read_image(tiff_of(levels, bits, 2, planar=planar, tags={274: (3, [orientation])}))
     plain = read_image(tiff_of(levels, bits, 2))
     turn = images._UPRIGHT.get(orientation)
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(plain.transpose(turn) if turn else plain))
+    np.testing.assert_array_equal(
+        np.asarray(found), np.asarray(plain if turn is None else plain.transpose(turn))
+    )
 
 
 # Paths

@@ -253,7 +253,7 @@ def test_a_short_palette_of_eight_bits() -> None:
         ({258: (3, [8]), 339: (3, [2])}, "a TIFF with signed samples"),
         ({258: (3, [32])}, "a TIFF with 32-bit samples"),
         ({258: (3, [8, 8, 16]), 277: (3, [3]), 262: (3, [2])}, "a TIFF with channels of unlike bits"),
-        ({258: (3, [8]), 277: (3, [3]), 262: (3, [1])}, "a TIFF with 3 channels of which"),
+        ({258: (3, [8]), 277: (3, [3]), 262: (3, [1])}, "a TIFF with 3 channels a pixel for colours of 1"),
         ({259: (3, [34712])}, r"a TIFF compressed in a rare way \(34712\)"),
         ({262: (3, [32844])}, r"a TIFF of a rare kind of colour \(32844\)"),
         ({50706: (1, [1, 4, 0, 0])}, "a camera's raw file"),
