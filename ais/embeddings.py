@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 Rows = dict[str, Tensor]  # of one picture: "embedding" (D,) and, where there is one, "delta" (C,)
 
-_FORMAT = "1"  # of the shards; part of their key
+_FORMAT = "2"  # of the shards, and of how pictures are decoded; part of their key
 _SHARD = 64  # pictures in a file
 _AHEAD = 32  # pictures that are decoded while the network works on as many
 _BATCH = 16

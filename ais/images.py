@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import logging
 import math
 import os
 import re
 import stat
-import struct
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from ais.color import to_srgb
+from ais.decoding import decode
 from ais.errors import ImageError
+from ais.image_headers import (
+    AVIF,
+    GIVE,
+    HEIF,
+    MAX_ASPECT,
+    MAX_BYTES,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    MIN_SIDE,
+    check_size,
+    too_large,
+    unsupported,
+)
+from ais.pixels import eight_bits, from_samples
+
+__all__ = [
+    "FORMATS",
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_FRAMES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "SUFFIXES",
+    "Source",
+    "read_image",
+]
 
 logger = logging.getLogger(__name__)
 
 Source = str | Path | bytes | BinaryIO | Image.Image | np.ndarray  # the doors a picture can come through
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's JPEG reader also reads phones' MPO
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})  # of their files
-MAX_BYTES = 100_000_000
-MAX_PIXELS = 50_000_000
-MAX_FRAMES = 1_000
-MIN_SIDE = 8
-
-_GIVE = "give a JPEG, PNG, WebP, GIF, BMP or TIFF picture"
-_OURS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_OTHERS = (  # how files of other kinds begin: (offset, bytes, what to call them)
-    (4, b"ftypavi", "an AVIF picture"),
-    (4, b"ftyphe", "a HEIC picture"),
-    (4, b"ftypm", "a HEIF picture or a video"),
-    (4, b"ftyp", "a video"),
-    (4, b"jP  \r\n", "a JPEG 2000 picture"),
-    (4, b"JXL \r\n", "a JPEG XL picture"),
-    (0, b"8BPS", "a Photoshop picture"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\3\4", "a zip archive or an office document"),
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *["AVIF"] * AVIF, *["HEIF"] * HEIF)
+_SUFFIXES = ".jpg .jpeg .jfif .jpe .mpo .png .webp .gif .bmp .tif .tiff"
+SUFFIXES = frozenset(  # of the files that are read on this machine
+    f"{_SUFFIXES}{' .avif' * AVIF}{' .heic .heif' * HEIF}".split()
 )
+
+_ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]+):/|data:")  # a scheme of one letter is a Windows drive
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,54 +66,58 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_BYTES = dict(zip(range(1, 14), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), strict=True)) | {
-    16: 8,
-    17: 8,
-    18: 8,
-}
-_TIFF_DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
 
 def read_image(source: Source) -> Image.Image:
-    """Read a picture as upright 8-bit RGB, transparency laid on white; of several frames or pages, the first.
+    """Read a picture as upright 8-bit sRGB, transparency laid on white; of several frames or pages, the first.
 
     Args:
-        source: a path, a file's bytes, an open binary file, a PIL image, or an array of height x width,
-            optionally x 1 (grey), 3 (RGB) or 4 (RGBA): uint8, uint16 (65535 is white), or float in 0 to 1.
+        source: a path (``~`` is the home folder), a file's bytes, an open binary file, a PIL image, or an array of
+            height x width, optionally x 1 (grey), 3 (RGB) or 4 (RGBA): uint8, uint16 (65535 is white), or float
+            in 0 to 1.
 
-    Colour profiles are not applied: the pictures the networks learnt from were read so.
+    The same pixels come out whichever way they are given; 16 bits are rounded to 8. A PIL image that is decoded
+    already is taken as Pillow decoded it.
+
+    Colours: a file's ICC profile, or a PIL image's ``info["icc_profile"]``, is converted to sRGB: relative colorimetric
+    with black point compensation, before transparency is laid on white. A profile that is damaged or does not fit
+    the picture's kind of colour is passed over, as browsers do. Files without a profile and arrays are sRGB. PNG's
+    gAMA, cHRM and cICP and the colour tables of AVIF and HEIC without a profile are not applied.
 
     Raises:
-        ImageError: it is no picture of `FORMATS`, is damaged, has a side under `MIN_SIDE` pixels, or more
-            than `MAX_PIXELS` (read in the header, before anything is decoded), `MAX_FRAMES` or `MAX_BYTES`.
+        ImageError: it is no picture of `FORMATS` or of a layout that is not read, is damaged, has a side under
+            `MIN_SIDE` or over `MAX_SIDE` pixels, one over `MAX_ASPECT` times the other, or more than `MAX_PIXELS`
+            (read in the header, before anything is decoded), `MAX_FRAMES` or `MAX_BYTES`.
     """
     name = "The picture"
     try:
         if isinstance(source, Image.Image):
             name = _label(getattr(source, "filename", ""))
-            return _decode(source, name)
+            check_size(*source.size, name)
+            data = _opened_file(source)
+            return _decode(source if data is None else decode(data, name), name)
         if isinstance(source, np.ndarray):
             return _decode(_from_array(source), name)
         if isinstance(source, (bytes, bytearray, memoryview)):
             data = bytes(source)
         elif isinstance(source, (str, os.PathLike)):
             name = _label(source)
-            if not os.fspath(source):
-                raise ImageError("The path is empty: give that of a picture.")
-            if re.match(r"https?://", str(source)):
-                raise ImageError(
-                    f"{name} is an address, which is not read: fetch the picture, then give its path."
-                )
             data = _read_path(source, name)
         else:
             name = _label(getattr(source, "name", ""))
             data = _read_file(source, name)
-        return _decode(_open(data, name), name)
+        return _decode(decode(data, name), name)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name) from error
+        raise too_large(name) from error
+    except ImportError as error:  # pillow-heif is there, and broken
+        raise unsupported(name, "a HEIC picture", "install ais[heif] again to read it") from error
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory than there is: scale it down.") from error
     except Exception as error:  # nearly any built-in exception can come out of damaged bytes
+        if str(error).startswith("Unsupported "):  # Pillow of a BMP that is whole
+            raise unsupported(name, "of a rare layout") from error
         raise ImageError(f"{name} is damaged or cut short: download or export it again.") from error
 
 
@@ -111,17 +131,27 @@ def _label(path: object) -> str:
 
 
 def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
+    if not os.fspath(path):
+        raise ImageError("The path is empty: give that of a picture.")
+    if str(path).startswith("~") and not os.path.lexists(path):
+        with contextlib.suppress(RuntimeError):  # a name that is no user's
+            path = Path(path).expanduser()
     try:
         kind = Path(path).stat().st_mode
         if stat.S_ISDIR(kind):
-            raise ImageError(f"{name} is a folder: {_GIVE}.")
+            raise ImageError(f"{name} is a folder: {GIVE}.")
         if not stat.S_ISREG(kind):  # a pipe or a device may never end
-            raise ImageError(f"{name} is not a file: {_GIVE}.")
+            raise ImageError(f"{name} is not a file: {GIVE}.")
         with Path(path).open("rb") as file:
             return _read_file(file, name)
     except ImageError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if address := _ADDRESS.match(os.fsdecode(path)):
+            advice = "fetch the picture, then give its path"
+            if (address[1] or "").lower() == "file":
+                advice = "give the path alone"
+            raise ImageError(f"{name} is an address, which is not read: {advice}.") from error
         raise ImageError(f"{name} does not exist: check the path.") from error
     except PermissionError as error:
         raise ImageError(f"{name} may not be read: change its permissions.") from error
@@ -141,103 +171,29 @@ def _read_file(file: BinaryIO, name: str) -> bytes:
     return data
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-    """The picture in a file's bytes: its header is read, nothing is decoded."""
-    if not data:
-        raise ImageError(f"{name} is empty: {_GIVE}.")
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: save it smaller.")
-    if not data.startswith(_OURS):
-        for offset, magic, kind in _OTHERS:
-            if data.startswith(magic, offset):
-                raise ImageError(f"{name} is {kind}, which is not read here: {_GIVE}.")
-        raise ImageError(f"{name} is not a picture that is read here: {_GIVE}.")
-    if data.startswith(b"GIF8"):
-        _check_gif(data, name)
-    elif data.startswith((b"II", b"MM")):
-        _check_tiff(data, name)
-    elif data.startswith(b"\xff\xd8"):
-        data = _one_exif(data)
-    return Image.open(io.BytesIO(data), formats=FORMATS)
-
-
-# Guards against files that are cheap to make and dear to read: without them, Pillow spends minutes or
-# all memory on a few megabytes before it even knows the picture's size.
-
-
-def _check_gif(data: bytes, name: str) -> None:
-    """Count the frames by hopping from block to block, refuse long comments: Pillow reads them in n^2."""
-    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)  # past the header and its colour table
-    frames = beside = 0
-    in_block = in_frame = False
-    for _ in range(1_000_000):  # hops; whatever lies beyond is no longer looked at by anyone
-        if at >= len(data) or (data[at] == 0x3B and not in_block):
-            break
-        if in_block:  # a run of sub-blocks, each after its length, up to an empty one
-            in_block = data[at] > 0
-            at += data[at] + 1
-        elif data[at] == 0x2C and at + 9 < len(data):
-            frames += 1
-            in_block = in_frame = True
-            at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)
-        else:  # an extension, or a stray byte, which Pillow skips
-            in_block, in_frame = data[at] == 0x21, False
-            at += 2 if in_block else 1
-        beside += not in_frame
-        if beside > 10_000:
-            raise ImageError(f"{name} holds more comments than picture: save it again without them.")
-        if frames > MAX_FRAMES:
-            raise _too_many_frames(name)
-
-
-def _check_tiff(data: bytes, name: str) -> None:
-    """Refuse tags that claim the same bytes over and over: Pillow copies each."""
-    order = "<" if data.startswith(b"II") else ">"
-    start, number, entry = (8, "Q", "HHQQ") if 43 in data[2:4] else (4, "I", "HHII")
-    directories, claimed = list(struct.unpack_from(order + number, data, start)), 0
-    for at in directories:  # grows on the way
-        (count,) = struct.unpack_from(order + ("Q" if number == "Q" else "H"), data, at)
-        first, size = at + (8 if number == "Q" else 2), struct.calcsize(order + entry)
-        whole = max(0, min(count, (len(data) - first) // size))
-        for tag, kind, values, value in struct.iter_unpack(order + entry, data[first : first + whole * size]):
-            claimed += min(values * _TIFF_BYTES.get(kind, 0), len(data))
-            if tag in _TIFF_DIRECTORIES:
-                directories.append(value)
-        if claimed > 8 * len(data) or len(directories) > 16:
-            raise ImageError(f"{name} holds more tags than picture: save it again without them.")
-
-
-def _one_exif(data: bytes) -> bytes:
-    """A JPEG with only its first EXIF block, at most 64 KiB: Pillow would join them all."""
-    before, mark, after = data.partition(b"Exif\0\0")
-    return before + mark + re.sub(rb"(?s)(\xff\xe1..)Exif\0\0", rb"\1none\0\0", after)
-
-
-def _too_large(name: str) -> ImageError:
-    return ImageError(f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels: scale it down.")
-
-
-def _too_many_frames(name: str) -> ImageError:
-    return ImageError(f"{name} has more than {MAX_FRAMES:,} frames: save the one you mean.")
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise _too_large(name)
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{name} is {width} x {height} pixels: give one with at least {MIN_SIDE} a side.")
-
-
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    _check_size(*image.size, name)
-    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > MAX_FRAMES:
-        raise _too_many_frames(name)
+    """The upright RGB image of one that is decoded, or that its caller opened with Pillow."""
+    check_size(*image.size, name)
     image.load()
     rgb = _to_rgb(image, name)
     turn = _UPRIGHT.get(_orientation(image))
     rgb = rgb if turn is None else rgb.transpose(turn)
     rgb.info = {}  # an orientation left in there would turn it again
     return rgb
+
+
+def _opened_file(image: Image.Image) -> bytes | None:
+    """The file of an image that was opened with Pillow and not decoded yet, if it may be one that Pillow misreads."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("PNG", "TIFF", "BMP") or not getattr(image, "tile", None) or file is None:
+        return None
+    if image.tell() > 0:  # a later page, which the caller has chosen
+        return None
+    place = file.tell()
+    file.seek(0)
+    data = file.read(MAX_BYTES + 1)
+    file.seek(place)
+    return data if data.startswith((b"\x89PNG", b"II", b"MM", b"BM")) else None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -253,31 +209,38 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A new 8-bit RGB image of the same pixels."""
+    """A new 8-bit RGB image of the same pixels, in sRGB."""
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # 16 bits, whatever the byte order; Pillow's own conversion would clip
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ImageError(f"{name} has values outside 0 to 65535: save it with 8 or 16 bits a channel.")
-        levels = np.where(levels == image.info.get("transparency", -1), 65535, levels)
-        return Image.fromarray(_eight_bits(levels)).convert("RGB")
+        grey = to_srgb(Image.fromarray(eight_bits(levels)), profile)
+        hidden = levels == image.info.get("transparency", -1)
+        return _on_white(grey, Image.fromarray(np.uint8(255) * ~hidden)) if hidden.any() else grey
     if image.mode == "F":
-        return _from_array(np.asarray(image), name).convert("RGB")
+        return to_srgb(_from_array(np.asarray(image), name), profile)
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         assert converted is not None  # it is None only when converting in place
         return converted
     if image.has_transparency_data:
-        rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
-    return image.convert("RGB")
+        straight = image.convert("LA" if image.mode == "La" else "RGBA")
+        alpha = straight.getchannel("A")
+        if not (image.format == "BMP" and alpha.getextrema() == (0, 0)):  # screen grabs leave it empty
+            colors = straight.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+            return _on_white(to_srgb(colors, profile), alpha)
+        image = straight
+    if image.mode not in ("L", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return to_srgb(image, profile)
 
 
-def _eight_bits(levels: np.ndarray) -> np.ndarray:
-    """0..65535 -> 0..255, rounded."""
-    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _on_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
+    white = Image.new("RGB", rgb.size, "white")
+    white.paste(rgb, mask=alpha)
+    return white
 
 
 def _from_array(array: np.ndarray, name: str = "The array") -> Image.Image:
@@ -286,15 +249,13 @@ def _from_array(array: np.ndarray, name: str = "The array") -> Image.Image:
         raise ImageError(
             f"{name} has the shape {array.shape}: give height x width, or that x 1, 3 or 4 channels."
         )
-    _check_size(array.shape[1], array.shape[0], name)
+    check_size(array.shape[1], array.shape[0], name)
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):
             found = "NaN" if math.isnan(low) else f"{low:g} to {high:g}"
             raise ImageError(f"{name} has floating-point values of {found}: give values from 0 to 1.")
         array = np.rint(array.astype(np.float32, copy=False) * 255).astype(np.uint8)
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = _eight_bits(array)
-    elif array.dtype != np.uint8:
+    elif array.dtype != np.uint8 and not (array.dtype.kind == "u" and array.dtype.itemsize == 2):
         raise ImageError(f"{name} has values of type {array.dtype}: give uint8, uint16, or float in 0 to 1.")
-    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
+    return from_samples(array)

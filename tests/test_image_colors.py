@@ -1,0 +1,162 @@
+"""Colour profiles: the numbers that come out are those of sRGB, computed here from the profile's own definition."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from ais import color
+from ais.images import read_image
+from layouts import tiff_of
+from pictures import encoded, photo
+
+D50 = np.array([0.9642, 1.0, 0.8249])
+D65 = np.array([0.95047, 1.0, 1.08883])
+BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+SRGB = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+DISPLAY_P3 = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
+ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+PROFILES = {"display p3": (DISPLAY_P3, 2.2), "adobe rgb": (ADOBE, 563 / 256), "linear": (SRGB, 1.0)}
+
+
+def to_d50(primaries: Any) -> np.ndarray:
+    """3 x 3: linear RGB with the white of D65 to XYZ with that of D50."""
+    xyz = np.array([(x / y, 1, (1 - x - y) / y) for x, y in primaries]).T
+    adapt = np.linalg.inv(BRADFORD) @ np.diag((BRADFORD @ D50) / (BRADFORD @ D65)) @ BRADFORD
+    return adapt @ xyz * np.linalg.solve(xyz, D65)
+
+
+def profile_of(primaries: Any, gamma: float, space: bytes = b"RGB ") -> bytes:
+    """An ICC profile of version 2: a matrix and an exponent, or a grey one of the exponent alone."""
+
+    def fixed(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(*D50), b"cprt": b"text" + bytes(4) + b"none\0\0\0\0"}
+    tags[b"desc"] = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(79)
+    if space == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        for letter, column in zip((b"r", b"g", b"b"), to_d50(primaries).T, strict=True):
+            tags[letter + b"XYZ"], tags[letter + b"TRC"] = b"XYZ " + bytes(4) + fixed(*column), curve
+    at, table, body = 132 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", at + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = bytes(4) + b"test" + bytes.fromhex("02100000") + b"mntr" + space + b"XYZ " + bytes(12)
+    head += b"acsp" + bytes(28) + fixed(*D50)
+    whole = head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
+def in_srgb(levels: np.ndarray, primaries: Any, gamma: float) -> np.ndarray:
+    linear = (levels / 255) ** gamma @ (np.linalg.inv(to_d50(SRGB)) @ to_d50(primaries)).T
+    linear = linear.clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def read(source: Any) -> np.ndarray:
+    return np.asarray(read_image(source)).astype(float)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_converted_whatever_holds_it(name: str) -> None:
+    profile, base = profile_of(*PROFILES[name]), photo(60, 40)
+    expected = in_srgb(np.asarray(base).astype(float), *PROFILES[name])
+    assert np.abs(expected - np.asarray(base)).max() > 10
+    for format, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        data = encoded(base, format, icc_profile=profile, **options)
+        assert np.abs(read(data) - expected).max() <= 2
+        opened = Image.open(io.BytesIO(data))
+        np.testing.assert_array_equal(read(opened), read(data))
+        np.testing.assert_array_equal(read(opened.copy()), read(data))
+    data = encoded(base, "JPEG", icc_profile=profile, quality=100, subsampling=0)
+    assert np.abs(read(data) - expected).mean() < 2
+    image = base.copy()
+    image.info["icc_profile"] = profile
+    assert np.abs(read(image) - expected).max() <= 2
+    np.testing.assert_array_equal(read(np.asarray(image)), np.asarray(base))
+    assert read_image(image).info == {}
+
+
+def test_sixteen_bits_planes_and_palettes_have_profiles_too() -> None:
+    profile = profile_of(*PROFILES["display p3"])
+    base = photo(60, 40)
+    levels = np.asarray(base).astype(np.uint32)
+    expected = in_srgb(levels.astype(float), *PROFILES["display p3"])
+    tags: Any = {34675: (1, list(profile))}
+    for planar in (False, True):
+        assert np.abs(read(tiff_of(levels, 8, 2, planar=planar, tags=tags)) - expected).max() <= 2
+        assert np.abs(read(tiff_of(levels * 257, 16, 2, planar=planar, tags=tags)) - expected).max() <= 2
+    palette = base.quantize(50)
+    expected = in_srgb(np.asarray(palette.convert("RGB")).astype(float), *PROFILES["display p3"])
+    assert np.abs(read(encoded(palette, "PNG", icc_profile=profile)) - expected).max() <= 2
+
+
+def test_alpha_is_kept_and_white_is_white() -> None:
+    rgba = photo(60, 40)
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    alpha = np.asarray(rgba)[..., 3:] / 255
+    colors = in_srgb(np.asarray(rgba)[..., :3].astype(float), *PROFILES["adobe rgb"])
+    expected = colors * alpha + 255 * (1 - alpha)
+    profile = profile_of(*PROFILES["adobe rgb"])
+    for data in (
+        encoded(rgba, "PNG", icc_profile=profile),
+        encoded(rgba, "WEBP", icc_profile=profile, lossless=True, exact=True),
+    ):
+        assert np.abs(read(data) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_profiles(mode: str) -> None:
+    grey = photo(60, 40).convert("L")
+    levels = np.asarray(grey).astype(float)
+    expected = in_srgb(levels[..., None].repeat(3, axis=-1), SRGB, 1.0)
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    found = read(encoded(image, "PNG", icc_profile=profile_of(SRGB, 1.0, b"GRAY")))
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_srgb_by_any_name_changes_nothing() -> None:
+    base = photo(60, 40)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(read(encoded(base, "PNG", icc_profile=profile)), np.asarray(base))
+    assert color._transform(profile, "RGB") is None
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"not a profile",
+        b"",
+        bytes(200),
+        profile_of(*PROFILES["linear"])[:300],
+        profile_of(SRGB, 1.0, b"GRAY"),
+        bytes(9_000_000),
+    ],
+    ids=len,
+)
+def test_a_profile_that_cannot_be_used_is_passed_over(profile: bytes) -> None:
+    base = photo(60, 40)
+    np.testing.assert_array_equal(read(encoded(base, "TIFF", icc_profile=profile)), np.asarray(base))
+    cmyk = base.convert("CMYK")
+    expected = read(encoded(cmyk, "TIFF"))
+    np.testing.assert_array_equal(read(encoded(cmyk, "TIFF", icc_profile=profile)), expected)
+    grey = encoded(base.convert("L"), "TIFF", icc_profile=profile_of(*PROFILES["linear"]))
+    np.testing.assert_array_equal(read(grey), read(base.convert("L")))
+
+
+def test_transforms_are_made_once_and_few_are_kept() -> None:
+    color._transform.cache_clear()
+    for gamma in (1.0, 1.2, 1.4, 1.5, 1.6, 1.7, 1.0):
+        for _ in range(3):
+            read(encoded(photo(), "PNG", icc_profile=profile_of(SRGB, gamma)))
+    info = color._transform.cache_info()
+    assert (info.misses, info.hits) == (7, 14)
+    assert info.currsize <= 4
