@@ -140,32 +140,31 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}…")
 
 
-def read_table(file: str | os.PathLike[str], *, unique: bool = True) -> Table:
+def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
     """Read a table whose first row names its columns.
 
     Columns with neither a name nor content, as Excel leaves them, are left out. Content beyond the named columns
     makes its row wrong; only a first column may go without a name, as R and pandas write the rows' own names.
 
     Args:
-        unique: refuse two columns of one name; else the first of them counts.
+        strict: refuse two columns of one name, and content in columns without one; else the first of the name
+            counts, and such content does not. A row with more cells than the names' is wrong in either case.
 
     Raises:
         DataError: it cannot be read, or has two columns of one name.
     """
     sheet = read_sheet(file)
-    names = list(sheet.rows[0][1]) if sheet.rows else []
-    while names and not names[-1]:
-        names.pop()
+    names = sheet.rows[0][1] if sheet.rows else []
     rows = sheet.rows[1:]
     place: dict[str, int] = {}
     for i, name in enumerate(names):
-        if name in place and name and unique:
+        if name in place and name and strict:
             raise DataError(
                 f"{sheet.file} has two columns of one name, {quote(name)}: give one another name."
             )
         if name or (i == 0 and any(cells[0] for _, cells in rows)):
             place.setdefault(name, i)
-    named = {i for i, name in enumerate(names) if name} | {0}
+    named = {i for i, name in enumerate(names) if name or i == 0 or not strict}
     made = []
     for line, cells in rows:
         beyond = next((cell for i, cell in enumerate(cells) if cell and i not in named), "")
