@@ -368,7 +368,10 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
                 )
         if any(cells):
             rows.append((line, cells))
-    return rows
+    width = max((len(cells) for _, cells in rows), default=0)  # rows end at their last cell in the file
+    if width * len(rows) > _MOST_CELLS:
+        raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+    return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
 
 
 def names_listed(names: Sequence[str], most: int = 20) -> str:
