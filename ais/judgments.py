@@ -255,16 +255,15 @@ def _read_sheet(file: Path) -> _Part:
         above = lines[0][1][named:] if header else None
         names, order = same_order([row[0] for _, row in body] if named else None, above, order, str(file))
     filled = _mirrored(values[:, order]) if square else values
-    for i, place in enumerate(order):
-        for j, row in enumerate(found):
-            # NaN in words is refused later, by its pictures.
-            strange = row[place] is None or (not cells[j][place] and math.isnan(filled[j, i]))
-            if strange and not (square and i == j and not cells[j][place]):
-                shown = (
-                    f"{quote(cells[j][place])} is not a number" if cells[j][place] else "the cell is empty"
-                )
-                where = f"{sheet.unit} {body[j][0]}, column {place + 1 + named}"
-                raise DataError(f"{file}, {where}: {shown}.")
+    for j, i in np.argwhere(np.isnan(values[:, order])):
+        place = order[i]
+        cell = cells[j][place]
+        # NaN in words is refused later, by its pictures.
+        strange = found[j][place] is None or (not cell and math.isnan(filled[j, i]))
+        if strange and not (square and i == j and not cell):
+            shown = f"{quote(cell)} is not a number" if cell else "the cell is empty"
+            where = f"{sheet.unit} {body[j][0]}, column {place + 1 + named}"
+            raise DataError(f"{file}, {where}: {shown}.")
     return _Part(values[:, order], names)
 
 
