@@ -20,10 +20,12 @@ from ais.cli.common import (
     Bars,
     Data,
     Group,
+    ImageColumn,
     N,
     OnDevice,
     SkipBad,
     Split,
+    TableFile,
     Target,
     app,
     command_of,
@@ -31,6 +33,7 @@ from ais.cli.common import (
     print_json,
     quality,
     read_set,
+    say_ungrouped,
 )
 from ais.combining import combine_heads
 from ais.crossvalidation import Plan, look, rate_curve
@@ -82,6 +85,8 @@ def train_command(
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
     strategy: Strategy = "head",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -136,8 +141,13 @@ def train_command(
     The backbone looks at every picture once, and what it saw is kept in ~/.cache/ais (or $AIS_CACHE), fold by fold,
     too: started again, an interrupted training goes on where it was.
     """
-    group = group_column(data, group)
-    rated = read_set(data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad)
+    asked = group
+    group = group_column(data, group, table=table)
+    rated = read_set(
+        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    if group is None and asked is None:
+        say_ungrouped(data, table)
     scale = HeadTarget(
         name=target.removesuffix("_mean"),
         low=float(math.floor(rated.ratings.min())) if low is None else low,
@@ -171,7 +181,7 @@ def train_command(
     extra = {CURVE: figures.learning_curve(report.curves, report.epochs)}
     if report.tuned is not None:
         extra[BACKBONE] = save(report.tuned)
-    recipe = {"command": command_of(data, out), **head.config.recipe, "group": group, "curve": CURVE}
+    recipe = {"command": command_of(data, out, table), **head.config.recipe, "group": group, "curve": CURVE}
     head.config = replace(head.config, about=about, recipe=recipe)
     _write(head, out, extra, as_json)
 
@@ -184,6 +194,8 @@ def find_rate_command(
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
     strategy: Strategy = "head-then-all",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     skip_bad: SkipBad = False,
@@ -194,7 +206,9 @@ def find_rate_command(
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
-    rated = read_set(data, target, group_column(data, group), split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, table=table)
+    rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
+    rated = rated.part(test=False)
     where = pick_device(device)
     frozen = (
         load_backbone(backbone, device=where, progress=True)
@@ -226,6 +240,8 @@ def advise_command(
     target: Target,
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -235,8 +251,11 @@ def advise_command(
     as_json: AsJson = False,
 ) -> None:
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
-    group = group_column(data, group)
-    rated = read_set(data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, table=table)
+    rated = read_set(
+        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    rated = rated.part(test=False)
     frozen = load_backbone(backbone, device=pick_device(device), progress=True)
     with Bars() as bars:
         pictures = look(rated, frozen, view, bars)
@@ -262,6 +281,8 @@ def combine_command(
         str | None,
         typer.Option("--target", help="The column of the ratings [default: that of the first head]."),
     ] = None,
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -295,12 +316,15 @@ def combine_command(
                 f"A stack finds its members beside its own folder: choose an --out beside {member.folder}, or copy "
                 f"that folder into {beside[0]}."
             )
-    group = group_column(data, group, members[0])
-    rated = read_set(data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, members[0], table)
+    rated = read_set(
+        data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    rated = rated.part(test=False)
     with Bars() as bars:
         stack = combine_heads(rated, members, name=out.resolve().name, device=device, progress=bars)
     given = [Path(head) for head in heads if Path(head).is_dir()]  # the others are names, or ids on the Hub
-    recipe = {"command": command_of(data, out, *given), **stack.config.recipe, "group": group}
+    recipe = {"command": command_of(data, out, table, *given), **stack.config.recipe, "group": group}
     stack.config = replace(stack.config, recipe=recipe)
     _write(stack, out, {}, as_json)
 
