@@ -50,6 +50,11 @@ _NOT_AS_WRITTEN = (
     RecursionError,
     jinja2.TemplateError,
 )
+_RESAMPLED = {  # what the interval is of, and what that leaves open
+    True: "The interval resamples the groups.",
+    False: "The interval resamples the pictures. No groups of related pictures were kept apart: where some are nearly "
+    "the same, these figures flatter.",
+}
 
 # What has a meaning in the middle of a line: an underscore only outside of a word, an ampersand only in an entity.
 _INLINE = re.compile(r"[\\`*\[\]<>|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
@@ -128,6 +133,8 @@ def _model_card(config: Config, repository: str, space: str) -> str:
         space=_Markdown(_SPACE + quote(space)) if space else "",
         metrics=metrics,
         measures=measured,
+        grouped=_grouped(metrics),
+        resampled=_RESAMPLED[_grouped(metrics)],
         test=_table(metrics.get("test", {})),
         level=f"{100 * config.interval.level:g}",
         half_width=f"{config.interval.error * config.interval.factor:.2f}",
@@ -151,6 +158,12 @@ def _python(named: str) -> str:
             'explanation.save("explanation")  # heatmap.npy, overlay.png, explanation.json',
         )
     )
+
+
+def _grouped(metrics: dict[str, Any]) -> bool:
+    """Pictures that belong together were kept together, as far as the head says; a group a picture keeps nothing."""
+    pictures, groups = metrics.get("pictures", 0), metrics.get("groups", 0)
+    return bool(metrics.get("grouped", True)) and groups < pictures
 
 
 def _base_model(config: Config) -> dict[str, Any]:

@@ -146,26 +146,32 @@ class Look:
 
 
 def read_cohort(
-    folder: str | os.PathLike[str], rdm: str | os.PathLike[str], *, average: bool = False
+    folder: str | os.PathLike[str],
+    rdm: str | os.PathLike[str],
+    *,
+    average: bool = False,
+    table: str | os.PathLike[str] | None = None,
+    image: str | None = None,
 ) -> Cohort:
     """The pictures of a folder and people's dissimilarities of them.
 
     Args:
-        folder: with a ``metadata.csv`` whose column ``file_name`` gives the order of the matrices' rows; else all
-            its pictures by name.
+        folder: with a ``metadata.csv`` whose column ``file_name`` names the pictures; else all pictures in it, by
+            name. Theirs is the order of the matrices' rows, unless the matrices come with names.
         rdm: as `ais.judgments.read_judgments` takes it.
         average: take the mean of the people's matrices for one matrix, as published.
+        table, image: another table and its column that names the pictures, as in `ais.datasets.picture_files`.
 
     Raises:
-        DataError: too few pictures, or matrices that do not fit them.
+        DataError: too few pictures, or matrices that do not fit them, by number or by name.
     """
-    files = picture_files(folder)
+    files = picture_files(folder, table=table, image=image)
     if len(files) < 3:
         raise DataError(
             f"{folder} holds {len(files)} pictures, those of its subfolders not counted: comparing takes at least "
             "three. Name the folder in which they lie, or list them in a metadata.csv."
         )
-    judgments = read_judgments(rdm, len(files))
+    judgments = read_judgments(rdm, len(files), [file.relative_to(folder).as_posix() for file in files])
     if average:
         return Cohort(files, Judgments(judgments.mean[None]), len(judgments))
     return Cohort(files, judgments)

@@ -7,7 +7,7 @@ pictures into a folder and writes the table there: all of it, or nothing.
 from __future__ import annotations
 
 import csv
-import io
+import logging
 import math
 import os
 import re
@@ -18,9 +18,13 @@ from pathlib import Path
 import numpy as np
 from scipy import io as matlab
 
-from ais.datasets import FILE_NAME, METADATA, listing
+from ais import tables
+from ais.columns import FILE_NAME
+from ais.datasets import METADATA, listing
 from ais.errors import DataError
 from ais.files import check_outputs, staging
+
+logger = logging.getLogger(__name__)
 
 Files = dict[str, list[Path]]  # by name in lower case
 Row = dict[str, str]
@@ -177,10 +181,9 @@ def _digits(item: str) -> str:
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    """A number of a table that `_read_table` read; NaN for all else."""
+    value = tables.number(text)
+    return math.nan if value is None else value
 
 
 def _text(number: float) -> str:
@@ -242,29 +245,26 @@ def _vector(file: Path, variable: str) -> list[str]:
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a table with commas, semicolons or tabs; its columns' names in lower case.
+    """The rows of a table; its columns' names in lower case, and its numbers with decimal points.
 
     Of columns with one name, the first counts.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    head = text.splitlines()[0] if text else ""
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-        names, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
-    except csv.Error as error:
-        raise DataError(f"{file} is not a table: {error}.") from error
-    names = [name.lower() for name in names]
-    place = {name: names.index(name) for name in names}
-    rows = [{name: line[i] if i < len(line) else "" for name, i in place.items()} for line in lines]
-    if not rows:
+    table = tables.read_table(file, strict=False)
+    for note in table.sheet.notes:
+        logger.warning("%s", note)
+    if not table.rows:
         raise DataError(f"{file} has no rows: download it again.")
+    if wrong := [f"{table.sheet.unit} {row.line}: {row.wrong}" for row in table.rows if row.wrong]:
+        raise DataError(listing(f"{file} cannot be used as it is", wrong))
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    decimal = tables.decimal_mark(cells, table.sheet.delimiter)
+
+    def pointed(cell: str) -> str:
+        return cell.replace(",", ".") if decimal == "," and tables.number(cell, decimal) is not None else cell
+
+    names = {name.lower(): name for name in reversed(table.columns)}
+    lower = [name.lower() for name in table.columns]
+    rows = [{name: pointed(row.cells[names[name]]) for name in dict.fromkeys(lower)} for row in table.rows]
     return _with_columns(file, rows, columns)
 
 

@@ -1,28 +1,36 @@
 """A folder of rated pictures, in the ImageFolder convention: ``metadata.csv`` with a column ``file_name``.
 
 The other columns are up to the folder's maker: one is the rating to learn, one may name the group of each
-picture (a theme, an author, a scene) that must never be shared between training and testing.
+picture (a theme, an author, a scene) that must never be shared between training and testing. The table may have
+another name, format (see `ais.tables`) and column of pictures; what is guessed of these is said on the log.
 """
 
 from __future__ import annotations
 
-import csv
+import logging
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ais.columns import FILE_NAME, column_beside, picture_column, require
 from ais.errors import DataError, ImageError
-from ais.images import SUFFIXES, read_image
+from ais.folders import find_pictures, left_out_line
+from ais.images import read_image
+from ais.paths import FileFinder
+from ais.tables import Row, Table, decimal_mark, names_listed, number, quote, read_table
+
+logger = logging.getLogger(__name__)
 
 METADATA = "metadata.csv"
-FILE_NAME = "file_name"
+_TABLES = (".csv", ".tsv", ".xlsx")  # what is looked for where there is no metadata.csv
 _LISTED = 200  # problems named in one message
-_NAMED = 20  # columns named in one message
+_FEW = 2  # rows: with more, a problem of all of them is said once
 _DECODERS = 2  # threads
 _SPLITS = {  # as tables write them: as they are called here
     word: split
@@ -33,6 +41,11 @@ _SPLITS = {  # as tables write them: as they are called here
     }.items()
     for word in words.split()
 }
+
+
+class _Problem(NamedTuple):
+    kind: str  # one kind in every row has one cause
+    text: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class RatedSet:
         categories: N words to report errors by, "" for a picture without one; None likewise.
         split: N times "train", "validation" or "test"; None likewise.
         skipped: a sentence for each problem of the rows that were left out.
+        table, image: the table's file, and its column that names the pictures; None where there was no table.
     """
 
     folder: Path
@@ -62,6 +76,8 @@ class RatedSet:
     categories: list[str] | None = None
     split: list[str] | None = None
     skipped: list[str] = field(default_factory=list)
+    table: Path | None = None
+    image: str | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -109,6 +125,8 @@ def read_ratings(
     category: str | None = None,
     split: str | None = None,
     skip_bad: bool = False,
+    table: str | os.PathLike[str] | None = None,
+    image: str | None = None,
 ) -> RatedSet:
     """Read and check a folder of rated pictures.
 
@@ -116,58 +134,57 @@ def read_ratings(
     `skip_bad`. Otherwise that is left to whoever uses them.
 
     Args:
-        folder: holds ``metadata.csv`` and the pictures that it names.
+        folder: holds the table and the pictures that it names.
         target: the column of the ratings.
-        sd, n: the columns of their standard deviation, at least 0, and of the number of raters, at least 1;
-            None takes ``X_sd`` and ``X_n`` beside a target ``X`` or ``X_mean`` if they are there.
+        sd, n: the columns of their standard deviation, at least 0, and of the number of raters, a whole number of
+            at least 1; None takes ``X_sd`` and ``X_n`` beside a target ``X`` or ``X_mean`` if they are there, or what
+            else is surely meant, and says so; "-" is for none.
         group: the column of the groups, or None.
         category: the column of the categories, or None.
         split: the column that says train(ing), val(id) or validation, or test(ing), or None.
         skip_bad: leave out the rows with a problem, and say so in `RatedSet.skipped`.
+        table: a file as `ais.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else the
+            only table that the folder holds.
+        image: the column that names the pictures; None takes ``file_name``, or else the column that is called much
+            like it.
 
     Raises:
         DataError: all that is wrong with it, line by line, in one message; or no row is left.
     """
     folder = Path(folder)
-    table = folder / METADATA
-    columns, rows = _read_csv(table)
-    stem = target.removesuffix("_mean")
-    if sd is None and f"{stem}_sd" in columns:
-        sd = f"{stem}_sd"
-    if n is None and f"{stem}_n" in columns:
-        n = f"{stem}_n"
-    wanted = [
-        FILE_NAME,
-        target,
-        *(column for column in (sd, n, group, category, split) if column is not None),
-    ]
-    missing = [column for column in dict.fromkeys(wanted) if column not in columns]
-    if missing:
-        separated = len(columns) == 1 and any(mark in columns[0] for mark in ";\t")
-        hint = " Save it with commas between the columns." if separated else ""
-        raise DataError(
-            f"{table} has no column {_names(missing)}. "
-            f"Its columns are: {_names(columns) or 'none, it is empty'}.{hint}"
-        )
-    if not rows:
-        raise DataError(f"{table} names no pictures.")
+    found, notes = _open_table(folder, table)
+    image = image or picture_column(found, notes)
+    sd = column_beside(found, image, target, "sd", sd, notes)
+    n = column_beside(found, image, target, "n", n, notes)
+    require(found, [image, target, *(c for c in (sd, n, group, category, split) if c is not None)])
+    if not found.rows:
+        raise DataError(f"{found.sheet.file} names no pictures.")
+    for note in notes:
+        logger.warning("%s", note)
 
-    seen: dict[str, int] = {}
-    problems: list[list[str]] = []  # of each row
+    rows = found.rows
+    measured = [column for column in (target, sd, n) if column is not None]
+    decimal = decimal_mark((row.cells[c] for row in rows for c in measured), found.sheet.delimiter)
+    finder = FileFinder(folder)
+    seen: dict[Path, int] = {}
+    problems: list[list[_Problem]] = []  # of each row
+    files: list[Path] = []
     openable: list[int] = []
-    for i, (line, row) in enumerate(rows):
-        wrong = _check_file(folder, row[FILE_NAME], line, seen)
+    for i, row in enumerate(rows):
+        path, wrong = _check_file(finder, row, image, found.sheet.unit, seen)
+        files.append(folder / path)
         if not wrong:
             openable.append(i)
-        wrong += _check_number(row, target)
-        wrong += [] if sd is None else _check_number(row, sd, 0)
-        wrong += [] if n is None else _check_number(row, n, 1)
-        if group is not None and not row[group]:
-            wrong.append(f"the group {group} is empty")
-        if split is not None and row[split].lower() not in _SPLITS:
-            wrong.append(f"{split} is {_quote(row[split])}, not train, validation or test")
+        if not row.wrong:  # else there is no knowing which cell is whose
+            wrong += _check_number(row, target, decimal)
+            wrong += [] if sd is None else _check_number(row, sd, decimal, 0)
+            wrong += [] if n is None else _check_number(row, n, decimal, 1, whole=True)
+            if group is not None and not row.cells[group]:
+                wrong.append(_Problem("group", f"the group {group} is empty"))
+            if split is not None and row.cells[split].lower() not in _SPLITS:
+                text = f"{split} is {quote(row.cells[split])}, not train, validation or test"
+                wrong.append(_Problem("split", text))
         problems.append(wrong)
-    files = [folder / row[FILE_NAME] for _, row in rows]
     if skip_bad or any(problems):
         with ThreadPoolExecutor(_DECODERS) as pool:
             for i, wrong in zip(
@@ -175,29 +192,44 @@ def read_ratings(
             ):
                 problems[i] += wrong
     good = [i for i, wrong in enumerate(problems) if not wrong]
-    sentences = [f"line {rows[i][0]}: {what}" for i, wrong in enumerate(problems) for what in wrong]
+    sentences = _sentences(found, problems, folder)
     if sentences and not skip_bad:
-        raise DataError(listing(f"{table} cannot be used as it is", sentences))
+        raise DataError(listing(f"{found.sheet.file} cannot be used as it is", sentences))
     if not good:
-        raise DataError(listing(f"No row of {table} can be used", sentences))
+        raise DataError(listing(f"No row of {found.sheet.file} can be used", sentences))
 
-    kept = [rows[i][1] for i in good]
+    kept = [rows[i].cells for i in good]
+
+    def numbers(column: str) -> np.ndarray:
+        return np.array([number(cells[column], decimal) for cells in kept], np.float64)
+
     return RatedSet(
         folder=folder,
         target=target,
         files=[files[i] for i in good],
-        ratings=_numbers(kept, target),
-        sd=None if sd is None else _numbers(kept, sd),
-        n=None if n is None else _numbers(kept, n),
-        groups=None if group is None else [row[group] for row in kept],
-        categories=None if category is None else [row[category] for row in kept],
-        split=None if split is None else [_SPLITS[row[split].lower()] for row in kept],
+        ratings=numbers(target),
+        sd=None if sd is None else numbers(sd),
+        n=None if n is None else numbers(n),
+        groups=None if group is None else [cells[group] for cells in kept],
+        categories=None if category is None else [cells[category] for cells in kept],
+        split=None if split is None else [_SPLITS[cells[split].lower()] for cells in kept],
         skipped=sentences,
+        table=found.sheet.file,
+        image=image,
     )
 
 
-def picture_files(folder: str | os.PathLike[str]) -> list[Path]:
+def picture_files(
+    folder: str | os.PathLike[str],
+    *,
+    table: str | os.PathLike[str] | None = None,
+    image: str | None = None,
+) -> list[Path]:
     """The pictures of a folder: those that its table names, in its order; without a table all of them, by name.
+
+    Args:
+        folder: without a table, pictures in folders within it are not taken.
+        table, image: as in `read_ratings`, but a table of another name than ``metadata.csv`` is never guessed.
 
     Raises:
         DataError: there is no such folder; or all that is wrong with the table's names, line by line.
@@ -205,20 +237,27 @@ def picture_files(folder: str | os.PathLike[str]) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    if not (folder / METADATA).is_file():
-        return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-    columns, rows = _read_csv(folder / METADATA)
-    if FILE_NAME not in columns:
-        raise DataError(f"{folder / METADATA} has no column {FILE_NAME}.")
-    seen: dict[str, int] = {}
-    problems = [
-        f"line {line}: {what}"
-        for line, row in rows
-        for what in _check_file(folder, row[FILE_NAME], line, seen)
-    ]
+    if table is None and not (folder / METADATA).is_file():
+        if image is not None:
+            raise DataError(
+                f"{folder} has no table {METADATA}: name the table with the column {quote(image)}."
+            )
+        files, left_out = find_pictures(folder, subfolders=False)
+        if left_out:
+            logger.warning("%s", left_out_line(folder, left_out))
+        return files
+    found, notes = _open_table(folder, table)
+    image = image or picture_column(found, notes)
+    require(found, [image])
+    for note in notes:
+        logger.warning("%s", note)
+    finder = FileFinder(folder)
+    seen: dict[Path, int] = {}
+    checked = [_check_file(finder, row, image, found.sheet.unit, seen) for row in found.rows]
+    problems = _sentences(found, [wrong for _, wrong in checked], folder)
     if problems:
-        raise DataError(listing(f"{folder / METADATA} cannot be used as it is", problems))
-    return [folder / row[FILE_NAME] for _, row in rows]
+        raise DataError(listing(f"{found.sheet.file} cannot be used as it is", problems))
+    return [folder / path for path, _ in checked]
 
 
 def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
@@ -256,13 +295,13 @@ def grouped_split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
     return np.isin(index, drawn or order[:1])
 
 
-def columns(folder: str | os.PathLike[str]) -> list[str]:
-    """The columns of a folder's table.
+def columns(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> list[str]:
+    """The columns of a folder's table, which is found as in `read_ratings`.
 
     Raises:
         DataError: there is no table, or it cannot be read.
     """
-    return _read_csv(Path(folder) / METADATA)[0]
+    return _open_table(Path(folder), table)[0].columns
 
 
 def listing(what: str, problems: list[str]) -> str:
@@ -273,87 +312,117 @@ def listing(what: str, problems: list[str]) -> str:
     return "\n  ".join([f"{what}, {count}:", *lines])
 
 
-def _read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns, and of every row the line it ends on and its fields without the spaces around them."""
+def _open_table(folder: Path, table: str | os.PathLike[str] | None) -> tuple[Table, list[str]]:
+    """The table, and sentences on what was guessed to find and read it."""
+    notes: list[str] = []
+    if table is not None:
+        file = next((f for f in (folder / table, Path(table)) if f.is_file()), folder / table)
+    elif (folder / METADATA).is_file():
+        file = folder / METADATA
+    else:
+        file = _only_table(folder)
+        notes.append(f"{folder} has no {METADATA}; its only table, {file.name}, is read.")
+    read = read_table(file)
+    return read, notes + read.sheet.notes
+
+
+def _only_table(folder: Path) -> Path:
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            if len(set(columns)) < len(columns):
-                raise DataError(f"{file} has two columns of one name. Its columns are: {_names(columns)}.")
-            # A row that is too short has empty fields, which the checks of the fields then name.
-            rows = [
-                (
-                    reader.line_num,
-                    dict(zip(columns, [f.strip() for f in row] + [""] * len(columns), strict=False)),
-                )
-                for row in reader
-                if row
-            ]
-    except FileNotFoundError as error:
-        raise DataError(
-            f"There is no {file}. A data set is a folder of pictures with a table {METADATA}, whose column "
-            f"{FILE_NAME} names them."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text: save it as CSV with the encoding UTF-8.") from error
-    except csv.Error as error:
-        raise DataError(f"{file} is not a CSV table: {error}.") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
-    return columns, rows
+        there = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in _TABLES and not file.name.startswith((".", "~$")) and file.is_file()
+        )
+    except OSError:
+        there = []
+    if len(there) == 1:
+        return there[0]
+    which = (
+        f" {folder} holds several tables, {names_listed([f.name for f in there])}: say which with --table."
+    )
+    raise DataError(
+        f"There is no {folder / METADATA}."
+        + (
+            which
+            if there
+            else f" A data set is a folder of pictures with a table {METADATA}, whose column {FILE_NAME} names them."
+        )
+    )
 
 
-def _check_file(folder: Path, name: str, line: int, seen: dict[str, int]) -> list[str]:
-    """What is wrong with a picture's name; `seen` is the line of each name so far."""
+def _sentences(table: Table, problems: list[list[_Problem]], folder: Path) -> list[str]:
+    """What is wrong, line by line; but once what is wrong with every row for what will be one reason."""
+    lines = [row.line for row in table.rows]
+    unit, count = table.sheet.unit, len(problems)
+    first: dict[str, tuple[int, str]] = {}
+    rows_with: dict[str, int] = {}
+    for line, wrong in zip(lines, problems, strict=True):
+        for kind, text in {p.kind: p.text for p in reversed(wrong)}.items():
+            first.setdefault(kind, (line, text))
+            rows_with[kind] = rows_with.get(kind, 0) + 1
+    common = [kind for kind, rows in rows_with.items() if rows == count > _FEW]
+    said = []
+    for kind in common:
+        line, text = first[kind]
+        if kind == "missing":
+            said.append(
+                f"none of the {count} pictures that it names is in {folder}; in {unit} {line}, {text}: are they in "
+                "another folder, or in one within it?"
+            )
+        else:
+            said.append(f"all {count} rows have one problem, such as {unit} {line}: {text}")
+    return said + [
+        f"{unit} {line}: {problem.text}"
+        for line, wrong in zip(lines, problems, strict=True)
+        for problem in wrong
+        if problem.kind not in common
+    ]
+
+
+def _check_file(
+    finder: FileFinder, row: Row, image: str, unit: str, seen: dict[Path, int]
+) -> tuple[Path, list[_Problem]]:
+    """A picture's path in the folder, and what is wrong with it; `seen` is the line of each so far."""
+    name = row.cells[image]
+    as_named = Path(os.path.normpath(name))
+    if row.wrong:
+        return as_named, [_Problem("row", row.wrong)]
     if not name:
-        return [f"{FILE_NAME} is empty"]
-    # Judged by the name alone: the Hub's cache, for one, keeps every file as a link to elsewhere.
-    path = os.path.normpath(name)
-    if Path(path).is_absolute() or Path(path).parts[:1] == (os.pardir,) or "\0" in path:
-        return [f"{_quote(name)} lies outside the folder"]
-    if (first := seen.setdefault(path, line)) != line:
-        return [f"{_quote(name)} is named in line {first} already"]
-    try:
-        found = (folder / path).is_file()
-    except OSError:  # a name too long
-        found = False
-    return [] if found else [f"there is no file {_quote(name)}"]
+        return as_named, [_Problem("empty", f"{image} is empty")]
+    if finder.is_outside(name):
+        return as_named, [_Problem("outside", f"{quote(name)} lies outside the folder")]
+    path = finder.find(name)
+    if (first := seen.setdefault(path or as_named, row.line)) != row.line:
+        return as_named, [_Problem("twice", f"{quote(name)} is named in {unit} {first} already")]
+    if path is None:
+        near = finder.with_ending(name)
+        hint = f", but {quote(near.as_posix())}: write names with their endings" if near else ""
+        return as_named, [_Problem("missing", f"there is no file {quote(name)}{hint}")]
+    return path, []
 
 
-def _check_number(row: dict[str, str], column: str, least: float = -math.inf) -> list[str]:
-    number = _number(row[column])
-    if not math.isfinite(number):
-        return [f"{column} is {_quote(row[column])}, not a number"]
-    if number < least:
-        return [f"{column} is {number:g}, below {'zero' if least == 0 else 'one'}"]
+def _check_number(
+    row: Row, column: str, decimal: str, least: float = -math.inf, *, whole: bool = False
+) -> list[_Problem]:
+    text = row.cells[column]
+    value = number(text, decimal)
+    if value is None:
+        other = number(text.replace(",", "."))
+        hint = (
+            "" if other is None or not text else f" with a decimal {'comma' if decimal == ',' else 'point'}"
+        )
+        return [_Problem(column, f"{column} is {quote(text)}, not a number{hint}")]
+    if value < least:
+        return [_Problem(column, f"{column} is {value:g}, below {'zero' if least == 0 else 'one'}")]
+    if whole and value != int(value):
+        return [_Problem(column, f"{column} is {quote(text)}, not a whole number")]
     return []
 
 
-def _check_picture(file: Path) -> list[str]:
+def _check_picture(file: Path) -> list[_Problem]:
     """Why a file cannot be read as a picture, if so; it is decoded to know."""
     try:
         read_image(file)
     except ImageError as error:
-        return [str(error).removesuffix(".")]
+        return [_Problem("picture", str(error).removesuffix("."))]
     return []
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _numbers(rows: list[dict[str, str]], column: str) -> np.ndarray:
-    return np.array([_number(row[column]) for row in rows])
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:77]}…")
-
-
-def _names(names: list[str]) -> str:
-    shown = ", ".join(_quote(name) for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -36,11 +36,14 @@ _EXTRA = frozenset({".heic", ".heif"})  # read with a package more
 _NAMED = 3  # of each kind that is left out
 
 
-def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]]:
+def find_pictures(folder: str | os.PathLike[str], *, subfolders: bool = True) -> tuple[list[Path], list[str]]:
     """The files of a folder and its subfolders that end like pictures, in the order of their paths.
 
     Links to folders are followed, each folder once, whatever leads to it. Hidden files and folders, and what macOS,
     Windows and network disks leave beside people's files, are no pictures, nor are the overlays of `ais explain`.
+
+    Args:
+        subfolders: take the pictures in them, too; else each is left out.
 
     Returns:
         The files, and a sentence for each kind of thing that was left out; none for what nobody would take for a
@@ -58,6 +61,7 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]
         raise DataError(f"The folder {folder} cannot be looked into: {why}.") from error
     found: list[Path] = []
     unread: list[Path] = []  # subfolders
+    inner: list[Path] = []  # subfolders that are not asked for
     nowhere: list[Path] = []  # links
     special: list[Path] = []
     drawn: list[Path] = []  # by AIS
@@ -84,7 +88,9 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]
             if entry.name.startswith(".") or entry.name.lower() in _NOT_OURS:
                 continue
             try:
-                if entry.is_dir():
+                if entry.is_dir() and not subfolders:
+                    inner.append(path)
+                elif entry.is_dir():
                     (links if entry.is_symlink() else todo).append(path)
                 elif entry.is_symlink() and not path.exists():
                     nowhere.append(path)
@@ -100,6 +106,7 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]
                 unread.append(path)
     left_out = [
         *_of_endings(+endings),
+        *_sentence(inner, folder, "folder", "is not looked into", "are not looked into"),
         *_sentence(unread, folder, "folder", "cannot be looked into"),
         *_sentence(nowhere, folder, "link", "leads nowhere", "lead nowhere"),
         *_sentence(special, folder, "name", "is not a file's", "are not files'"),

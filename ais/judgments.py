@@ -1,26 +1,52 @@
-"""People's dissimilarities of pictures, from a file or from one file a person."""
+"""People's dissimilarities of pictures, from a file or from one file a person, in every form that is usual.
+
+A file has one square matrix, or the upper triangle of one as a vector, row by row (the lower triangle by columns is the
+same), as SciPy's `pdist`, rsatoolbox and Meadows write it; or several of either, one a person. Where it names the
+pictures, the names say which row is whose.
+"""
 
 from __future__ import annotations
 
-import csv
+import logging
+import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import io
 
 from ais.errors import DataError
+from ais.pairing import by_first, by_pictures, same_order
+from ais.tables import check_file, decimal_mark, number, quote, read_sheet
 
-SUFFIXES = (".npy", ".csv", ".mat")
-_KINDS = ".npy, .csv or .mat"
+logger = logging.getLogger(__name__)
+
+_TABLES = (".csv", ".tsv", ".xlsx", ".txt")
+SUFFIXES = (".npy", ".mat", *_TABLES)
+_KINDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _FEWEST = 3  # pictures: fewer have less than three pairs, which have no order to speak of
 _LARGEST = (
     2**25
 )  # numbers in one file, a quarter of a gigabyte as float64: a small .mat may unfold to as much
 _RELATIVE = 1e-6  # of the largest dissimilarity: what a matrix written in single precision may be off
+_MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none"}  # in lower case: what is written for no number
+_NOT_NUMBERS = (
+    "cell",
+    "struct",
+    "object",
+    "char",
+    "function",
+    "opaque",
+    "unknown",
+)  # kinds of MATLAB's arrays
+_MEADOWS = (
+    "rdmutv"  # Meadows' vectors, with the pictures' names in stimuli; of many people both with _PERSON behind
+)
+_NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,9 +55,11 @@ class Judgments:
 
     Attributes:
         rdms: (P, n, n) float64, symmetric, with a diagonal of 0.
+        names: n names, of the rows; None where no file had them.
     """
 
     rdms: np.ndarray
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """P."""
@@ -43,46 +71,83 @@ class Judgments:
         return self.rdms.mean(0)
 
 
-def read_judgments(path: str | os.PathLike[str], n: int | None = None) -> Judgments:
+class _Part(NamedTuple):
+    array: np.ndarray  # of any shape
+    names: list[str] | None = None  # of its pictures
+    where: str = ""  # in its file
+
+
+def read_judgments(
+    path: str | os.PathLike[str], n: int | None = None, pictures: Sequence[str] | None = None
+) -> Judgments:
     """Read and check dissimilarity matrices.
 
     Args:
-        path: an ``.npy`` or ``.mat`` file with one square matrix or a stack of them, (P, n, n) or (n, n, P); a
-            ``.csv`` file with one, with or without a line and a column of names; or a folder of such files, one
-            for each person, taken in the order of their names.
-        n: the number of pictures, rows and columns in their order; None takes what there is.
+        path: a file, or a folder of files, one for each person, taken in the order of their names. An ``.npy`` or
+            ``.mat`` file holds one square matrix or a stack of them, (P, n, n) or (n, n, P); or upper triangles, m =
+            n (n - 1) / 2 numbers or (P, m). A ``.csv``, ``.tsv``, ``.txt`` or ``.xlsx`` file holds one matrix, with or
+            without a line and a column of names, or triangles. What is square is taken for a matrix. A folder's
+            ``.txt`` files are read only where it holds no others.
+        n: the number of pictures; None takes what there is.
+        pictures: the n pictures' names or paths. Rows that a file names are put into their order; names count without
+            folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
+            n - 1 or 1 to n, are in this order already (unless the pictures are called by such numbers). Without it,
+            every file's rows are put into the order of the first that has names.
 
     Raises:
-        DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal and varied beside it.
+        DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
+            0) and varied beside it; or its names are not the pictures'.
     """
     path = Path(path)
     files = [path]
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
+        files = _files(path)
         if not files:
             raise DataError(f"{path} holds no dissimilarity matrices: put one {_KINDS} file a person there.")
     stacks: list[np.ndarray] = []
+    names: list[str] | None = None
     for file in files:
-        stack = _checked(_stack(_read(file), file), file, n)
-        if stacks and stack.shape[1] != stacks[0].shape[1]:
-            raise DataError(
-                f"{file} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: everybody "
-                "has to judge the same pictures."
-            )
-        stacks.append(stack)
-    return Judgments(np.concatenate(stacks))
+        for part in _read(file):
+            where = f"{file}, {part.where}" if part.where else str(file)
+            stack = _checked(_stack(part.array, where), where, n)
+            if stacks and stack.shape[1] != stacks[0].shape[1]:
+                raise DataError(
+                    f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
+                    "everybody has to judge the same pictures."
+                )
+            if part.names is not None:
+                if pictures is not None:
+                    order = by_pictures(part.names, pictures, where)
+                else:
+                    order = by_first(part.names, names or part.names, where)
+                    names = names or part.names
+                stack = stack[:, order][:, :, order]
+            stacks.append(stack)
+    return Judgments(np.concatenate(stacks), tuple(names) if names else None)
 
 
-def _read(file: Path) -> np.ndarray:
-    """The numbers of a file, of any shape."""
-    readers = {".npy": _read_npy, ".csv": _read_csv, ".mat": _read_mat}
-    reader = readers.get(file.suffix.lower())
-    if reader is None:
-        raise DataError(f"{file} is not a dissimilarity matrix: give a {_KINDS} file.")
+def _files(folder: Path) -> list[Path]:
     try:
-        return reader(file)
-    except FileNotFoundError:
-        raise DataError(f"There is no file {file}.") from None
+        files = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~$"))
+        )
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    return [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
+
+
+def _read(file: Path) -> list[_Part]:
+    """The numbers of a file and what it calls the pictures."""
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{file} is not a dissimilarity matrix: give a {_KINDS} file.")
+    check_file(file)
+    try:
+        if suffix == ".npy":
+            return [_Part(_read_npy(file))]
+        return _read_mat(file) if suffix == ".mat" else [_read_sheet(file)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -98,87 +163,148 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path) -> np.ndarray:
+def _read_mat(file: Path) -> list[_Part]:
     try:
-        inside = io.whosmat(file, appendmat=False)
-        found = [(name, shape) for name, shape, kind in inside if _square(shape) and kind not in _NOT_NUMBERS]
-        if len(found) == 1 and np.prod(found[0][1], dtype=float) <= _LARGEST:
-            array: Any = io.loadmat(file, appendmat=False, variable_names=[found[0][0]])[found[0][0]]
+        variables = io.whosmat(file, appendmat=False)
+        inside = {name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS}
+        texts = [
+            name
+            for name, shape, kind in variables
+            if kind in ("cell", "char") and _NAMES.search(name) and math.prod(shape) <= _LARGEST // 8
+        ]
+        found = [name for name in inside if re.fullmatch(rf"{_MEADOWS}(_.*)?", name)]
+        found = found or [name for name, shape in inside.items() if _square(shape)]
+        found = found or [name for name, shape in inside.items() if _triangle(shape)]
+        if len(found) > 1 and not found[0].startswith(_MEADOWS):
+            what = "square matrices" if _square(inside[found[0]]) else "triangles of matrices"
+            raise DataError(f"{file} has several {what}, {', '.join(found)}: save the one you mean alone.")
+        for name in found:
+            _check_size(inside[name], str(file))
+        content = io.loadmat(file, appendmat=False, variable_names=[*found, *texts]) if found else {}
     except NotImplementedError:
         raise DataError(
             f"{file} is a MATLAB 7.3 file: save it anew with save('{file.name}', '-v7')."
         ) from None
-    except OSError:
+    except (OSError, DataError):
         raise
     except Exception as error:  # SciPy's reader raises what its parser stumbles over
         raise DataError(f"{file} is not a MATLAB file, or it is damaged.") from error
-    names = ", ".join(name for name, *_ in inside) or "nothing"
     if not found:
-        raise DataError(f"{file} has no square matrix or stack of them; it holds {names}.")
-    if len(found) > 1:
-        several = ", ".join(name for name, _ in found)
-        raise DataError(f"{file} has several square matrices, {several}: save the one you mean alone.")
-    _check_size(found[0][1], file)
-    if np.iscomplexobj(array):
-        raise DataError(f"{file}: {found[0][0]} holds complex numbers.")
-    return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
+        names = ", ".join(name for name, *_ in variables) or "nothing"
+        raise DataError(
+            f"{file} has no square matrix or stack of them, nor a triangle of one; it holds {names}."
+        )
+    parts = []
+    for name in found:
+        array: Any = content[name]
+        if np.iscomplexobj(array):
+            raise DataError(f"{file}: {name} holds complex numbers.")
+        array = np.asarray(array.toarray() if hasattr(array, "toarray") else array)
+        own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
+        lists = [_strings(content[text]) for text in sorted(texts, key=lambda text: text != own)]
+        count = _pictures(array.shape)
+        called = next((words for words in lists if len(words) == count == len(set(words))), None)
+        parts.append(_Part(array, called, name if len(found) > 1 else ""))
+    return parts
 
 
-_NOT_NUMBERS = (
-    "cell",
-    "struct",
-    "object",
-    "char",
-    "function",
-    "opaque",
-    "unknown",
-)  # kinds of MATLAB's arrays
+def _strings(array: Any) -> list[str]:
+    """The strings of MATLAB's characters or cells; none if it holds anything else."""
+    values = np.asarray(array).ravel().tolist()
+    words = [np.asarray(value).ravel().tolist() for value in values]
+    if any(len(word) != 1 or not isinstance(word[0], str) for word in words):
+        return []
+    return [word[0].strip() for word in words]
 
 
-def _read_csv(file: Path) -> np.ndarray:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text in UTF-8: save it as CSV, in UTF-8.") from error
-    mark = max(",;\t", key=text.partition("\n")[0].count)
-    try:
-        reader = csv.reader(text.splitlines(), delimiter=mark)
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{file} is not a table: {error}.") from error
-    lines = [(number, row) for number, row in lines if any(row)]
-    if not lines:
+def _read_sheet(file: Path) -> _Part:
+    sheet = read_sheet(file, numbers=True)
+    for note in sheet.notes:
+        logger.warning("%s", note)
+    if not sheet.rows:
         raise DataError(f"{file} is empty.")
+    lines = list(sheet.rows)
+    rest = {len(row) for _, row in lines[1:]}
+    if rest == {len(lines[0][1]) + 1} and _words(lines[0][1], "."):
+        lines[0] = (lines[0][0], ["", *lines[0][1]])  # R leaves the corner out
+    columns = max(max((i for i, cell in enumerate(row, 1) if cell), default=0) for _, row in lines)
     width = len(lines[0][1])
-    for number, row in lines:
+    for line, row in lines:
         if len(row) != width:
-            raise DataError(f"{file}, line {number}: {len(row)} cells, where the first line has {width}.")
-    # Names may be numbers, too: then the shape, or an empty corner, tells them.
-    height = len(lines)
-    corner = _number(lines[0][1][0]) is None
-    header = height == width + 1 or (corner and height == width) or _words(lines[0][1][1:])
-    names = width == height + 1 or (corner and height == width) or _words(row[0] for _, row in lines[1:])
-    values = np.empty((height - header, width - names))
-    for i, (number, row) in enumerate(lines[header:]):
-        for j, cell in enumerate(row[names:]):
-            value = _number(cell)
-            if value is None:
-                shown = f"{cell[:20]!r} is not a number" if cell else "the cell is empty"
-                raise DataError(f"{file}, line {number}, column {j + 1 + names}: {shown}.")
-            values[i, j] = value
-    return values
+            raise DataError(
+                f"{file}, {sheet.unit} {line}: {len(row)} cells, where the first {sheet.unit} has {width}."
+            )
+    if columns < width and len(lines) < width:  # what Excel leaves, and not the end of a triangle
+        lines = [(line, row[:columns]) for line, row in lines]
+    decimal = decimal_mark((cell for _, row in lines for cell in row), sheet.delimiter)
+    header, named = _borders(lines, decimal)
+    body = lines[header:]
+    cells = [row[named:] for _, row in body]
+    if not body or not cells[0]:
+        raise DataError(f"{file} holds names and no numbers, not a square matrix (n × n).")
+    if named and len(cells[0]) == 2 and _words([row[0] for row in cells], decimal):
+        raise DataError(
+            f"{file} has a row for each pair of pictures, which is not read: make a square matrix of it, with a row "
+            "and a column for each picture (a pivot table, or pandas' DataFrame.pivot)."
+        )
+    found = [[_value(cell, decimal) for cell in row] for row in cells]
+    values = np.array(found, np.float64)  # None becomes NaN
+    square = values.shape[0] == values.shape[1] > 1
+    names, order = None, list(range(values.shape[1]))
+    if square:
+        above = lines[0][1][named:] if header else None
+        names, order = same_order([row[0] for _, row in body] if named else None, above, order, str(file))
+    filled = _mirrored(values[:, order]) if square else values
+    for j, i in np.argwhere(np.isnan(values[:, order])):
+        place = order[i]
+        cell = cells[j][place]
+        # NaN in words is refused later, by its pictures.
+        strange = found[j][place] is None or (not cell and math.isnan(filled[j, i]))
+        if strange and not (square and i == j and not cell):
+            shown = f"{quote(cell)} is not a number" if cell else "the cell is empty"
+            where = f"{sheet.unit} {body[j][0]}, column {place + 1 + named}"
+            raise DataError(f"{file}, {where}: {shown}.")
+    return _Part(values[:, order], names)
 
 
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+def _borders(lines: list[tuple[int, list[str]]], decimal: str) -> tuple[int, int]:
+    """How many lines (0 or 1) and columns of names there are.
+
+    Names may be numbers, too: then the shape, or an empty corner, tells them.
+    """
+    rows = [cells for _, cells in lines]
+    height, width = len(rows), len(rows[0])
+    first, left = rows[0], [row[0] for row in rows]
+    diagonal = all(rows[i][i].lower() in _MISSING for i in range(min(height, width)))
+    corner = height == width and (_value(first[0], decimal) is None or (not first[0] and not diagonal))
+    words_above = _words(first[1:], decimal) or (width == 1 and _value(first[0], decimal) is None)
+    words_left = _words(left[1:], decimal)
+    above = corner or words_above or (height == width + 1 and not _vectors(rows, decimal, rows[1:]))
+    beside = (
+        corner or words_left or (width == height + 1 and not _vectors(rows, decimal, [r[1:] for r in rows]))
+    )
+    return int(above), int(beside)
 
 
-def _words(cells: Iterable[str]) -> bool:
+def _vectors(rows: list[list[str]], decimal: str, inner: list[list[str]]) -> bool:
+    """The rows are triangles and not a matrix, `inner`, with names of numbers at one side."""
+    values = [[_value(cell, decimal) for cell in row] for row in rows]
+    if not _triangle((len(rows), len(rows[0]))) or any(
+        v is None or math.isnan(v) for row in values for v in row
+    ):
+        return False
+    matrix = np.array([[_value(cell, decimal) for cell in row] for row in inner], np.float64)
+    return not (_symmetric(matrix[None]) and not matrix.diagonal().any())
+
+
+def _value(cell: str, decimal: str) -> float | None:
+    """A cell's number, NaN where there is none, None for all else."""
+    return math.nan if cell.lower() in _MISSING else number(cell, decimal)
+
+
+def _words(cells: Iterable[str], decimal: str) -> bool:
     """Most of them are not numbers: a line or column of names, and not of values with one mistake."""
-    wrong = [_number(cell) is None for cell in cells]
+    wrong = [_value(cell, decimal) is None for cell in cells]
     return sum(wrong) > len(wrong) / 2
 
 
@@ -188,18 +314,36 @@ def _square(shape: tuple[int, ...]) -> bool:
     return any(a == b > 1 for a, b in sides)
 
 
-def _check_size(shape: tuple[int, ...], file: Path) -> None:
+def _triangle(shape: tuple[int, ...]) -> bool:
+    """The pairs of three pictures or more, for one person or several."""
+    return len(shape) in (1, 2) and _pictures(shape) >= _FEWEST
+
+
+def _pictures(shape: tuple[int, ...]) -> int:
+    """How many pictures an array is about; 0 if its shape is none that is read."""
+    if _square(shape):
+        return shape[1]
+    if len(shape) not in (1, 2):
+        return 0
+    pairs = shape[0] if len(shape) == 2 and shape[1] == 1 else shape[-1]
+    count = (1 + math.isqrt(1 + 8 * pairs)) // 2
+    return count if count * (count - 1) // 2 == pairs else 0
+
+
+def _check_size(shape: tuple[int, ...], where: str) -> None:
     if np.prod(shape, dtype=float) > _LARGEST:
-        raise DataError(f"{file} holds {_by(shape)} numbers: more than {_LARGEST:,} are not read.")
+        raise DataError(f"{where} holds {_by(shape)} numbers: more than {_LARGEST:,} are not read.")
 
 
-def _stack(array: np.ndarray, file: Path) -> np.ndarray:
-    """(P, n, n) float64 of a matrix or a stack in either order."""
-    _check_size(array.shape, file)
+def _stack(array: np.ndarray, where: str) -> np.ndarray:
+    """(P, n, n) float64 of matrices, in either order, or triangles."""
+    _check_size(array.shape, where)
     if not _square(array.shape):
+        if _triangle(array.shape):
+            return _unfolded(np.asarray(array, np.float64))
         raise DataError(
-            f"{file} holds {_by(array.shape) or 'a single'} numbers, not a square matrix (n × n) or one for each "
-            "person (people × n × n)."
+            f"{where} holds {_by(array.shape) or 'a single'} numbers, not a square matrix (n × n), one for each person "
+            "(people × n × n), or the upper triangle of one (n (n - 1) / 2 numbers)."
         )
     if array.ndim == 2:
         return np.asarray(array, np.float64)[None]
@@ -212,11 +356,35 @@ def _stack(array: np.ndarray, file: Path) -> np.ndarray:
     return last if either and not _symmetric(array) and _symmetric(last) else array
 
 
+def _unfolded(triangles: np.ndarray) -> np.ndarray:
+    """(P, n, n) of upper triangles, row by row: (m,), (m, 1) or (P, m)."""
+    count = _pictures(triangles.shape)
+    rows, columns = np.triu_indices(count, 1)
+    vectors = triangles.reshape(-1, len(rows))
+    stack = np.zeros((len(vectors), count, count))
+    stack[:, rows, columns] = stack[:, columns, rows] = vectors
+    return stack
+
+
+def _mirrored(matrix: np.ndarray) -> np.ndarray:
+    """The matrix; its other half, too, where one half holds nothing but NaN."""
+    upper = np.triu_indices(len(matrix), 1)
+    missing = [np.isnan(half).sum() for half in (matrix[upper], matrix.T[upper])]
+    if sorted(missing) != [0, len(upper[0])]:
+        return matrix
+    matrix = matrix.copy()
+    if missing[0]:
+        matrix[upper] = matrix.T[upper]
+    else:
+        matrix.T[upper] = matrix[upper]
+    return matrix
+
+
 def _symmetric(stack: np.ndarray) -> bool:
     return bool(np.allclose(stack, stack.transpose(0, 2, 1), _RELATIVE, equal_nan=True))
 
 
-def _checked(stack: np.ndarray, file: Path, n: int | None) -> np.ndarray:
+def _checked(stack: np.ndarray, file: str, n: int | None) -> np.ndarray:
     """The matrices, exactly symmetric and 0 on the diagonal.
 
     Raises:
@@ -231,7 +399,10 @@ def _checked(stack: np.ndarray, file: Path, n: int | None) -> np.ndarray:
         raise DataError(f"{file} is by nobody: its shape is {_by(stack.shape)}.")
     checked = []
     for person, matrix in enumerate(stack, start=1):
-        where = f"{file}, person {person}" if len(stack) > 1 else str(file)
+        where = f"{file}, person {person}" if len(stack) > 1 else file
+        matrix = _mirrored(matrix).copy()
+        itself = np.diag_indices(size)
+        matrix[itself] = np.where(np.isnan(matrix[itself]), 0, matrix[itself])  # usual: nobody was asked
         if not np.isfinite(matrix).all():
             i, j = np.argwhere(~np.isfinite(matrix))[0]
             raise DataError(f"{where}: the dissimilarity of {_pair(i, j)} is {matrix[i, j]}, not a number.")
@@ -250,7 +421,7 @@ def _checked(stack: np.ndarray, file: Path, n: int | None) -> np.ndarray:
                 f"{where} is not symmetric: the dissimilarity of {_pair(i, j)} is {matrix[i, j]:g} one way and "
                 f"{matrix[j, i]:g} the other."
             )
-        matrix = (matrix + matrix.T) / 2
+        matrix = matrix / 2 + matrix.T / 2
         np.fill_diagonal(matrix, 0)
         if np.ptp(matrix[np.triu_indices(size, 1)]) == 0:
             raise DataError(f"{where}: all pictures are equally dissimilar, which no network can match.")

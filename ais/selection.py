@@ -103,6 +103,7 @@ def prune_head(
     measured = metrics(scores.mean(1), test.data.ratings, test.groups) | {
         "pictures": len(test.data),
         "groups": len(set(test.groups)),
+        "grouped": test.data.groups is not None,
         "pruning": asdict(report),
     }
     pruned = RegressionHead(

@@ -93,8 +93,8 @@ def test_the_table_gives_the_order(folder: Path, people: Path) -> None:
     (folder / "metadata.csv").write_text("file_name\n../people.npy\nnowhere.png\n")
     with pytest.raises(DataError, match=r"(?s)line 2: .*lies outside.*line 3: there is no file"):
         read_cohort(folder, people)
-    (folder / "metadata.csv").write_text("name\na\n")
-    with pytest.raises(DataError, match="has no column file_name"):
+    (folder / "metadata.csv").write_text("mood\na\n")
+    with pytest.raises(DataError, match="has no column 'file_name'"):
         read_cohort(folder, people)
 
 

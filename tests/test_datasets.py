@@ -201,7 +201,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_the_list_of_problems_is_bounded(tmp_path: Path) -> None:
-    table = "file_name,mos\n" + "".join(f"{i}.jpg,1\n" for i in range(1000))
+    table = "file_name,mos\na.jpg,1\n" + "".join(f"{i}.jpg,1\n" for i in range(1000))
     with pytest.raises(DataError, match="and 800 more") as caught:
         read_ratings(folder(tmp_path, table), "mos")
     assert len(str(caught.value).splitlines()) == 1 + 200 + 1
@@ -227,7 +227,8 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
         (b"", "no column 'file_name', 'mos'"),
         (b"file_name,mos\n", "names no pictures"),
         (b"file_name,mos,mos\na.jpg,1,1\n", "two columns of one name"),
-        (b"file_name,mos\n\xff\xfe,1\n", "not UTF-8"),
+        (b"file_name,mos\n\x81\xfe,1\n", "save it as CSV, in UTF-8"),
+        (b"file_name,mos\na\0.jpg,1\n", "line 2 has the byte 0"),
         (b'file_name,mos\n"a.jpg,1\n', "not a CSV table"),
     ],
 )

@@ -110,7 +110,7 @@ def test_single_precision_is_symmetric_enough(tmp_path: Path) -> None:
         (1 - np.eye(5), "equally dissimilar"),
         (np.zeros((2, 5, 5)), "person 1: all pictures are equally dissimilar"),
         (np.ones((4, 5)), "4 × 5 numbers, not a square matrix"),
-        (np.ones(10), "10 numbers, not a square matrix"),
+        (np.ones(11), "11 numbers, not a square matrix"),
         (np.array(3.0), "a single number"),
         (np.ones((2, 3, 4)), "2 × 3 × 4 numbers"),
         (np.ones((1, 2, 3, 3)), "1 × 2 × 3 × 3 numbers"),
@@ -153,8 +153,8 @@ def test_matlab_files_with_no_matrix_or_several_are_refused_by_name(tmp_path: Pa
     io.savemat(file, {"first": stack[0], "second": stack})
     with pytest.raises(DataError, match=r"several square matrices, first, second: save"):
         read_judgments(file)
-    io.savemat(file, {"pairs": np.arange(10.0), "names": np.full((3, 3), "a", object)})
-    with pytest.raises(DataError, match=r"no square matrix or stack of them; it holds pairs, names"):
+    io.savemat(file, {"pairs": np.arange(11.0), "names": np.full((3, 3), "a", object)})
+    with pytest.raises(DataError, match=r"no square matrix or stack of them, .*; it holds pairs, names"):
         read_judgments(file)
     io.savemat(file, {"rdm": stack[0] * 1j})
     with pytest.raises(DataError, match="complex"):
@@ -205,8 +205,8 @@ def test_what_is_not_there_or_of_no_known_kind_is_refused(tmp_path: Path) -> Non
         read_judgments(tmp_path / "rdms.npy")
     with pytest.raises(DataError, match=r"holds no dissimilarity matrices"):
         read_judgments(tmp_path)
-    with pytest.raises(DataError, match=r"give a \.npy, \.csv or \.mat file"):
-        read_judgments(tmp_path / "rdms.xlsx")
+    with pytest.raises(DataError, match=r"give a \.npy, \.mat, \.csv, .* file"):
+        read_judgments(tmp_path / "rdms.pdf")
 
 
 @pytest.mark.skipif(not SIMILARITY92.exists(), reason="similarity92 is not here")

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from typer.models import CommandFunctionType as CommandFunction
 
 from ais.checks import file_names
-from ais.datasets import METADATA, RatedSet, columns, picture_files, read_ratings
+from ais.columns import NONE
+from ais.datasets import RatedSet, columns, picture_files, read_ratings
 from ais.errors import AISError, DataError, HeadError
 from ais.files import check_outputs
 from ais.heads import Head
@@ -75,6 +76,10 @@ app = Commands(
     pretty_exceptions_enable=False,
 )
 
+_LIKE_GROUPS = (  # what columns of groups are called, too
+    "group", "groups", "author", "artist", "photographer", "scene", "series", "subject", "prompt", "session"
+)  # fmt: skip
+
 Device = Literal["auto", "cpu", "cuda"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -90,7 +95,21 @@ HeadName = Annotated[
     ),
 ]
 Data = Annotated[
-    Path, typer.Argument(help="A folder with pictures and a metadata.csv that names them (file_name).")
+    Path, typer.Argument(help="A folder with pictures and a table that names them, metadata.csv.")
+]
+TableFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="The table, in DATA or elsewhere: .csv, .tsv, .txt or .xlsx [default: metadata.csv, else the only one].",
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        help="The column that names the pictures [default: file_name, or what is called much like it].",
+    ),
 ]
 Target = Annotated[str, typer.Option("--target", help="The column of the ratings, such as beauty_mean.")]
 TrainedTarget = Annotated[
@@ -98,11 +117,14 @@ TrainedTarget = Annotated[
     typer.Option("--target", help="The column of the ratings [default: the one that the head learned]."),
 ]
 SD = Annotated[
-    str | None, typer.Option("--sd", help="The column of the ratings' SD [default: X_sd for X or X_mean].")
+    str | None,
+    typer.Option("--sd", help="The column of the ratings' SD [default: X_sd for X or X_mean; - for none]."),
 ]
 N = Annotated[
     str | None,
-    typer.Option("--n", help="The column of the numbers of raters [default: X_n for X or X_mean]."),
+    typer.Option(
+        "--n", help="The column of the numbers of raters [default: X_n for X or X_mean; - for none]."
+    ),
 ]
 Group = Annotated[
     str | None,
@@ -123,15 +145,30 @@ SkipBad = Annotated[
 ]
 
 
-def group_column(data: Path, group: str | None, head: Head | None = None) -> str | None:
+def group_column(
+    data: Path, group: str | None, head: Head | None = None, table: Path | None = None
+) -> str | None:
     """The column of the groups: the one asked for, else the one the head was trained with, else ``theme``."""
-    if group == "-":
+    if group == NONE:
         return None
     if group is not None:
         return group
-    there = columns(data)
+    there = columns(data, table)
     trained = head.config.recipe.get("group", "theme") if head else "theme"
     return trained if trained in there else None
+
+
+def say_ungrouped(data: Path, table: Path | None) -> None:
+    """Without a column of groups nothing is kept apart, and who trains should know it."""
+    there = columns(data, table)
+    like = [column for column in there if column.lower() in _LIKE_GROUPS]
+    which = f", such as {' or '.join(like)}" if like else ""
+    typer.echo(
+        "There is no column of groups (theme): each picture is a group of its own. Where pictures are related, of one "
+        "scene, series, author or prompt, some are then learned from and others tested on, and the figures flatter: "
+        f"name the column that says what belongs together with --group{which}; --group {NONE} if nothing does.",
+        err=True,
+    )
 
 
 def read_set(
@@ -144,9 +181,11 @@ def read_set(
     split: str | None = None,
     category: str | None = None,
     skip_bad: bool = False,
+    table: Path | None = None,
+    image: str | None = None,
 ) -> RatedSet:
     """The rated set of a command, with its defaults for columns; what was left out is said on stderr."""
-    there = columns(data)
+    there = columns(data, table)
     if category is None and "category" in there:
         category = "category"
     rated = read_ratings(
@@ -158,6 +197,8 @@ def read_set(
         category=category,
         split=split,
         skip_bad=skip_bad,
+        table=table,
+        image=image,
     )
     if rated.skipped:
         lines = "\n  ".join(rated.skipped)
@@ -252,10 +293,10 @@ class Bars:
 def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
     """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
     try:
-        files = picture_files(rated.folder)
+        files = picture_files(rated.folder, table=rated.table, image=rated.image)
     except DataError:  # of a table with bad rows the good ones count
         files = rated.files
-    return [rated.folder / METADATA, *files, *filter(None, others)]
+    return [*files, *filter(None, (rated.table, *others))]
 
 
 def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
@@ -284,9 +325,9 @@ def head_files(head: str) -> list[Path]:
         return []
 
 
-def command_of(*folders: Path) -> str:
-    """The command line as it was given, fit for a public card: these folders by their names alone, and without
-    what changes no weight."""
+def command_of(*folders: Path | None) -> str:
+    """The command line as it was given, fit for a public card: these folders and files by their names alone, and
+    without what changes no weight."""
     words = [word for word in sys.argv[1:] if word != "--json" and not word.startswith("--about=")]
     if "--about" in words:
         at = words.index("--about")

@@ -22,10 +22,12 @@ from ais.cli.common import (
     Data,
     Group,
     HeadName,
+    ImageColumn,
     N,
     OnDevice,
     SkipBad,
     Split,
+    TableFile,
     TrainedTarget,
     app,
     check_head_folder,
@@ -50,7 +52,7 @@ from ais.selection import prune_head
 EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
 _HOW = {
     "unseen": "pictures that the head has not seen",
-    "cross-validation": "the pictures it learned from, each scored by variants that have seen neither it nor its group",
+    "cross-validation": "the pictures it learned from, each scored by variants that have {}",
     "unknown": "but the head does not say which pictures it learned from: if these are among them, the figures flatter",
 }
 
@@ -60,6 +62,8 @@ def evaluate_command(
     data: Data,
     head: HeadName = EMBEDDED,
     target: TrainedTarget = None,
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     category: Annotated[
         str | None,
@@ -100,12 +104,14 @@ def evaluate_command(
     rated = read_set(
         data,
         _column(loaded, target),
-        group_column(data, group, loaded),
+        group_column(data, group, loaded, table),
         sd=sd,
         n=n,
         split=split,
         category=category,
         skip_bad=skip_bad,
+        table=table,
+        image=image,
     )
     rated = rated.part(test=True)
     if out is not None:
@@ -129,6 +135,8 @@ def prune_command(
     out: Annotated[Path, typer.Option("--out", help="The pruned head's folder; its name is the head's.")],
     head: HeadName = EMBEDDED,
     target: TrainedTarget = None,
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -156,8 +164,17 @@ def prune_command(
         raise AISError("A stack has no maps of its own: prune its members, and combine them anew.")
     if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
         raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
-    column = group_column(data, group, loaded)
-    rated = read_set(data, _column(loaded, target), column, sd=sd, n=n, split=split, skip_bad=skip_bad)
+    rated = read_set(
+        data,
+        _column(loaded, target),
+        group_column(data, group, loaded, table),
+        sd=sd,
+        n=n,
+        split=split,
+        skip_bad=skip_bad,
+        table=table,
+        image=image,
+    )
     rated = rated.part(test=False)
     check_head_folder(out, inputs_of(rated))
     with Bars() as bars:
@@ -165,7 +182,7 @@ def prune_command(
             rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
         )
     given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
-    recipe = {**pruned.config.recipe, "command": command_of(data, out, *given)}
+    recipe = {**pruned.config.recipe, "command": command_of(data, out, table, *given)}
     recipe = {key: value for key, value in recipe.items() if key not in PICTURES}  # of the head as it was
     pruned.config = replace(pruned.config, recipe=recipe)
     files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
@@ -228,9 +245,10 @@ def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    typer.echo(
-        f"{report['head']}: {report['pictures']} pictures in {report['groups']} groups, {_HOW[report['how']]}"
-    )
+    grouped = report["grouped"] and report["groups"] < report["pictures"]
+    groups = f" in {report['groups']} groups" if grouped else ", each a group of its own"
+    how = _HOW[report["how"]].format("seen neither it nor its group" if grouped else "not seen it")
+    typer.echo(f"{report['head']}: {report['pictures']} pictures{groups}, {how}")
     if report["left_out"]:
         typer.echo(f"  {report['left_out']} more were left out: the head has seen them")
     measures = report["metrics"]

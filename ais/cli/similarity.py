@@ -11,7 +11,16 @@ import typer
 
 from ais import figures
 from ais.backbones import FrozenBackbone, load_backbone
-from ais.cli.common import AsJson, Bars, OnDevice, app, print_json, print_table
+from ais.cli.common import (
+    AsJson,
+    Bars,
+    ImageColumn,
+    OnDevice,
+    TableFile,
+    app,
+    print_json,
+    print_table,
+)
 from ais.cohort import Cohort, CohortReport, align, look, read_cohort, with_interval
 from ais.datasets import METADATA
 from ais.errors import AISError
@@ -34,11 +43,13 @@ def align_command(
         Path,
         typer.Option(
             "--rdm",
-            help="People's dissimilarities: an .npy, .csv or .mat file with a matrix or one a person, or a folder of "
-            "such files.",
+            help="People's dissimilarities: an .npy, .mat, .csv, .tsv, .txt or .xlsx file with a matrix, its upper "
+            "triangle, or one a person; or a folder of such files. Names in it are matched with the pictures'.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for report, figures and scores of the maps.")],
+    table: TableFile = None,
+    image: ImageColumn = None,
     backbone: Annotated[
         list[str] | None, typer.Option("--backbone", help="A backbone; may be given several times.")
     ] = None,
@@ -62,7 +73,7 @@ def align_command(
     """
     if splits == 1:
         raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
-    cohort = read_cohort(data, rdm, average=average)
+    cohort = read_cohort(data, rdm, average=average, table=table, image=image)
     names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
     folders = ["", *(f"{name.replace(':', '-').replace('/', '-')}/" for name in names)]
     matrices = list(rdm.iterdir()) if rdm.is_dir() else [rdm]

@@ -20,10 +20,12 @@ from ais.cli.common import (
     Bars,
     Data,
     Group,
+    ImageColumn,
     N,
     OnDevice,
     SkipBad,
     Split,
+    TableFile,
     Target,
     app,
     check_head_folder,
@@ -34,6 +36,7 @@ from ais.cli.common import (
     print_json,
     quality,
     read_set,
+    say_ungrouped,
 )
 from ais.combining import combine_heads
 from ais.crossvalidation import Plan, look, rate_curve
@@ -85,6 +88,8 @@ def train_command(
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
     strategy: Strategy = "head",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -139,8 +144,13 @@ def train_command(
     The backbone looks at every picture once, and what it saw is kept in ~/.cache/ais (or $AIS_CACHE), fold by fold,
     too: started again, an interrupted training goes on where it was.
     """
-    group = group_column(data, group)
-    rated = read_set(data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad)
+    asked = group
+    group = group_column(data, group, table=table)
+    rated = read_set(
+        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    if group is None and asked is None:
+        say_ungrouped(data, table)
     scale = HeadTarget(
         name=target.removesuffix("_mean"),
         low=float(math.floor(rated.ratings.min())) if low is None else low,
@@ -175,7 +185,7 @@ def train_command(
     extra = {CURVE: figures.learning_curve(report.curves, report.epochs)}
     if report.tuned is not None:
         extra[BACKBONE] = save(report.tuned)
-    recipe = {"command": command_of(data, out), **head.config.recipe, "group": group, "curve": CURVE}
+    recipe = {"command": command_of(data, out, table), **head.config.recipe, "group": group, "curve": CURVE}
     head.config = replace(head.config, about=about, recipe=recipe)
     _write(head, out, extra, as_json)
 
@@ -188,6 +198,8 @@ def find_rate_command(
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
     strategy: Strategy = "head-then-all",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     skip_bad: SkipBad = False,
@@ -198,8 +210,10 @@ def find_rate_command(
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
-    rated = read_set(data, target, group_column(data, group), split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, table=table)
+    rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
     check_outputs(out.parent, [out.name], inputs_of(rated))
+    rated = rated.part(test=False)
     where = pick_device(device)
     with Bars() as bars:
         frozen = (
@@ -231,6 +245,8 @@ def advise_command(
     target: Target,
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "whole",
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -240,8 +256,11 @@ def advise_command(
     as_json: AsJson = False,
 ) -> None:
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
-    group = group_column(data, group)
-    rated = read_set(data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, table=table)
+    rated = read_set(
+        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    rated = rated.part(test=False)
     with Bars() as bars:
         frozen = load_backbone(backbone, device=pick_device(device), progress=True)
         pictures = look(rated, frozen, view, bars)
@@ -271,6 +290,8 @@ def combine_command(
         str | None,
         typer.Option("--target", help="The column of the ratings [default: that of the first head]."),
     ] = None,
+    table: TableFile = None,
+    image: ImageColumn = None,
     group: Group = None,
     split: Split = None,
     sd: SD = None,
@@ -304,13 +325,16 @@ def combine_command(
                 f"A stack finds its members beside its own folder: choose an --out beside {member.folder}, or copy "
                 f"that folder into {beside[0]}."
             )
-    group = group_column(data, group, members[0])
-    rated = read_set(data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
+    group = group_column(data, group, members[0], table)
+    rated = read_set(
+        data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
     check_head_folder(out, inputs_of(rated))
+    rated = rated.part(test=False)
     with Bars() as bars:
         stack = combine_heads(rated, members, name=out.resolve().name, device=device, progress=bars)
     given = [Path(head) for head in heads if Path(head).is_dir()]  # the others are names, or ids on the Hub
-    recipe = {"command": command_of(data, out, *given), **stack.config.recipe, "group": group}
+    recipe = {"command": command_of(data, out, table, *given), **stack.config.recipe, "group": group}
     stack.config = replace(stack.config, recipe=recipe)
     _write(stack, out, {}, as_json)
 

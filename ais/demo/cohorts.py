@@ -91,7 +91,7 @@ def drawn() -> Pictures:
 
 
 def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, str] | None) -> Pictures:
-    """Pictures and a matrix with their names; the matrix's rows are in the order of the pictures' names.
+    """Pictures and a matrix with their names; the matrix's rows are in the order of the pictures' names, or named.
 
     Raises:
         DataError: too few or too many pictures, no matrix, or one that does not fit.
@@ -107,7 +107,7 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
             f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it."
         )
     try:
-        judgments = read_judgments(path, len(pictures))
+        judgments = read_judgments(path, len(pictures), [name for _, name in pictures])
     except DataError as error:  # nobody needs to know where the server keeps it
         places = f"{re.escape(str(path))}|{re.escape(path.name)}"
         raise DataError(re.sub(places, lambda _: name, str(error))) from error

@@ -1,0 +1,143 @@
+"""Rows of matrices and pictures, paired by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from ais.errors import DataError
+from ais.images import SUFFIXES
+from ais.tables import folded, names_listed
+
+_INDEX = re.compile(r"(\D*?)0*(\d{1,9})", re.ASCII)
+_AUTOMATIC = (
+    "",
+    "v",
+    "x",
+    "var",
+    "column",
+    "row",
+)  # before numbers that R, MATLAB and others make up for names
+
+
+def same_order(
+    rows: list[str] | None, columns: list[str] | None, as_they_are: list[int], where: str
+) -> tuple[list[str] | None, list[int]]:
+    """The names of a matrix's rows, and the order that puts its columns as the rows are.
+
+    Raises:
+        DataError: rows and columns have different names, or one name is there twice.
+    """
+    if rows is None or columns is None:
+        return rows or columns, as_they_are
+    mine, theirs = [folded(name) for name in rows], [folded(name) for name in columns]
+    if mine == theirs:
+        return rows, as_they_are
+    numbered = [_numbers(rows), _numbers(columns)]
+    if numbered[0] and numbered[1]:  # perhaps one from 0 and one from 1
+        first = [min(numbers) for numbers in (numbered[0], numbered[1])]
+        place = {number - first[1]: i for i, number in enumerate(numbered[1])}
+        return rows, [place[number - first[0]] for number in numbered[0]]
+    if numbered[1] and numbered[1] == sorted(numbered[1]):
+        return rows, as_they_are
+    if numbered[0] and numbered[0] == sorted(numbered[0]):
+        return columns, as_they_are
+    _unique(rows, where)
+    _unique(columns, where)
+    at = {name: i for i, name in enumerate(theirs)}
+    strange = [name for name, key in zip(rows, mine, strict=True) if key not in at]
+    if strange:
+        raise DataError(
+            f"{where} names its rows and its columns differently: no column is called {names_listed(strange, 3)}."
+        )
+    return rows, [at[name] for name in mine]
+
+
+def by_first(names: Sequence[str], first: Sequence[str], where: str) -> list[int]:
+    """The order that puts rows of these names as the first file's are.
+
+    Raises:
+        DataError: they are not the same names, or one name is there twice.
+    """
+    return by_pictures(names, first, where, "the first file")
+
+
+def by_pictures(
+    names: Sequence[str], pictures: Sequence[str], where: str, whose: str = "the pictures"
+) -> list[int]:
+    """The order that puts rows of these names as the pictures are.
+
+    Raises:
+        DataError: they are not the pictures' names, or one name is there twice.
+    """
+    for key in (str, _path, _base, _stem):
+        if (order := _matched(names, pictures, key)) is not None:
+            return order
+    indices = _numbers(names)
+    if indices is not None:
+        # Of pictures that are all called alike but for a number, the number is the name.
+        theirs = [_INDEX.fullmatch(_stem(picture)) for picture in pictures]
+        found = [(match[1], int(match[2])) for match in theirs if match]
+        if len(found) == len(pictures) and len({before for before, _ in found}) == 1:
+            numbers = [number for _, number in found]
+            if sorted(numbers) == sorted(indices):
+                return [indices.index(number) for number in numbers]
+        return sorted(range(len(indices)), key=indices.__getitem__)
+    _unique(names, where)
+    mine, theirs_ = {_stem(name): name for name in names}, {_stem(name): name for name in pictures}
+    strange = [name for key, name in mine.items() if key not in theirs_]
+    lacking = [name for key, name in theirs_.items() if key not in mine]
+    if not strange and not lacking:
+        raise DataError(
+            f"{where} names its rows so that {whose} cannot be told apart: write the names in full, with folder and "
+            "ending, as the pictures have them."
+        )
+    raise DataError(
+        f"{where} has other names than {whose}: "
+        + "; ".join(
+            [f"it names {names_listed(strange, 3)}"] * bool(strange)
+            + [f"it lacks {names_listed(lacking, 3)}"] * bool(lacking)
+        )
+        + ". If its rows are in the order of the pictures all the same, take the names out of it."
+    )
+
+
+def _matched(names: Sequence[str], pictures: Sequence[str], key: Callable[[str], str]) -> list[int] | None:
+    place = {key(name): i for i, name in enumerate(names)}
+    wanted = [key(picture) for picture in pictures]
+    if len(place) == len(names) == len(set(wanted)) and place.keys() == set(wanted):
+        return [place[name] for name in wanted]
+    return None
+
+
+def _path(name: str) -> str:
+    return folded(name.strip().replace("\\", "/").removeprefix("./"))
+
+
+def _base(name: str) -> str:
+    return _path(name).rsplit("/", 1)[-1]
+
+
+def _stem(name: str) -> str:
+    base = _base(name)
+    stem, dot, suffix = base.rpartition(".")
+    return stem if dot + suffix in SUFFIXES else base
+
+
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """The rows' numbers, from 0 or 1, where the names are nothing else."""
+    matches = [_INDEX.fullmatch(name.strip()) for name in names]
+    found = [(match[1].lower().rstrip(" _"), int(match[2])) for match in matches if match]
+    if len(found) < len(names) or len({before for before, _ in found}) != 1 or found[0][0] not in _AUTOMATIC:
+        return None
+    numbers = [number for _, number in found]
+    return numbers if sorted(numbers) in ([*range(len(names))], [*range(1, len(names) + 1)]) else None
+
+
+def _unique(names: Sequence[str], where: str) -> None:
+    if len({folded(name) for name in names}) < len(names):
+        twice = next(name for i, name in enumerate(names) if folded(name) in map(folded, names[:i]))
+        raise DataError(
+            f"{where} has several rows or columns of one name, {names_listed([twice])}: give each picture its "
+            "own; or, if the rows are in the order of the pictures, take the names out."
+        )
