@@ -74,7 +74,9 @@ def rate_curve(curve: RateCurve) -> bytes:
     finite = np.isfinite(curve.losses)
     smoothed = np.where(finite, curve.losses, np.nan)
     axes.plot(curve.rates, smoothed, color=_BLUE, linewidth=2.6, label="smoothed")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(curve.rates[0], curve.rates[-1]))
+    axes.set(
+        xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(curve.rates[0], curve.rates[-1])
+    )
     # From zero, so that a loss that hardly changes looks like one; what explodes at the end is cut off.
     axes.set_ylim(min(0.0, float(np.min(curve.losses[finite]))), 2 * float(curve.losses[0]))
     if curve.suggested is None:

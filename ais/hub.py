@@ -68,7 +68,9 @@ def offline() -> str:
     for name in _OFFLINE:
         if os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on"):
             return name
-    if constants.HF_HUB_OFFLINE:  # the client's own setting, which it reads once; it knows another name for it
+    if (
+        constants.HF_HUB_OFFLINE
+    ):  # the client's own setting, which it reads once; it knows another name for it
         return "TRANSFORMERS_OFFLINE" if os.environ.get("TRANSFORMERS_OFFLINE") else "HF_HUB_OFFLINE"
     return ""
 

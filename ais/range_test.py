@@ -45,15 +45,15 @@ def read_curves(rates: np.ndarray, curves: np.ndarray) -> RateCurve:
     diverged = np.isnan(curves)
     rates, curves = rates[~diverged.all(0)], curves[:, ~diverged.all(0)]
     worst = np.where(np.isnan(curves), np.inf, curves)  # a trial that ended counts as one that got worse
-    windows = [
-        worst[:, max(0, i - _NEIGHBOURS) : i + _NEIGHBOURS + 1].ravel() for i in range(worst.shape[1])
-    ]
+    windows = [worst[:, max(0, i - _NEIGHBOURS) : i + _NEIGHBOURS + 1].ravel() for i in range(worst.shape[1])]
     losses = np.array([_median(window) for window in windows])
 
     decade = rates <= rates[0] * 10  # where nothing has been learnt yet
     begin = float(np.median(losses[decade]))
     errors = curves[:, decade] - losses[decade]
-    noise = 1.4826 * float(np.nanmedian(np.abs(errors))) * np.sqrt(np.pi / 2 / len(windows[len(windows) // 2]))
+    noise = (
+        1.4826 * float(np.nanmedian(np.abs(errors))) * np.sqrt(np.pi / 2 / len(windows[len(windows) // 2]))
+    )
     enough = max(_FALL * abs(begin), _SURE * float(noise))
 
     lowest = int(np.argmin(losses))

@@ -279,7 +279,8 @@ def test_offline_what_is_here_is_used(
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("1", True), (" TRUE ", True), ("on", True), ("0", False), ("no", False), ("", False)]
+    ("value", "expected"),
+    [("1", True), (" TRUE ", True), ("on", True), ("0", False), ("no", False), ("", False)],
 )
 def test_what_counts_as_offline(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIS_OFFLINE", value)
