@@ -11,8 +11,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -72,7 +71,13 @@ def download(address: str, file: Path, limit: int, progress: bool = False) -> No
 
 class _HTTPSOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.startswith(_SCHEME):
             raise URLError(f"the server sends on to an address that does not begin with {_SCHEME}")

@@ -31,7 +31,7 @@ from ais.views import View
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 _RANGE = (1e-6, 1.0)  # of rates to try
-_DIVERGED = 4.0  # times the loss at the start
+_DIVERGED = 4.0  # times what the loss was at the lowest rates
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ def find_rate(
     what it was. `ais.range_test.read_curves` says what is suggested, and when nothing is.
 
     From a batch's loss is taken what the same pictures' loss was at the start, and the mean over all of them is added:
-    so the curve shows what the training changes, not which pictures happen to be in the batch.
+    so the curve shows what the training changes, not which pictures happen to be in the batch. (Not where BatchNorm
+    learns: there a picture's loss depends on its batch.)
 
     Args:
         steps: of the optimiser, in each trial. trials: how many, from `seed` on.
@@ -204,12 +205,13 @@ def find_rate(
         for i, rate in enumerate(rates.tolist()):
             for group, share in zip(learner.optimizer.param_groups, shares, strict=True):
                 group["lr"] = rate * share
-            loss = next(losses)
+            curves[trial, i] = next(losses)
             if progress:
                 progress(trial * steps + i + 1, trials * steps)
-            if i and not loss <= _DIVERGED * learner.begin[learner.training].mean():
+            early = np.median(curves[trial, : i + 1][rates[: i + 1] <= 10 * rates[0]])
+            if not curves[trial, max(0, i - 2) : i + 1].mean() <= _DIVERGED * early:
+                curves[trial, i] = np.nan
                 break
-            curves[trial, i] = loss
     return read_curves(rates, curves)
 
 
@@ -250,7 +252,8 @@ class _Learner:
         norms: the BatchNorms whose statistics move.
         truth, counts: (N,) standardised ratings, and how much each picture counts.
         training, held: rows.
-        begin: (N,), each picture's loss at the start, the mean over the heads; NaN for those held out.
+        begin: (N,), each picture's loss at the start, the mean over the heads; 0 where BatchNorm learns, NaN for those
+            held out.
         rating: the ratings' mean and standard deviation.
         zeros: (K,).
     """
@@ -384,7 +387,7 @@ def _learner(
     begin = np.full(len(y), np.nan)
     with torch.no_grad():
         errors = (heads(embedding) - truth[torch.from_numpy(rows).to(truth.device), None]).square().mean(1)
-    begin[rows] = errors.double().cpu().numpy() * counts[rows]
+    begin[rows] = 0.0 if norms else errors.double().cpu().numpy() * counts[rows]
     return _Learner(
         model=nn.Sequential(network, heads),
         heads=heads,

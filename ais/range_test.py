@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 _NEIGHBOURS = 3  # steps to each side whose losses a smoothed one is the median of, together with its own
 _VALLEY = 0.1  # of the fall: so far above its least the loss still counts as low
 _FALL = 0.1  # of the loss at the start: what changes by less hardly changes
-_SURE = 3.0  # standard errors
+_SURE = 5.0  # standard errors: the least of many medians is low by chance, too
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,12 @@ def read_curves(rates: np.ndarray, curves: np.ndarray) -> RateCurve:
     windows = [worst[:, max(0, i - _NEIGHBOURS) : i + _NEIGHBOURS + 1].ravel() for i in range(worst.shape[1])]
     losses = np.array([_median(window) for window in windows])
 
-    decade = rates <= rates[0] * 10  # where nothing has been learnt yet
-    begin = float(np.median(losses[decade]))
-    errors = curves[:, decade] - losses[decade]
-    noise = (
-        1.4826 * float(np.nanmedian(np.abs(errors))) * np.sqrt(np.pi / 2 / len(windows[len(windows) // 2]))
-    )
-    enough = max(_FALL * abs(begin), _SURE * float(noise))
+    begin = float(losses[0])
+    early = curves[:, rates <= 10 * rates[0]]  # where nothing has been learnt yet
+    deviation = 1.4826 * float(np.nanmedian(np.abs(early - np.nanmedian(early))))
+    values = curves.shape[0] * (2 * _NEIGHBOURS + 1)
+    error = deviation * math.sqrt(math.pi / 2 / values)  # of a smoothed loss
+    enough = max(_FALL * abs(begin), _SURE * error)
 
     lowest = int(np.argmin(losses))
     fall = begin - float(losses[lowest])

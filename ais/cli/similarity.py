@@ -36,7 +36,13 @@ def align_command(
             "such files.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for report, figures and scores of the maps.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for report, figures and scores of the maps, in a folder named after each backbone.",
+        ),
+    ],
     backbone: Annotated[
         list[str] | None, typer.Option("--backbone", help="A backbone; may be given several times.")
     ] = None,
@@ -67,7 +73,7 @@ def align_command(
         for name in names:
             loaded = load_backbone(name, device=pick_device(device))
             report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)
-            folder = out / name.replace(":", "-").replace("/", "-") if len(names) > 1 else out
+            folder = out / name.replace(":", "-").replace("/", "-")
             documents.append(_write(report, cohort, loaded, folder, bars))
     if as_json:
         print_json(documents)
