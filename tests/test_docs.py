@@ -7,8 +7,8 @@ that are made up here (`world`). What differs from the text is in the tables bel
 - `SMALLER` and `FEWER_RATES`: what makes a long computation short and changes nothing else;
 - `ELSEWHERE`: what is run by other tests, or by nobody here, and why.
 
-What is quoted of a command's output (in a block with ``$ ``) is compared with numbers masked, since it comes from pictures
-that are not ours to ship; what is said of the shipped head and `photo.jpg` (scikit-image's cup of coffee) is compared
+What is quoted of a command's output (in a block with ``$ ``) is compared with numbers masked, since it comes from
+pictures that are not ours to ship; what is said of the shipped head and `photo.jpg` (scikit-image's cup of coffee) is compared
 digit by digit.
 """
 
@@ -43,8 +43,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 WORDS = {
     "USER/REPO": "user/repo",
-    "A": "beauty-efficientnet-lite0",
-    "B": "beauty-efficientnet-lite1",
+    "A": "my-head",
+    "B": "other-head",
     "C": "both",
     "SOURCE": "OASIS",
     "means_per_image.csv": "OASIS/means_per_image.csv",
@@ -169,10 +169,10 @@ def run(arguments: list[str]) -> str:
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as stopped,
     ):
         patch.setattr(sys, "argv", ["ais", *arguments])
-        cli.main()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
     assert not stopped.value.code, err.getvalue()
     return out.getvalue()
 
@@ -212,7 +212,7 @@ def picture(folder: Path, name: str, level: float, seed: int) -> None:
 
 
 def make_oasis(folder: Path, count: int = 48) -> None:
-    """OASIS in its authors' layout: brighter is more beautiful, by and large; themes of two pictures, four categories."""
+    """OASIS in its authors' layout: brighter is more beautiful, by and large; themes of two, four categories."""
     rng = np.random.default_rng(0)
     ratings = [",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N,Arousal_mean,Arousal_SD,Arousal_N"]
     beauty = ["item,beauty_mean,Theme,beauty_SD,N"]
@@ -253,7 +253,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree("DATA", "MINE")
         table = (root / "MINE/metadata.csv").read_text()
         (root / "MINE/ratings.csv").write_text(table.replace("file_name", "picture"))
-        run(["train", "DATA", "--target", "beauty_mean", "--out", "my-head", *SMALLER["train"]])
+        for name, backbone in (("my-head", "efficientnet_lite0"), ("other-head", "efficientnet_lite1")):
+            options = ["--target", "beauty_mean", "--backbone", backbone, "--out", name]
+            run(["train", "DATA", *options, *SMALLER["train"]])
     return root
 
 
