@@ -8,8 +8,8 @@ that are made up here (`world`). What differs from the text is in the tables bel
 - `ELSEWHERE`: what is run by other tests, or by nobody here, and why.
 
 What is quoted of a command's output (in a block with ``$ ``) is compared with numbers masked, since it comes from
-pictures that are not ours to ship; what is said of the shipped head and `photo.jpg` (scikit-image's cup of coffee) is compared
-digit by digit.
+pictures that are not ours to ship; what is said of the shipped head and `photo.jpg` (scikit-image's cup of coffee) is
+compared digit by digit.
 """
 
 from __future__ import annotations
