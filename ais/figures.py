@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ais.explanation import Explanation
 from ais.heatmaps import colorize, overlay
 from ais.images import read_image
 from ais.keeping import GainReport
+from ais.range_test import RateCurve
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#5c6670"
@@ -59,38 +61,34 @@ def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
     return _png(figure)
 
 
-def rate_curve(rates: np.ndarray, losses: np.ndarray, suggested: float) -> bytes:
-    """The loss at each learning rate of a rising series, and the rate that is suggested.
-
-    Args:
-        rates, losses: (R,).
-        suggested: the learning rate to mark.
+def rate_curve(curve: RateCurve) -> bytes:
+    """The loss at each learning rate, of every trial and smoothed; and the rate that is suggested, if there is one.
 
     Returns:
         PNG.
     """
-    figure, axes = _canvas(8.0, 4.2)
-    axes.plot(rates, losses, color=_BLUE, linewidth=2.2)
-    axes.axvline(suggested, color=_ORANGE, linewidth=1.4, linestyle=(0, (5, 3)))
-    at = float(np.interp(np.log(suggested), np.log(rates), losses))
-    axes.scatter([suggested], [at], s=46, color=_ORANGE, zorder=3)
-    right = suggested**2 < rates[0] * rates[-1]  # the words go where there is more room
-    axes.annotate(
-        f"suggested: {suggested:.2g}",
-        (suggested, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(8 if right else -8, -6),
-        textcoords="offset points",
-        ha="left" if right else "right",
-        va="top",
-        color=_ORANGE,
-        size=12,
+    figure, axes = _canvas(8.0, 4.6)
+    for number, losses in enumerate(curve.curves):
+        name = f"{len(curve.curves)} trials" if number == 0 else None
+        axes.plot(curve.rates, losses, color=_BLUE, alpha=0.35, linewidth=1.0, label=name)
+    finite = np.isfinite(curve.losses)
+    smoothed = np.where(finite, curve.losses, np.nan)
+    axes.plot(curve.rates, smoothed, color=_BLUE, linewidth=2.6, label="smoothed")
+    axes.set(
+        xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(curve.rates[0], curve.rates[-1])
     )
-    # A loss that explodes at the end would press the rest flat.
-    low, start = float(np.nanmin(losses)), float(losses[0])
-    if start > low:
-        axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(rates[0], rates[-1]))
+    # From zero, so that a loss that hardly changes looks like one; what explodes at the end is cut off.
+    axes.set_ylim(min(0.0, float(np.min(curve.losses[finite]))), 2 * float(curve.losses[0]))
+    if curve.suggested is None:
+        words = textwrap.fill(f"No rate can be suggested: {curve.reason}.", 80)
+        axes.set_title(words, loc="left", color=_INK, size=12, pad=12)
+    else:
+        at = float(np.interp(np.log(curve.suggested), np.log(curve.rates[finite]), curve.losses[finite]))
+        axes.axvline(curve.suggested, color=_ORANGE, linewidth=1.4, linestyle=(0, (5, 3)))
+        axes.scatter(
+            [curve.suggested], [at], s=46, color=_ORANGE, zorder=3, label=f"suggested: {curve.suggested:.1e}"
+        )
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=_INK)
     return _png(figure)
 
 

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +24,14 @@ from ais.augmentation import Group, Pictures, augment
 from ais.datasets import grouped_split
 from ais.errors import AISError, DataError
 from ais.fitting import Variants
+from ais.range_test import RateCurve, read_curves
 from ais.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
 from ais.views import View
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
-# What the rate of `ais.fitting.Recipe` amounts to here: there the MLP reads principal components, here, with
-_RANGE = (1e-7, 1.0)  # of rates to try
-_SMOOTHING = 0.9
-_VALLEY, _DIVERGED = 1.05, 4.0  # times the least loss
+_RANGE = (1e-6, 1.0)  # of rates to try
+_DIVERGED = 4.0  # times what the loss was at the lowest rates
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,6 @@ class Tuned:
     variants: Variants
     before: float
     after: float
-
-
-@dataclass(frozen=True)
-class RateCurve:
-    """What a range of learning rates does to the loss.
-
-    Attributes:
-        rates: (S,), of the head and of the backbone's last block, rising.
-        losses: (S,), of the batch before the step at that rate, smoothed.
-        suggested: for `Tuning.learning_rate`.
-    """
-
-    rates: np.ndarray
-    losses: np.ndarray
-    suggested: float
 
 
 def held_out(groups: Sequence[str], tuning: Tuning, seed: int) -> np.ndarray:
@@ -175,17 +159,24 @@ def find_rate(
     weights: np.ndarray | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
-    steps: int = 80,
+    steps: int = 50,
+    trials: int = 3,
 ) -> RateCurve:
-    """The learning-rate range test (Smith 2017, arXiv 1506.01186): a short training at ever higher rates.
+    """The learning-rate range test (Smith 2017, arXiv 1506.01186): short trainings at ever higher rates.
 
-    The rate rises exponentially from 1e-7 to 1, those of earlier blocks in proportion; it ends early once
-    the loss has grown to several times its least. Suggested is a decade below the minimum of the smoothed
-    loss, as in fastai (Howard & Gugger 2020, arXiv 2002.04688). With a head that was fitted before, the
-    minimum is a wide valley; taken is its far end, up to which the loss is within 5 % of the least.
+    The rate rises exponentially from 1e-6 to 1, those of earlier blocks in proportion. Every trial begins from the
+    same weights, has its pictures in an order of its own, and ends early once the loss has grown to several times
+    what it was. `ais.range_test.read_curves` says what is suggested, and when nothing is.
+
+    From a batch's loss is taken what the same pictures' loss was at the start, and the mean over all of them is added:
+    so the curve shows what the training changes, not which pictures happen to be in the batch. (Not where BatchNorm
+    learns: there a picture's loss depends on its batch.)
 
     Args:
-        steps: of the optimiser; the other arguments are those of `fine_tune`.
+        steps: of the optimiser, in each trial. trials: how many, from `seed` on.
+        progress: called after every step, with the steps of all trials; a trial that diverges ends before its last.
+
+    The other arguments are those of `fine_tune`.
     """
     learner = _learner(
         network,
@@ -205,21 +196,23 @@ def find_rate(
     rates = np.geomspace(*_RANGE, steps)
     parameters = learner.optimizer.param_groups
     shares = [group["lr"] / parameters[0]["lr"] for group in parameters]  # the head is the first
-    stream = (loss.mean().item() for epoch in itertools.count(1) for _, loss in learner.epoch(epoch))
-    losses: list[float] = []
-    total = 0.0
-    for i, rate in enumerate(rates.tolist()):
-        for group, share in zip(parameters, shares, strict=True):
-            group["lr"] = rate * share
-        total = _SMOOTHING * total + (1 - _SMOOTHING) * next(stream)
-        losses.append(total / (1 - _SMOOTHING ** (i + 1)))  # as if the mean had not begun at zero
-        if progress:
-            progress(i + 1, steps)
-        if not losses[-1] <= _DIVERGED * min(losses):
-            break
-    smoothed = np.array(losses)
-    valley = np.flatnonzero(smoothed <= _VALLEY * np.nanmin(smoothed))
-    return RateCurve(rates[: len(losses)], smoothed, float(max(rates[valley[-1]] / 10, rates[0])))
+    begin = learner.state(), copy.deepcopy(learner.optimizer.state_dict())
+    curves = np.full((trials, steps), np.nan)
+    for trial in range(trials):
+        learner.model.load_state_dict(begin[0])
+        learner.optimizer.load_state_dict(begin[1])
+        losses = replace(learner, seed=seed + trial).changes()
+        for i, rate in enumerate(rates.tolist()):
+            for group, share in zip(learner.optimizer.param_groups, shares, strict=True):
+                group["lr"] = rate * share
+            curves[trial, i] = next(losses)
+            if progress:
+                progress(trial * steps + i + 1, trials * steps)
+            early = np.median(curves[trial, : i + 1][rates[: i + 1] <= 10 * rates[0]])
+            if not curves[trial, max(0, i - 2) : i + 1].mean() <= _DIVERGED * early:
+                curves[trial, i] = np.nan
+                break
+    return read_curves(rates, curves)
 
 
 class _Heads(nn.Module):
@@ -259,6 +252,8 @@ class _Learner:
         norms: the BatchNorms whose statistics move.
         truth, counts: (N,) standardised ratings, and how much each picture counts.
         training, held: rows.
+        begin: (N,), each picture's loss at the start, the mean over the heads; 0 where BatchNorm learns, NaN for those
+            held out.
         rating: the ratings' mean and standard deviation.
         zeros: (K,).
     """
@@ -272,6 +267,7 @@ class _Learner:
     counts: Tensor
     training: np.ndarray
     held: np.ndarray
+    begin: np.ndarray
     rating: tuple[float, float]
     zeros: Tensor
     tuning: Tuning
@@ -292,6 +288,13 @@ class _Learner:
             for batch in self.pictures.batches(self.parts(epoch), change if self.tuning.augment else None):
                 size = sum(len(rows) for rows, _ in batch)
                 yield size, self._step(batch, size)
+
+    def changes(self) -> Iterator[float]:
+        """Epoch after epoch, each step's loss, the mean over the heads, freed of which pictures were in the batch."""
+        mean = self.begin[self.training].mean()
+        for epoch in itertools.count(1):
+            for rows, (_, losses) in zip(self.parts(epoch), self.epoch(epoch), strict=True):
+                yield losses.mean().item() - float(self.begin[rows].mean()) + float(mean)
 
     def _step(self, batch: list[Group], size: int) -> Tensor:
         losses = torch.zeros_like(self.zeros)
@@ -360,7 +363,7 @@ def _learner(
     like = next(network.parameters())
     if norms:  # so that their statistics are no longer those of nothing at all
         _embed(network, norms, pictures, _parts(training, tuning.batch), like)
-    embedding = _embed(network, [], pictures, _parts(training, tuning.batch), like)
+    rows, embedding = _embed(network, [], pictures, _parts(training, tuning.batch), like)
     mean = embedding.mean(0)
     scale = (embedding - mean).square().mean().sqrt()
     if not scale > 0:
@@ -379,16 +382,23 @@ def _learner(
         fused=True,
     )
     counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    counts = counts / counts.mean()
+    truth = torch.from_numpy((y - rating[0]) / rating[1]).to(mean)
+    begin = np.full(len(y), np.nan)
+    with torch.no_grad():
+        errors = (heads(embedding) - truth[torch.from_numpy(rows).to(truth.device), None]).square().mean(1)
+    begin[rows] = 0.0 if norms else errors.double().cpu().numpy() * counts[rows]
     return _Learner(
         model=nn.Sequential(network, heads),
         heads=heads,
         norms=norms,
         optimizer=optimizer,
         pictures=pictures,
-        truth=torch.from_numpy((y - rating[0]) / rating[1]).to(mean),
-        counts=torch.from_numpy(counts / counts.mean()).to(mean),
+        truth=truth,
+        counts=torch.from_numpy(counts).to(mean),
         training=training,
         held=np.flatnonzero(held),
+        begin=begin,
         rating=rating,
         zeros=torch.zeros(variants).to(mean),
         tuning=tuning,
@@ -421,12 +431,15 @@ def _placed(inputs: Tensor, like: Tensor) -> Tensor:
 
 def _embed(
     network: nn.Module, norms: Sequence[nn.Module], pictures: Pictures, parts: list[np.ndarray], like: Tensor
-) -> Tensor:
-    """Embeddings as they are, in any order, (N, D)."""
+) -> tuple[np.ndarray, Tensor]:
+    """Rows (N,) in any order, and their embeddings as they are, (N, D)."""
     with torch.no_grad(), _in_training(norms):
-        return torch.cat(
-            [network(_placed(inputs, like)) for batch in pictures.batches(parts) for _, inputs in batch]
-        )
+        found = [
+            (rows, network(_placed(inputs, like)))
+            for batch in pictures.batches(parts)
+            for rows, inputs in batch
+        ]
+    return np.concatenate([rows for rows, _ in found]), torch.cat([embedding for _, embedding in found])
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 A commit (40 hexadecimal digits) that is cached is taken without any request. A branch or tag is looked up by one HEAD
 request; if the Hub cannot be reached then, what is cached is used, and that is said. The token is the client's own
-affair (``HF_TOKEN``, or ``hf auth login``): nothing here sees it.
+affair (``HF_TOKEN``, or ``hf auth login``): nothing here sees it. With ``AIS_OFFLINE`` or ``HF_HUB_OFFLINE`` in the
+environment nothing is asked for, and what is cached is used.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -51,6 +53,7 @@ MAIN = "main"
 PUBLIC_CACHE = "ais-public"  # beside the client's own cache: what everybody may read
 HEADS_VARIABLE = "AIS_HEADS"  # of the environment: the heads of the Hub that a page offers
 
+_OFFLINE = ("AIS_OFFLINE", "HF_HUB_OFFLINE")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _ADDRESS = re.compile(
@@ -60,6 +63,18 @@ _ADDRESS = re.compile(
 FAULTS = (HTTPError, OSError)  # all that the client raises when something outside is wrong
 
 T = TypeVar("T")
+
+
+def offline() -> str:
+    """The environment variable that forbids every download, for a sentence; empty if none does."""
+    for name in _OFFLINE:
+        if os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on"):
+            return name
+    if (
+        constants.HF_HUB_OFFLINE
+    ):  # the client's own setting, which it reads once; it knows another name for it
+        return "TRANSFORMERS_OFFLINE" if os.environ.get("TRANSFORMERS_OFFLINE") else "HF_HUB_OFFLINE"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -220,7 +235,7 @@ def sentence(error: Exception, repository: Repository, name: str = "", public: b
     what = f"{name} of {repository}" if name else str(repository)
     where = f"{constants.ENDPOINT}/{repository.id}"
     if isinstance(error, OfflineModeIsEnabled):
-        return f"{what} is not fetched: HF_HUB_OFFLINE forbids it. Unset it to go online."
+        return f"{what} is not fetched: {offline()} forbids it. Unset it to go online, or name a folder that holds it."
     if isinstance(error, GatedRepoError) and public:
         return f"{repository} is gated: only those who accepted its terms may read it, so it cannot be used here."
     if isinstance(error, RepositoryNotFoundError) and public:
@@ -261,8 +276,11 @@ def sentence(error: Exception, repository: Repository, name: str = "", public: b
 def bounded(seconds: float, function: Callable[[], T]) -> T:
     """The function's result, or LocalEntryNotFoundError after some seconds: the client would try for longer.
 
-    What takes too long is left behind in its thread: the client writes to temporary files only.
+    What takes too long is left behind in its thread: the client writes to temporary files only. Every request that AIS
+    makes goes through here, so none is made offline.
     """
+    if variable := offline():
+        raise OfflineModeIsEnabled(f"{variable} forbids it")
     results: list[T] = []
     errors: list[Exception] = []
 

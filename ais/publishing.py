@@ -21,7 +21,7 @@ from huggingface_hub import (
     constants,
     get_token,
 )
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from ais.cards import model_card, named_in
 from ais.checks import check_folder, file_names
@@ -35,6 +35,7 @@ from ais.hub import (
     Repository,
     bounded,
     look_up,
+    offline,
     parse_repository,
     remember,
     seen,
@@ -263,6 +264,8 @@ def pushing(what: str) -> Iterator[None]:
 
 
 def _push_sentence(error: Exception, what: str) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"Nothing was pushed to {what}: {offline()} forbids it. Unset it to go online."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403, 404):

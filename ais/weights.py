@@ -17,7 +17,6 @@ import pickle
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -26,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ais.downloads import download
 from ais.errors import HubError, WeightsError
-from ais.hub import Repository, look_up
+from ais.hub import Repository, look_up, offline
 
 logger = logging.getLogger(__name__)
 
@@ -103,19 +103,14 @@ def _from_address(name: str, address: str, progress: bool) -> State:
     file = weights_file(address)
     if not file.is_file():
         logger.info("fetching the weights of %s from %s", name, address)
+        try:
+            download(address, file, _LIMIT, progress)
+        except WeightsError as error:
+            raise WeightsError(_wanted(name, str(error), f"{file.name} from {address}", file)) from error
     try:
-        state: State = torch.hub.load_state_dict_from_url(
-            address, map_location="cpu", progress=progress, check_hash=True, weights_only=True
-        )
-    except (URLError, OSError) as error:
-        if file.is_file():
-            raise WeightsError(f"The file {file}, the weights of {name}, cannot be read: {error}.") from error
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"The weights of {name} are not on this machine and could not be fetched ({reason}). "
-            f"Wanted: {file.name} from {address}. To work offline, fetch that file elsewhere and put it "
-            f"at {file}."
-        ) from error
+        state: State = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"The file {file}, the weights of {name}, cannot be read: {error}.") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise WeightsError(
             f"The file {file}, the weights of {name}, is damaged or not a checkpoint. Delete it and try "
@@ -131,9 +126,16 @@ def _from_hub(name: str, source: str) -> State:
         try:
             file = look_up(repository, _HUB_FILE, _LIMIT).folder / _HUB_FILE
         except HubError as error:
-            raise WeightsError(
-                f"The weights of {name} are not on this machine and could not be fetched. {error} Wanted: {_HUB_FILE} "
-                f"from {constants.ENDPOINT}/{repository.id}. To work offline, fetch that file elsewhere and put it at "
-                f"{file}."
-            ) from error
+            variable = offline()
+            cause = f"{variable} forbids it" if variable else str(error).removesuffix(".")
+            wanted = f"{_HUB_FILE} from {constants.ENDPOINT}/{repository.id}"
+            raise WeightsError(_wanted(name, cause, wanted, file)) from error
     return read_tensors(file)
+
+
+def _wanted(name: str, cause: str, wanted: str, file: Path) -> str:
+    """What to tell a person whose machine has not the weights."""
+    return (
+        f"The weights of {name} are not on this machine and could not be fetched: {cause}. Wanted: {wanted}. To work "
+        f"offline, fetch that file elsewhere and put it at {file}."
+    )

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,8 @@ from ais.cli import common
 from ais.crossvalidation import Plan, look
 from ais.datasets import read_ratings
 from ais.explanation import FILES
-from ais.finetuning import RateCurve
 from ais.heads import BACKBONE, RegressionHead, StackedHead
+from ais.range_test import RateCurve
 from pictures import odd_pictures
 from test_converters import generated, oasis  # noqa: F401  a fixture
 from test_crossvalidation import add_backbones, make_set
@@ -389,19 +390,28 @@ def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     command = ["find-rate", place.data, "--target", "rating_mean", "--backbone", "little1", "--out", out]
     document = call(*command, "--strategy", "last-k", "--json").json
     assert document["file"] == str(out)
-    assert len(document["rates"]) == len(document["losses"])
-    assert document["rates"][0] <= document["suggested"] <= document["rates"][-1]
+    steps = len(document["rates"])
+    assert [len(losses) for losses in (document["losses"], *document["trials"])] == [steps] * 4
+    assert bool(document["reason"]) == (document["suggested"] is None)
     with Image.open(out) as picture:
         assert picture.format == "PNG"
-    words = call(*command, "--strategy", "scratch").stdout
-    assert words.startswith("Suggested: --learning-rate ")
+    assert call(*command, "--strategy", "scratch").stdout.startswith(
+        ("Suggested: --learning-rate ", "No rate can be suggested: ")
+    )
     assert "no rate to find" in call(*command, "--strategy", "head", status=2).stderr
 
-    def explode(*_: object) -> RateCurve:
-        return RateCurve(np.array([1e-3, 1e-2, 1e-1]), np.array([1.0, 0.5, np.inf]), 1e-3)
-
-    monkeypatch.setattr("ais.cli.training.rate_curve", explode)
-    assert call(*command, "--json").json["losses"] == [1, 0.5, None]
+    rates, losses = np.geomspace(1e-3, 1e-1, 3), np.array([1.0, 0.5, np.inf])
+    found = RateCurve(rates, np.array([[1.0, 0.5, np.nan]]), losses, 1e-3)
+    monkeypatch.setattr("ais.cli.training.rate_curve", lambda *_: found)
+    document = call(*command, "--json").json
+    assert (document["losses"], document["suggested"]) == ([1, 0.5, None], 1e-3)
+    assert call(*command).stdout.startswith("Suggested: --learning-rate 1.0e-03\n")
+    found = replace(found, suggested=None, reason="the loss hardly changes between here and there")
+    document = call(*command, "--json").json  # exit status 0: it is an answer
+    assert (document["suggested"], document["reason"]) == (None, found.reason)
+    assert call(*command).stdout.startswith(
+        "No rate can be suggested: the loss hardly changes between here and there. Without --learning-rate, "
+    )
 
 
 def test_advise(place: Place) -> None:

@@ -152,9 +152,9 @@ def test_the_command_writes_it_all(names: list[str], folder: Path, people: Path,
     done = runner.invoke(cli.app, [*arguments, "--json"])
     documents = json.loads(done.stdout)
     assert [document["backbone"] for document in documents] == names
-    for document, place in zip(
-        documents, [out] if len(names) == 1 else [out / name for name in names], strict=True
-    ):
+    assert sorted(file.name for file in out.iterdir()) == names  # one layout for one and for many
+    for document, place in zip(documents, [out / name for name in names], strict=True):
+        assert document["files"] == [str(place / Path(file).name) for file in document["files"]]
         written = {
             "report.json",
             "similarity.safetensors",
@@ -194,7 +194,7 @@ def test_without_splits_nothing_is_said_of_pruning(folder: Path, people: Path, t
     assert "Keeping" not in done.stdout
     assert f"by {PEOPLE} people, whose matrices were averaged" in done.stdout
     assert "no noise ceiling" in done.stdout
-    assert not (tmp_path / "out" / "pruning.png").exists()
+    assert not (tmp_path / "out" / "little1" / "pruning.png").exists()
     with pytest.raises(AISError, match="One split tells nothing"):
         runner.invoke(cli.app, [*arguments, "--splits", "1"], catch_exceptions=False)
 

@@ -15,6 +15,7 @@ from scipy.ndimage import label
 from ais import figures
 from ais.errors import ImageError
 from ais.explanation import Explanation
+from ais.range_test import RateCurve
 from ais.views import Placement
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
@@ -65,20 +66,33 @@ def test_one_epoch_can_be_drawn() -> None:
 @pytest.mark.parametrize("end", [2.0, 1e30, np.inf, np.nan])
 def test_rate_curve_marks_the_suggestion_and_survives_an_explosion(end: float) -> None:
     rates = np.geomspace(1e-6, 1, 61)
-    losses = np.where(rates < 0.1, 1 - 0.5 * rates**0.25, end)
+    losses = np.where(rates < 0.1, 1 - 0.9 * rates**0.25, end)
+    trials = np.where(np.isfinite(losses), losses + np.random.default_rng(0).normal(0, 0.05, (3, 61)), np.nan)
     columns = []
     for suggested in (1e-5, 1e-3, 5e-2):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            image = pixels(figures.rate_curve(rates, losses, suggested))
+            image = pixels(figures.rate_curve(RateCurve(rates, trials, losses, suggested)))
         assert image.shape[1] == 1200
         column = np.bincount(places(image, ORANGE)[:, 1], minlength=1200)
         columns.append(int(column.argmax()))
-        assert column.sum() - column[columns[-1] - 10 : columns[-1] + 11].sum() > 100  # the words beside it
+        assert column.sum() - column[columns[-1] - 10 : columns[-1] + 11].sum() > 100  # in the legend
         rows = places(image, BLUE)[:, 0]
         assert np.ptp(rows) > 0.3 * len(image)  # the fall of the loss is what fills the figure
     # Logarithmic: two decades are as far as two others.
     assert columns[1] - columns[0] == pytest.approx((columns[2] - columns[0]) * 2 / np.log10(5e3), abs=4)
+
+
+def test_rate_curve_without_a_suggestion_says_why_and_draws_no_line() -> None:
+    rates = np.geomspace(1e-6, 1, 61)
+    flat = np.full(61, 0.5)
+    curve = RateCurve(
+        rates, np.stack([flat] * 3), flat, None, "the loss hardly changes between here and there"
+    )
+    image = pixels(figures.rate_curve(curve))
+    assert not len(places(image, ORANGE))
+    rows = places(image, BLUE)[:, 0]
+    assert np.ptp(rows[rows > 100]) < 0.05 * len(image)  # flat is drawn flat
 
 
 def test_scatter_has_equal_axes_and_loses_no_point() -> None:

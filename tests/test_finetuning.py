@@ -416,6 +416,7 @@ def test_untrained_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("strategy", ["layerwise", "scratch"])
 def test_find_rate_suggests_a_rate_that_learns(files: list[Path], strategy: str) -> None:
+    """Beside trainings at fixed rates, the whole range up and down: it lies among those that learn."""
     net = network()
     start = fitted(net, files) if strategy == "layerwise" else None
     tuning = replace(TUNING, batch=8)
@@ -423,20 +424,41 @@ def test_find_rate_suggests_a_rate_that_learns(files: list[Path], strategy: str)
     before = copy.deepcopy(net.state_dict())
     curve = find_rate(
         net, VIEW, files, RATINGS, GROUPS, start, strategy=strategy, tuning=tuning, variants=2, hidden=8,
-        steps=60, progress=lambda *call: calls.append(call),
+        progress=lambda *call: calls.append(call),
     )  # fmt: skip
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert curve.rates.shape == curve.losses.shape == (len(calls),)
+    assert curve.curves.shape == (3, len(curve.rates))
+    assert calls[-1][0] <= calls[-1][1] == 150
     assert (np.diff(np.log(curve.rates)) > 0).all()
-    assert 1e-7 <= curve.suggested < curve.rates[-1]
-    assert curve.losses[-1] > curve.losses.min()
+    assert curve.suggested is not None
+    tried = np.geomspace(1e-6, 1, 7)
     learnt = [
         tune(files, strategy, replace(tuning, learning_rate=rate, epochs=6, patience=6))
         .variants.curves[:, -1, 0]
         .mean()
-        for rate in (curve.suggested, curve.suggested / 1000, curve.suggested * 1000)
+        for rate in (curve.suggested, *tried.tolist())
     ]
-    assert learnt[0] == min(learnt)
+    begin, least = learnt[1], min(learnt)  # at the lowest rate nothing changes
+    assert learnt[0] < begin - 0.3 * (begin - least)
+    assert sum(loss > begin - 0.3 * (begin - least) for loss in learnt[1:]) >= 4  # most rates do not
+
+
+def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[Path]) -> None:
+    net = network()
+    rows = np.flatnonzero(~held_out(GROUPS, TUNING, 0))
+    x = embedded(net, [files[i] for i in rows])
+    predicted = (x - x.mean(0)) @ torch.linspace(-1, 1, x.shape[1]).to(x) * 10
+    ratings = np.full(len(files), 4.0)
+    ratings[rows] += predicted.numpy()
+    long = replace(SMALL, epochs=300, components=x.shape[1])
+    start = fit_variants(x, ratings[rows], [GROUPS[i] for i in rows], variants=2, recipe=long)
+    for seed in range(3):
+        curve = find_rate(
+            net, VIEW, files, ratings, GROUPS, start, strategy="last-k", variants=2, hidden=8, seed=seed,
+            tuning=replace(TUNING, batch=8, augment=False),
+        )  # fmt: skip
+        assert curve.suggested is None
+        assert "hardly changes" in curve.reason
 
 
 def test_pictures_are_those_of_the_view_kept_or_not(files: list[Path]) -> None:

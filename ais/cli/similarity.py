@@ -47,7 +47,13 @@ def align_command(
             "triangle, or one a person; or a folder of such files. Names in it are matched with the pictures'.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for report, figures and scores of the maps.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for report, figures and scores of the maps, in a folder named after each backbone.",
+        ),
+    ],
     table: TableFile = None,
     image: ImageColumn = None,
     backbone: Annotated[
@@ -75,20 +81,20 @@ def align_command(
         raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
     cohort = read_cohort(data, rdm, average=average, table=table, image=image)
     names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
-    folders = ["", *(f"{name.replace(':', '-').replace('/', '-')}/" for name in names)]
+    folders = {name: name.replace(":", "-").replace("/", "-") for name in names}
+    tables = [data / METADATA] if table is None else [data / table, table]  # as `read_cohort` looks for it
     matrices = list(rdm.iterdir()) if rdm.is_dir() else [rdm]
     check_outputs(
         out,
-        [folder + file for folder in folders for file in FILES],
-        [data / METADATA, *cohort.files, *matrices],
+        [f"{folder}/{file}" for folder in folders.values() for file in FILES],
+        [*cohort.files, *tables, *matrices],
     )
     documents = []
     with Bars() as bars:
         for name in names:
             loaded = load_backbone(name, device=pick_device(device))
             report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)
-            folder = out / name.replace(":", "-").replace("/", "-") if len(names) > 1 else out
-            documents.append(_write(report, cohort, loaded, folder, bars))
+            documents.append(_write(report, cohort, loaded, out / folders[name], bars))
     if as_json:
         print_json(documents)
         return

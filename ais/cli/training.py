@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import typer
 from safetensors.torch import save
 
@@ -224,19 +225,29 @@ def find_rate_command(
         curve = rate_curve(
             look(rated, frozen, view, bars), frozen, view, Plan(seed=seed, strategy=strategy), bars
         )
-    write_atomically(out.parent, {out.name: figures.rate_curve(curve.rates, curve.losses, curve.suggested)})
+    write_atomically(out.parent, {out.name: figures.rate_curve(curve)})
     if as_json:
         print_json(
             {
                 "suggested": curve.suggested,
+                "reason": curve.reason,
                 "rates": curve.rates.tolist(),
-                "losses": [loss if math.isfinite(loss) else None for loss in curve.losses.tolist()],
+                "losses": _finite(curve.losses),
+                "trials": [_finite(losses) for losses in curve.curves],
                 "file": str(out),
             }
         )
         return
-    typer.echo(f"Suggested: --learning-rate {curve.suggested:.1e}")
+    if curve.suggested is None:
+        own = STRATEGIES[strategy].learning_rate
+        typer.echo(f"No rate can be suggested: {curve.reason}. Without --learning-rate, {own:.1e} is used.")
+    else:
+        typer.echo(f"Suggested: --learning-rate {curve.suggested:.1e}")
     typer.echo(f"  {out}")
+
+
+def _finite(losses: np.ndarray) -> list[float | None]:
+    return [loss if math.isfinite(loss) else None for loss in losses.tolist()]
 
 
 @app.command("advise")
