@@ -19,6 +19,7 @@ from ais.heads import RegressionHead, StackedHead
 from ais.pruning import silence
 from ais.stacking import cross_fitted
 from ais.strategies import STRATEGIES, untrained
+from ais.torch_state import own_state
 
 _FEWEST = 10  # pictures that say anything
 WORST = 10
@@ -48,6 +49,7 @@ class HeldOut:
     left_out: int
 
 
+@own_state()
 def held_out(
     data: RatedSet,
     head: RegressionHead | StackedHead,
@@ -127,6 +129,7 @@ def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
     return untrained(config.backbone, plan.seed, config.layer, device=pick_device(device))
 
 
+@own_state()
 def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str, Any]:
     """All that is to be said of a head by its scores, ready for JSON.
 

@@ -26,6 +26,7 @@ from ais.backbones import FrozenBackbone
 from ais.datasets import listing
 from ais.errors import AISError, DataError, ImageError
 from ais.images import read_image
+from ais.torch_state import own_state
 from ais.views import View, ViewName
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("AIS_CACHE") or Path.home() / ".cache" / "ais") / "embeddings"
 
 
+@own_state()
 def embed(
     files: Sequence[Path],
     backbone: FrozenBackbone,

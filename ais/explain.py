@@ -28,11 +28,13 @@ from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
 from ais.stacking import combine_points, resample
+from ais.torch_state import own_state
 from ais.views import Placement
 
 HeadSource = str | os.PathLike[str] | Repository | RegressionHead | StackedHead
 
 
+@own_state()
 def explain(
     image: Source,
     head: HeadSource = EMBEDDED,
@@ -133,6 +135,7 @@ def explain(
     return explanation(loaded, looks, [1.0])
 
 
+@own_state()
 def score(
     image: Source,
     head: HeadSource = EMBEDDED,
@@ -149,6 +152,7 @@ def score(
     return _score(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
 
 
+@own_state()
 def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
     """The head's backbone on a device, from a cache of the last few; the head is moved there too.
 
@@ -175,6 +179,7 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
     return backbone
 
 
+@own_state()
 def backbone_cached(
     name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
 ) -> FrozenBackbone:
@@ -202,6 +207,7 @@ def pick_device(device: str = "auto") -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
+@own_state()
 def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHead | StackedHead:
     """`load_head`, from a cache of the last few; a head that is loaded already passes through.
 
@@ -209,7 +215,7 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
         public: fetch only what everybody may read from the Hub.
     """
     if isinstance(head, (RegressionHead, StackedHead)):
-        return head
+        return head.plain()
     found = find_head(head, public=public)
     loaded = _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
     loaded.notice = found.notice  # of this time, not of the time when it was loaded

@@ -342,7 +342,7 @@ class Explanation:
         largest = heatmaps.largest_of(self._strips(size))
         heatmaps.paint(canvas, picture, self._strips(size), largest)
         heatmaps.draw_color_bar(canvas, largest, self.unit)
-        canvas.save(data, "PNG")
+        canvas.save(data, "PNG", compress_level=4)  # a third of the time of 6, and 4 % larger
         return data.getvalue()
 
     def _json_file(self, max_pixels: int | None) -> bytes:

@@ -37,6 +37,7 @@ from ais.heads import (
     Target,
 )
 from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
+from ais.torch_state import own_state
 
 CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
 
@@ -116,6 +117,7 @@ class _DamagedError(HeadError):
     """A file of the head is not what its maker wrote."""
 
 
+@own_state()
 def load_head(
     source: str | os.PathLike[str] | Repository = EMBEDDED, revision: str | None = None
 ) -> RegressionHead | StackedHead:
@@ -135,6 +137,7 @@ def load_head(
     return load_found(find_head(source, revision))
 
 
+@own_state()
 def load_found(found: Found) -> RegressionHead | StackedHead:
     """The head whose files have been found.
 
