@@ -82,7 +82,7 @@ def held_out(
         backbone = backbone_of(member, device)
         pictures = look(part, backbone, member.config.view, progress, cache)
         scores.append(_scores(member, backbone, pictures))
-    combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
+    combined = head.finite(head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0])
     how: How = "unseen" if head.config.seen else "unknown"
     return HeldOut(part, pictures.groups, combined.double().numpy(), None, how, int(seen.sum()))
 

@@ -236,6 +236,18 @@ def backbone_spec(name: str) -> Backbone:
     )
 
 
+@lru_cache(maxsize=16)
+def weights_size(name: str) -> int:
+    """Bytes of a backbone's weights in float32, its classifier's included.
+
+    Raises:
+        AISError: no such backbone.
+    """
+    with torch.device("meta"):
+        network = backbone_spec(name).build()
+    return sum(4 * value.numel() for value in network.state_dict().values())
+
+
 @lru_cache(maxsize=16)  # every explanation asks, and building a large network to see its stages takes a while
 def _timm_spec(name: str) -> Backbone:
     """What timm says of one of its networks, as a line of the registry; the target layer is the last stage."""

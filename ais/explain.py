@@ -18,7 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ais import heatmaps, importance
-from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
+from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone, weights_size
 from ais.errors import AISError, HeadError
 from ais.explanation import KINDS, Array, Explanation, Kind, Score
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
@@ -96,6 +96,8 @@ def explain(
         importances = published or _importances(parts, weights, kind, rating, scores)
         own = zip(parts, weights, importances, strict=True)
         grids = _combine(method, [_draw(METHODS[method], *each) for each in own])
+        for values in (*importances, *grids.values()):
+            shown.finite(values, "heatmap")
         config = shown.config
         return Explanation(
             image=picture,
@@ -173,7 +175,9 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
             f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
         )
     where = pick_device(device)
-    tuned = tuned_backbone(head)
+    tuned = None
+    if config.tuned_sha256:
+        tuned = tuned_backbone(head, 2 * weights_size(config.backbone) + _MORE)
     backbone = backbone_cached(config.backbone, config.layer, where, tuned, config.tuned_sha256)
     head.to(where)
     return backbone
@@ -222,6 +226,7 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
     return loaded
 
 
+_MORE = 1 << 20  # bytes of a tuned backbone's file that are none of its weights
 _lock = threading.Lock()
 
 
@@ -282,11 +287,8 @@ def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tenso
 
 
 def _score(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
-    mean, half = scores.mean().item(), head.interval(scores).item()
-    if not (math.isfinite(mean) and math.isfinite(half)):
-        raise HeadError(
-            f"The head {head.config.name!r} gives no finite score for this picture: choose another."
-        )
+    mean = head.finite(scores.mean()).item()
+    half = head.finite(head.interval(scores)).item()
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)
     return Score(mean, low, high, head.percentile(mean))
 

@@ -235,6 +235,19 @@ class Head(nn.Module, PyTorchModelHubMixin):
         calibration = self.config.interval
         return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
 
+    def finite(self, values: Tensor, what: str = "score") -> Tensor:
+        """The values that the head gave, which are of no use unless all are finite.
+
+        Raises:
+            HeadError: one is not.
+        """
+        if not values.isfinite().all():
+            raise HeadError(
+                f"The head {self.config.name!r} gives no finite {what} here, since its weights are too large: choose "
+                "another, or train it anew."
+            )
+        return values
+
     def within_scale(self, value: float) -> float:
         """The value, or the end of the rating scale that it is beyond.
 
@@ -252,7 +265,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
         if above == len(quantiles):
             return 100.0
         low, high = quantiles[above - 1].item(), quantiles[above].item()
-        return above - 1 + (score - low) / (high - low)
+        return min(max(above - 1 + (score - low) / (high - low), 0.0), 100.0)
 
     def has_seen(self, hashes: Sequence[str]) -> list[bool]:
         """Which pictures it was trained on, by the SHA-256 of their files."""
