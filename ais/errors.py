@@ -7,6 +7,10 @@ class AISError(ValueError):
     """Something the user can put right: `str(error)` is a sentence of what is wrong and what to do."""
 
 
+class UnwritableError(AISError):
+    """A place that cannot be written: no permission, no room, a disk that is read-only."""
+
+
 class ImageError(AISError):
     """A picture that cannot be read, or a place in it that cannot be explained."""
 

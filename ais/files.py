@@ -1,53 +1,347 @@
-"""Writing files so that a reader, or the next run, never meets half of one."""
+"""Writing files: nobody's file is overwritten by mistake, and no reader or later run ever meets half of one.
+
+Everything that AIS writes for people goes through here. What is refused is refused before anything is computed, if
+the command asks `check_outputs` first: a folder, a device, a pipe, a link or a write-protected file in the place, and
+a file that the same call reads.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from types import TracebackType
 
-from ais.errors import AISError
+from ais.errors import AISError, UnwritableError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+AnyPath = str | os.PathLike[str]
+
+_STAGING = ".ais-saving-"  # folders for what is being written, beside its place
+_ABANDONED = 24 * 3600  # seconds, where it cannot be seen whether their process still lives
 
 
-def write_atomically(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> list[Path]:
-    """Write files into a directory: all of them, or none.
+def check_outputs(directory: AnyPath, names: Iterable[str], inputs: Iterable[AnyPath] = ()) -> None:
+    """Whether `write_atomically` could write these files: to be called before the work whose result they hold.
 
-    They are written beside their places first and moved there at the end; if a move fails, what was moved is
-    taken back and what stood there before is put back.
+    Nothing is left behind, neither files nor folders.
+
+    Args:
+        directory: a folder, there or to be made.
+        names: of the files in it, also in subfolders: ``member/heatmap.npy``.
+        inputs: files that the same call reads.
 
     Raises:
-        AISError: the directory cannot be written.
+        AISError: a place is taken by what is no plain file, or by an input; or something in the way is no folder.
+        UnwritableError: the folder, or a file there, cannot be written.
     """
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise AISError(f"Nothing was written to {directory}: it is a file, and a folder is needed.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as staging:
-            new, old = Path(staging, "new"), Path(staging, "old")
-            new.mkdir()
-            old.mkdir()
-            for name, data in files.items():
-                (new / name).write_bytes(data)
-            _move_all(new, old, directory)
-    except OSError as error:
-        raise AISError(f"Nothing was written to {directory}: {error.strerror or error}.") from error
-    return [directory / name for name in files]
+    read = {key for file in inputs if (key := _identity(Path(file))) is not None}
+    parents: dict[Path, None] = {directory: None}  # a set in order
+    for name in names:
+        place = directory / _relative(name)
+        _check_place(place, read)
+        parents[place.parent] = None
+    for folder in dict.fromkeys(_nearest(parent) for parent in parents):
+        _check_folder(folder)
+    for parent in parents:
+        _try_folder(parent)
 
 
-def _move_all(new: Path, old: Path, directory: Path) -> None:
-    moved: list[str] = []
+def write_atomically(
+    directory: AnyPath, files: Mapping[str, bytes], inputs: Iterable[AnyPath] = ()
+) -> list[Path]:
+    """Write files into a directory: all of them, or none.
+
+    They are written beside their places first and moved there at the end, each move being one step of the file
+    system; if one fails, what stood there before is put back. A file that takes another's place has its mode.
+
+    Args:
+        files: contents by name; a name may hold folders: ``member/heatmap.npy``.
+        inputs: files that must not be overwritten.
+
+    Raises:
+        AISError, UnwritableError: as `check_outputs`.
+    """
+    directory = Path(directory)
+    read = {key for file in inputs if (key := _identity(Path(file))) is not None}
+    places = {name: directory / _relative(name) for name in files}
+    for place in places.values():
+        _check_place(place, read)
+        _check_folder(_nearest(place.parent))
+    with _unwritable(directory), staging(directory) as scratch:
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        old.mkdir()
+        for number, (name, data) in enumerate(files.items()):
+            (new / str(number)).write_bytes(data)
+            _keep_mode(new / str(number), places[name])
+        _move_all(new, old, list(places.values()))
+    return list(places.values())
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """A folder inside `directory` for what is not finished; both are made, and it is removed at the end.
+
+    What a killed run left there is removed, too.
+    """
+    made = _make_folder(directory)
     try:
-        for file in sorted(new.iterdir()):
-            place = directory / file.name
-            if place.exists():
-                place.replace(old / file.name)
-            moved.append(file.name)
-            file.replace(place)
-    except OSError:
-        for name in moved:
-            (directory / name).unlink(missing_ok=True)
-            if (old / name).exists():
-                (old / name).replace(directory / name)
+        _clear_abandoned(directory)
+        scratch = Path(tempfile.mkdtemp(dir=directory, prefix=_STAGING))
+    except BaseException:
+        _remove_empty(made)
         raise
+    lock = _lock(scratch)
+    try:
+        (scratch / "in use").touch()  # from now on whoever can lock it knows that its process is gone
+        yield scratch
+    finally:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(scratch, ignore_errors=True)
+        _remove_empty(made)  # with what was written in it, a folder stays
+
+
+class GrowingFile:
+    """A text file that grows piece by piece, each of which is on the disk once it is written.
+
+    A new file grows in its place. Where there is one already, the new one grows beside it, as ``NAME.partial``, and
+    takes its place when it is complete, so a run that is stopped costs neither. A piece that does not fit on the disk
+    is taken back whole.
+
+    Args:
+        inputs: files that must not be overwritten.
+
+    Attributes:
+        place: where the text is now.
+
+    Raises:
+        AISError, UnwritableError: as `check_outputs`.
+    """
+
+    def __init__(self, file: AnyPath, inputs: Iterable[AnyPath] = ()) -> None:
+        self.target = Path(file)
+        new = not self.target.exists()
+        self.place = self.target if new else self.target.with_name(f"{self.target.name}.partial")
+        names = {self.target.name: None, self.place.name: None}
+        check_outputs(self.target.parent, names, inputs)
+        with _unwritable(self.target):
+            self._made = _make_folder(self.target.parent)
+            self._stream = self.place.open("wb", buffering=0)
+        _keep_mode(self.place, self.target)
+
+    def write(self, text: str) -> None:
+        """Add a piece.
+
+        Raises:
+            UnwritableError: it does not fit; all pieces before are there.
+        """
+        with _unwritable(self.place):
+            end = self._stream.tell()
+            data = memoryview(text.encode("utf-8", "surrogateescape"))
+            try:
+                while data:
+                    data = data[self._stream.write(data) :]
+            except BaseException:  # also a signal between two parts of a piece
+                self._stream.truncate(end)
+                self._stream.seek(end)
+                raise
+
+    def complete(self) -> None:
+        """The text is whole: it takes its place.
+
+        Raises:
+            UnwritableError: it cannot.
+        """
+        with _unwritable(self.target):
+            self._stream.close()
+            if self.place != self.target:
+                self.place.replace(self.target)
+                self.place = self.target
+
+    def __enter__(self) -> GrowingFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+# What may be written where ------------------------------------------------------------------------------------
+
+
+def _relative(name: str) -> PurePath:
+    path = PurePath(name)
+    if path.is_absolute() or path.drive or not path.parts or os.pardir in path.parts or "\0" in name:
+        raise AISError(f"{name!r} is not the name of a file in a folder.")
+    return path
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """By what a file is known under all its names; None if it is not there."""
+    try:
+        state = file.stat()
+    except (OSError, ValueError):
+        return None
+    return (state.st_dev, state.st_ino)
+
+
+def _check_place(place: Path, read: set[tuple[int, int]]) -> None:
+    """A file's place has to be free, or taken by a plain file that this call does not read."""
+    with _unwritable(place):
+        try:
+            kind = place.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return  # the second is said by its folder
+        except ValueError as error:
+            raise AISError(f"{str(place)!r} is not a name that a file can have.") from error
+        if stat.S_ISDIR(kind):
+            raise AISError(f"Nothing was written to {place}: it is a folder, and a file is needed.")
+        if _identity(place) in read:
+            raise AISError(f"{place} is read by this call, so it is not written over: choose another place.")
+        if stat.S_ISLNK(kind):
+            raise AISError(
+                f"{place} is a link, which is not written over: name the file that it leads to, or another."
+            )
+        if not stat.S_ISREG(kind):
+            raise AISError(f"{place} is a device or a pipe, not a file: name a file.")
+        if not os.access(place, os.W_OK):
+            raise UnwritableError(f"Nothing was written to {place}: it is write-protected.")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that there is."""
+    for above in (folder, *folder.parents):
+        if os.path.lexists(above):
+            return above
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a link that leads nowhere" if folder.is_symlink() and not folder.exists() else "a file"
+        raise AISError(f"Nothing was written to {folder}: it is {what}, and a folder is needed.")
+
+
+def _try_folder(folder: Path) -> None:
+    """Permissions do not tell it all (read-only disks, `/proc`), so a file is made there, and taken away."""
+    with _unwritable(folder), staging(folder):
+        pass
+
+
+@contextlib.contextmanager
+def _unwritable(place: Path) -> Iterator[None]:
+    """An error of the system as a sentence that names the place."""
+    try:
+        yield
+    except OSError as error:
+        why = (
+            "there is no room left"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else error.strerror or error
+        )
+        raise UnwritableError(f"Nothing was written to {place}: {why}.") from error
+
+
+# How it is written --------------------------------------------------------------------------------------------
+
+
+def _keep_mode(file: Path, place: Path) -> None:
+    """Give a file the mode, and where possible the owner, of the one whose place it will take."""
+    with contextlib.suppress(OSError):
+        state = place.stat()
+        file.chmod(stat.S_IMODE(state.st_mode))
+        if hasattr(os, "chown") and (state.st_uid, state.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(file, state.st_uid, state.st_gid)
+
+
+def _move_all(new: Path, old: Path, places: list[Path]) -> None:
+    """Move the files, numbered, to their places. What they replace is kept as a second name until all are there, so
+    that no place is ever empty, whenever the process is killed."""
+    made: list[Path] = []
+    moved: list[int] = []
+    try:
+        for number, place in enumerate(places):
+            made += _make_folder(place.parent)
+            if place.exists():
+                try:
+                    os.link(place, old / str(number))
+                except OSError:  # a disk without links
+                    shutil.copy2(place, old / str(number))
+            moved.append(number)
+            (new / str(number)).replace(place)
+    except BaseException:
+        for number in moved:
+            if (old / str(number)).exists():
+                os.replace(old / str(number), places[number])  # noqa: PTH105  not what may be failing just now
+            elif not (new / str(number)).exists():
+                places[number].unlink(missing_ok=True)
+        _remove_empty(made)
+        raise
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing; these are returned, the deepest first."""
+    missing = []
+    for above in (folder, *folder.parents):
+        if os.path.lexists(above):
+            break
+        missing.append(above)
+    made: list[Path] = []
+    try:
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+            made.insert(0, each)
+    except BaseException:
+        _remove_empty(made)
+        raise
+    return made
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Of folders just made, take away those with nothing in them, the deepest first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None where that is not possible, or another has it."""
+    if fcntl is None:
+        return None
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear_abandoned(directory: Path) -> None:
+    """Remove the staging folders of processes that were killed."""
+    for scratch in directory.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - scratch.lstat().st_mtime > _ABANDONED
+            lock = _lock(scratch)
+            if lock is not None:
+                os.close(lock)
+            if old or (lock is not None and (scratch / "in use").exists()):
+                shutil.rmtree(scratch, ignore_errors=True)

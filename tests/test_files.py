@@ -20,7 +20,7 @@ def test_writes_and_overwrites(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("fails_at", range(1, 6))
+@pytest.mark.parametrize("fails_at", range(1, 4))
 def test_failure_at_any_move_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
@@ -35,7 +35,7 @@ def test_failure_at_any_move_changes_nothing(
         return replace(source, place)
 
     monkeypatch.setattr(Path, "replace", failing)
-    with pytest.raises(AISError, match=r"Nothing was written.*No space left"):
+    with pytest.raises(AISError, match=r"Nothing was written.*no room left"):
         write_atomically(tmp_path, {"a": b"new a", "b": b"new b", "c": b"new c"})
     assert sorted((p.name, p.read_bytes()) for p in tmp_path.iterdir()) == [("a", b"old a"), ("b", b"old b")]
 
