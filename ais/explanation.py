@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -300,7 +301,7 @@ class Explanation:
                 that it has no more; as large as the picture if None.
 
         Returns:
-            The files, in the order asked for; then the members'.
+            The files, in that order; then the members'.
 
         Raises:
             AISError: the directory cannot be written, or there is no such file.
@@ -310,16 +311,13 @@ class Explanation:
                 raise AISError(f"There is no file {name!r} of an explanation. Choose of: {', '.join(FILES)}.")
         if max_pixels is not None and max_pixels < 1:
             raise AISError("A heatmap needs at least one pixel: give max_pixels of 1 or more.")
-        makers = {
-            "heatmap.npy": self._heatmap_file,
-            "overlay.png": self._overlay_file,
-            "explanation.json": self._json_file,
-        }
-        written = write_atomically(directory, {name: makers[name](max_pixels) for name in files})
-        for member in self.members:
-            folder = Path(directory) / member.head
-            written += replace(member, scale=self.scale).save(folder, files=files, max_pixels=max_pixels)
-        return written
+        makers: dict[str, Callable[[], bytes]] = {}
+        members = ((f"{member.head}/", replace(member, scale=self.scale)) for member in self.members)
+        for folder, shown in (("", self), *members):
+            own = (shown._heatmap_file, shown._overlay_file, shown._json_file)
+            wanted = zip(FILES, own, strict=True)
+            makers |= {folder + name: partial(make, max_pixels) for name, make in wanted if name in files}
+        return write_atomically(directory, makers)
 
     def _strips(self, placement: Placement) -> Iterator[Array]:
         return placement.strips(self.grid, shared=self.scale == "density")
