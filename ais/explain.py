@@ -20,7 +20,7 @@ from torch import Tensor
 from ais import heatmaps, importance
 from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone, weights_size
 from ais.errors import AISError, HeadError
-from ais.explanation import KINDS, Array, Explanation, Kind, Score
+from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.hub import Repository
@@ -74,13 +74,10 @@ def explain(
     _one_of("method", method, METHODS)
     _one_of("kind", kind, KINDS)
     _one_of("scale", scale, PICTURE_SCALES)
-    if scale == "density" and not METHODS[method].per_cell:
-        raise AISError(
-            f"The scale 'density' shares out points that add up, which those of {METHODS[method].label} do not: choose "
-            "the scale points or relative, or another method."
-        )
     if method != "ais" and kind != "prediction":
         raise AISError(f"The kind {kind!r} is one of importance, which only the method 'ais' draws.")
+    if scale == "density":
+        check_summable(method)
     picture = read_image(image)
     loaded = load_head_cached(head)
     rating = _check_rating(rating, kind, loaded)

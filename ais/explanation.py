@@ -30,6 +30,19 @@ FILES = ("heatmap.npy", "overlay.png", "explanation.json")
 Array = NDArray[np.float32]
 
 
+def check_summable(method: str) -> None:
+    """That a method's points are those of cells, which can be shared out to their pixels.
+
+    Raises:
+        AISError: they are not.
+    """
+    if not METHODS[method].per_cell:
+        raise AISError(
+            f"The scale 'density' shares out points that add up, which those of {METHODS[method].label} do not: choose "
+            "the scale points or relative, or another method."
+        )
+
+
 class Score(NamedTuple):
     """What people would say of a picture.
 
@@ -129,9 +142,8 @@ class Explanation:
 
         What a pixel is depends on the scale (`pixel_unit`): only those of ``density`` sum to the `total`.
         """
-        return (
-            self.placement.share(self.grid) if self.scale == "density" else self.placement.upsample(self.grid)
-        )
+        place = self.placement
+        return place.share(self.grid) if self._shared() else place.upsample(self.grid)
 
     @property
     def density(self) -> Array:
@@ -181,6 +193,19 @@ class Explanation:
     def overlay(self, opacity: float = 0.7) -> Image:
         """The heatmap's colours on the picture, as large as the picture: blue lowers, red raises."""
         return heatmaps.overlay(self.image, self.heatmap, opacity)
+
+    @property
+    def sum_in_words(self) -> str:
+        """How a stack's score comes from its members': ``5.61 = 0.453 x 5.50 (one) + 0.583 x 5.36 (other) - 0.01``;
+        empty for a head on one backbone."""
+        if not self.members:
+            return ""
+        parts = [
+            f"{weight:.3f} x {member.score:.2f} ({member.head})"
+            for weight, member in zip(self.weights, self.members, strict=True)
+        ]
+        sign = "-" if self.intercept < 0 else "+"
+        return f"{self.score:.2f} = {' + '.join(parts)} {sign} {abs(self.intercept):.2f}"
 
     def contributions(self, x: float, y: float, n: int = 6) -> list[Contribution]:
         """The feature maps that contribute most at a place, the strongest first.
@@ -320,7 +345,14 @@ class Explanation:
         return write_atomically(directory, makers)
 
     def _strips(self, placement: Placement) -> Iterator[Array]:
-        return placement.strips(self.grid, shared=self.scale == "density")
+        return placement.strips(self.grid, shared=self._shared())
+
+    def _shared(self) -> bool:
+        """Whether the cells are shared out to the pixels."""
+        if self.scale != "density":
+            return False
+        check_summable(self.method)
+        return True
 
     def _heatmap_file(self, max_pixels: int | None) -> bytes:
         size, data = self.placement.within(max_pixels), io.BytesIO()
