@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from scipy import io as matlab
 
 from ais.datasets import FILE_NAME, METADATA, listing
 from ais.errors import DataError
+from ais.files import check_outputs, staging
 
 Files = dict[str, list[Path]]  # by name in lower case
 Row = dict[str, str]
@@ -56,6 +56,7 @@ def convert_aigciqa2023(source: str | os.PathLike[str], out: str | os.PathLike[s
     Raises:
         DataError: files are missing or not as described, or there is a table or pictures in `out` already.
     """
+    _check_new(Path(out))
     files = _files(source)
     places = range(_AIGCIQA2023)
     columns: dict[str, Sequence[str]] = {}
@@ -112,6 +113,7 @@ def convert_oasis(
     Raises:
         DataError: files are missing or not as described, or there is a table or pictures in `out` already.
     """
+    _check_new(Path(out))
     files = _files(source)
     table = _one(files, "OASIS.csv", source)
     scales = [f"{scale}_{part}" for scale in ("valence", "arousal") for part in ("mean", "sd", "n")]
@@ -273,17 +275,21 @@ def _with_columns(file: Path, rows: list[Row], columns: Sequence[str]) -> list[R
     return rows
 
 
+def _check_new(out: Path) -> None:
+    """Before anything is read: the folder can be made, and what it is to hold is not there."""
+    for old in (out / METADATA, out / IMAGES):
+        if os.path.lexists(old):
+            raise DataError(f"{old} exists already, and is not overwritten: give a new folder.")
+    check_outputs(out, [METADATA])
+
+
 def _write(out: str | os.PathLike[str], names: list[str], pictures: list[Path], rows: list[Row]) -> int:
     """The folder: pictures `images/NAME.SUFFIX`, hard-linked where the disk allows, and the table."""
     out = Path(out)
-    for old in (out / METADATA, out / IMAGES):
-        if old.exists():
-            raise DataError(f"{old} exists already, and is not overwritten: give a new folder.")
+    _check_new(out)
     places = [f"{IMAGES}/{name}{file.suffix.lower()}" for name, file in zip(names, pictures, strict=True)]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".converting-") as staging:
-            made = Path(staging)
+        with staging(out) as made:
             (made / IMAGES).mkdir()
             for place, file in zip(places, pictures, strict=True):
                 _link(file.resolve(), made / place)  # of a link, what it leads to

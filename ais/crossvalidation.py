@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ais import importance
 from ais.backbones import FrozenBackbone
 from ais.datasets import RatedSet, grouped_folds
 from ais.embeddings import EmbeddedSet, cache_directory, embed
-from ais.errors import DataError
+from ais.errors import AISError, DataError
 from ais.files import write_atomically
 from ais.finetuning import RateCurve, find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
@@ -27,6 +28,8 @@ from ais.images import read_image
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.torch_state import own_state
 from ais.views import ViewName
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]  # ("pictures", "folds" or "steps", done, total)
 Result = TypeVar("Result")
@@ -167,14 +170,13 @@ def cross_validate(
         report("folds", fold, count)
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         seed = plan.seed + 1 + fold
-        file = _fold_file(pictures, backbone, view, plan, seed, outside)
-        kept = _read_fold(file) if cache else None
+        file = _fold_file(pictures, backbone, view, plan, seed, outside) if cache else None
+        kept = _read_fold(file) if file else None
         if kept is None:
             fitted, own, _ = fit(pictures.rows(inside), backbone, view, plan, seed, progress)
             kept = _judge(fitted, pictures.rows(outside), own, view, plan, channels)
-            if cache:
-                data = save(kept)
-                write_atomically(file.parent, {file.name: hashlib.sha256(data).digest() + data})
+            if file:
+                cache = _keep_fold(file, save(kept))
         scores[outside] = kept["scores"].numpy()
         total += kept["residuals"].numpy()
     report("folds", count, count)
@@ -346,14 +348,27 @@ def _fold_file(
     plan: Plan,
     seed: int,
     outside: np.ndarray,
-) -> Path:
-    """Where a fold's result is kept: named by all that it depends on."""
+) -> Path | None:
+    """Where a fold's result is kept: named by all that it depends on; None where there is no place."""
     data = pictures.data
     settings = (_FORMAT, plan.to_dict(), seed, view, backbone.name, backbone.layer, backbone.weights_hash)
     digest = hashlib.sha256(repr((settings, pictures.groups, pictures.embedded.hashes)).encode())
     for array in [data.ratings, outside, *([data.sd, data.n] if plan.weighted else [])]:
         digest.update(np.ascontiguousarray(array).tobytes())
-    return cache_directory().parent / "folds" / f"{digest.hexdigest()[:32]}.fold"
+    try:
+        return cache_directory().parent / "folds" / f"{digest.hexdigest()[:32]}.fold"
+    except RuntimeError:  # no home, which the embeddings' cache has said
+        return None
+
+
+def _keep_fold(file: Path, data: bytes) -> bool:
+    """Whether it could be kept; if not, that is said, and the work goes on."""
+    try:
+        write_atomically(file.parent, {file.name: hashlib.sha256(data).digest() + data})
+    except AISError as error:
+        logger.warning("The folds are not kept for another run. %s", error)
+        return False
+    return True
 
 
 def _read_fold(file: Path) -> dict[str, Tensor] | None:

@@ -1,4 +1,4 @@
-"""One pass of a frozen backbone over a set of pictures, kept on disk.
+"""One pass of frozen backbones over pictures, kept on disk.
 
 What a head is trained on, and what exact ablation needs, is a few kilobytes a picture. It is stored in
 shards, each written whole or not at all, so that a run killed at any moment goes on where it was. A picture
@@ -8,13 +8,16 @@ is known by its content: renamed, reordered or shared between sets, it is not co
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-import tempfile
+import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -25,7 +28,8 @@ from torch import Tensor
 from ais.backbones import FrozenBackbone
 from ais.datasets import listing
 from ais.errors import AISError, DataError, ImageError
-from ais.images import read_image
+from ais.files import write_atomically
+from ais.images import MAX_BYTES, read_image
 from ais.torch_state import own_state
 from ais.views import View, ViewName
 
@@ -35,9 +39,21 @@ Progress = Callable[[int, int], None]  # pictures done, pictures in all
 Rows = dict[str, Tensor]  # of one picture: "embedding" (D,) and, where there is one, "delta" (C,)
 
 _FORMAT = "1"  # of the shards; part of their key
-_SHARD = 64  # pictures: what a killed run computes again at most
+_SHARD = 64  # pictures in a file
+_AHEAD = 32  # pictures that are decoded while the network works on as many
 _BATCH = 16
-_DECODERS = 2  # threads
+_DECODERS = min(4, os.cpu_count() or 1)  # threads
+
+
+class NamedBytes(io.BytesIO):
+    """A picture's bytes, and the name that sentences call it by."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+Picture = str | Path | NamedBytes
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,30 @@ class EmbeddedSet:
     hashes: list[str]
 
 
+@dataclass
+class Embedded:
+    """What several backbones see in one picture.
+
+    Attributes:
+        rows: of each backbone, on the CPU.
+        sha256: of the picture's file.
+        problem: the sentence why there is nothing, if there is nothing.
+    """
+
+    rows: list[Rows]
+    sha256: str = ""
+    problem: str = ""
+    inputs: list[Tensor | None] = field(
+        default_factory=list, repr=False
+    )  # (3, h, w), where rows are to be computed
+
+
 def cache_directory() -> Path:
-    """Where shards lie: ``$AIS_CACHE``, or ``~/.cache/ais``."""
+    """Where shards lie: ``$AIS_CACHE``, or ``~/.cache/ais``.
+
+    Raises:
+        RuntimeError: there is no home folder.
+    """
     return Path(os.environ.get("AIS_CACHE") or Path.home() / ".cache" / "ais") / "embeddings"
 
 
@@ -74,53 +112,65 @@ def embed(
     Args:
         files: the pictures.
         view: which part of a picture the network sees, "crop" or "whole".
-        progress: called after every batch.
+        progress: called after every picture.
         cache: read and write shards below `cache_directory`.
 
     Raises:
         DataError: the pictures that cannot be read, all of them; the rest is cached by then.
-        AISError: the cache cannot be written.
     """
-    geometry = backbone.view(view)
-    directory = cache_directory() / _key(backbone, geometry) if cache else None
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        hashes = content_hashes(files)
-        sources = dict(zip(hashes, files, strict=True))  # the same picture under two names is computed once
-        known = _load(directory, set(sources)) if directory else {}
-        todo = [name for name in sources if name not in known]
-        done = len(sources) - len(todo)
-        if progress and done:
-            progress(done, len(sources))
-        problems: list[str] = []
-        for names, inputs in _decoded(pool, todo, sources, geometry):
-            shard: dict[str, Rows] = {}
-            for batch in _batches(names, inputs, problems):
-                shard |= _run(backbone, batch)
-                if progress:
-                    progress(done + len(shard), len(sources))
-            done += len(names)
-            known |= shard
-            if directory and shard:
-                _store(directory, {name: shard[name] for name in names if name in shard})
+    problems: list[str] = []
+    found: list[Embedded] = []
+    for file, embedded in zip(files, embed_each(files, [(backbone, view)], cache=cache), strict=True):
+        if embedded.problem:
+            problems.append(f"{file}: {embedded.problem}")
+        found.append(embedded)
+        if progress:
+            progress(len(found), len(files))
     if problems:
         raise DataError(listing("Some pictures cannot be read", problems))
+    rows = [embedded.rows[0] for embedded in found]
     return EmbeddedSet(
-        embedding=torch.stack([known[name]["embedding"] for name in hashes]),
-        delta=torch.stack([known[name]["delta"] for name in hashes]) if backbone.owner is not None else None,
-        hashes=hashes,
+        embedding=torch.stack([row["embedding"] for row in rows]),
+        delta=torch.stack([row["delta"] for row in rows]) if backbone.owner is not None else None,
+        hashes=[embedded.sha256 for embedded in found],
     )
+
+
+def embed_each(
+    pictures: Sequence[Picture], networks: Sequence[tuple[FrozenBackbone, ViewName]], *, cache: bool = True
+) -> Iterator[Embedded]:
+    """What backbones see in pictures, one after the other, in their order, as soon as it is known.
+
+    A picture is read and decoded once, whatever the number of backbones, and not decoded if the cache has it. One that
+    cannot be read gives a sentence; the others go on. A cache that cannot be written is said, and done without.
+    What was computed is in the cache even if the caller stops.
+    """
+    views = [backbone.view(view) for backbone, view in networks]
+    caches = [
+        _Cache.of(backbone, view) if cache else None
+        for (backbone, _), view in zip(networks, views, strict=True)
+    ]
+    pool = ThreadPoolExecutor(_DECODERS)
+
+    def decode(picture: Picture) -> Embedded:
+        return _decode(picture, views, caches)
+
+    try:
+        ahead: list[Future[Embedded]] = []
+        for start in range(0, len(pictures) + _AHEAD, _AHEAD):
+            now, ahead = ahead, [pool.submit(decode, picture) for picture in pictures[start : start + _AHEAD]]
+            yield from _look([future.result() for future in now], networks, caches)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for each in caches:
+            if each is not None:
+                each.flush()
 
 
 def content_hashes(files: Sequence[Path]) -> list[str]:
     """By what a picture is known: the SHA-256 of its file, hexadecimal."""
     with ThreadPoolExecutor(_DECODERS) as pool:
         return list(pool.map(_content_hash, files))
-
-
-def _key(backbone: FrozenBackbone, view: View) -> str:
-    """The folder of all shards that these settings give."""
-    settings = [_FORMAT, backbone.name, backbone.weights_hash, backbone.layer, asdict(view)]
-    return f"{backbone.name}-{view.name}-{_digest(json.dumps(settings).encode())[:16]}"
 
 
 def _digest(data: bytes) -> str:
@@ -139,96 +189,190 @@ def _content_hash(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _decoded(
-    pool: ThreadPoolExecutor, names: list[str], sources: dict[str, Path], view: View
-) -> Iterator[tuple[list[str], list[Tensor | str]]]:
-    """Shard by shard the network's inputs, each (3, h, w), or the sentence why there is none.
-
-    The next shard is decoded while the caller works on this one.
-    """
-
-    def decode(name: str) -> Tensor | str:
-        try:
-            return view.tensor(read_image(sources[name]))
-        except ImageError as error:
-            return f"{sources[name]}: {error}"
-
-    ahead: tuple[list[str], list[Future[Tensor | str]]] | None = None
-    for start in range(0, len(names) + _SHARD, _SHARD):
-        part = names[start : start + _SHARD]
-        now, ahead = ahead, (part, [pool.submit(decode, name) for name in part])
-        if now and now[0]:
-            yield now[0], [future.result() for future in now[1]]
+# Decoding, and the networks' pass --------------------------------------------------------------------------------
 
 
-def _batches(
-    names: list[str], inputs: list[Tensor | str], problems: list[str]
-) -> Iterator[tuple[list[str], Tensor]]:
-    """Pictures of one shape together, in bounded batches; the sentences go to `problems`."""
-    shapes: dict[torch.Size, list[tuple[str, Tensor]]] = {}
-    for name, value in zip(names, inputs, strict=True):
-        if isinstance(value, str):
-            problems.append(value)
-        else:
-            shapes.setdefault(value.shape, []).append((name, value))
+def _decode(picture: Picture, views: Sequence[View], caches: Sequence[_Cache | None]) -> Embedded:
+    """One picture's rows from the caches, and the inputs of the networks whose cache has none."""
+    try:
+        data = _read(picture)
+        if data is None:
+            read_image(picture)  # which says why
+            raise ImageError("The picture was changed while it was read.")
+        embedded = Embedded([], _digest(data))
+        embedded.rows = [(cache and cache.get(embedded.sha256)) or {} for cache in caches]
+        if all(embedded.rows):
+            return embedded
+        name = picture.name if isinstance(picture, NamedBytes) else os.fspath(picture)
+        image = read_image(NamedBytes(data, name))
+        embedded.inputs = [
+            None if rows else view.tensor(image) for rows, view in zip(embedded.rows, views, strict=True)
+        ]
+        return embedded
+    except ImageError as error:
+        return Embedded([], problem=str(error))
+    except MemoryError:
+        return Embedded([], problem="There is not enough memory for this picture: make it smaller.")
+    except Exception as error:  # one picture must not end the run
+        logger.debug("%s", picture, exc_info=True)
+        return Embedded([], problem=f"The picture cannot be used ({type(error).__name__}: {error}).")
+
+
+def _read(picture: Picture) -> bytes | None:
+    """A plain file's bytes; None for what `read_image` refuses without reading it."""
+    if isinstance(picture, NamedBytes):
+        return picture.getvalue()
+    try:
+        state = Path(picture).stat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
+            return None
+        return Path(picture).read_bytes()
+    except (OSError, ValueError):
+        return None
+
+
+def _look(
+    pictures: list[Embedded],
+    networks: Sequence[tuple[FrozenBackbone, ViewName]],
+    caches: Sequence[_Cache | None],
+) -> Iterator[Embedded]:
+    """The pictures with what their networks saw, in their order, each as soon as those before it are done."""
+    given = 0
+    for number, ((backbone, _), cache) in enumerate(zip(networks, caches, strict=True)):
+        for batch in _batches(pictures, number):
+            inputs = torch.stack([embedded.inputs[number] for embedded in batch])  # type: ignore[misc]
+            for embedded, rows in zip(batch, _run(backbone, inputs), strict=True):
+                embedded.rows[number], embedded.inputs[number] = rows, None
+                if cache is not None:
+                    cache.put(embedded.sha256, rows)
+            while given < len(pictures) and all(pictures[given].rows):
+                yield pictures[given]
+                given += 1
+    yield from pictures[given:]
+
+
+def _batches(pictures: list[Embedded], number: int) -> Iterator[list[Embedded]]:
+    """Pictures whose inputs for this network are of one shape together, in bounded batches."""
+    shapes: dict[torch.Size, list[Embedded]] = {}
+    for embedded in pictures:
+        inputs = embedded.inputs[number] if embedded.inputs else None
+        if inputs is not None:
+            shapes.setdefault(inputs.shape, []).append(embedded)
     for alike in shapes.values():
         for start in range(0, len(alike), _BATCH):
-            batch = alike[start : start + _BATCH]
-            yield [name for name, _ in batch], torch.stack([picture for _, picture in batch])
+            yield alike[start : start + _BATCH]
 
 
-def _run(backbone: FrozenBackbone, batch: tuple[list[str], Tensor]) -> dict[str, Rows]:
-    names, pictures = batch
-    features = backbone(pictures)
+@own_state()
+def _run(backbone: FrozenBackbone, inputs: Tensor) -> list[Rows]:
+    features = backbone(inputs)
     values = {"embedding": features.embedding}
     if features.delta is not None:
         values["delta"] = features.delta
     values = {key: value.float().cpu() for key, value in values.items()}
-    return {name: {key: value[i] for key, value in values.items()} for i, name in enumerate(names)}
+    return [{key: value[i] for key, value in values.items()} for i in range(len(inputs))]
 
 
-def _store(directory: Path, shard: dict[str, Rows]) -> None:
-    names = list(shard)
-    keys = shard[names[0]].keys()
-    tensors = {key: torch.stack([rows[key] for rows in shard.values()]) for key in keys}
-    data = save(tensors, {"pictures": json.dumps(names), "sha256": _checksum(tensors)})
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
+# The cache --------------------------------------------------------------------------------------------------
+
+
+class _Cache:
+    """The shards of one backbone and view.
+
+    Looked up by several threads at once, written by one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._places: dict[str, Path] = {}  # the shard that holds a picture
+        self._pending: dict[str, Rows] = {}  # computed, and not in a shard yet
+        self._writable = True
+        for file in sorted(directory.glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as shard:
+                    self._places |= dict.fromkeys(json.loads(shard.metadata()["pictures"]), file)
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                self._drop(file, error)
+        self._shard = lru_cache(maxsize=64)(_read_shard)
+
+    @classmethod
+    def of(cls, backbone: FrozenBackbone, view: View) -> _Cache | None:
+        """None, and a warning, where there can be none."""
+        settings = [_FORMAT, backbone.name, backbone.weights_hash, backbone.layer, asdict(view)]
+        key = f"{backbone.name}-{view.name}-{_digest(json.dumps(settings).encode())[:16]}"
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-            Path(temporary).replace(directory / f"{_digest(''.join(names).encode())[:32]}.safetensors")
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise AISError(
-            f"The cache {directory} cannot be written: {error.strerror or error}. "
-            "Set AIS_CACHE to a folder that can."
-        ) from error
+            return cls(cache_directory() / key)
+        except (OSError, RuntimeError) as error:
+            _warn(str(error))
+            return None
 
+    def get(self, sha256: str) -> Rows | None:
+        """What is known of a picture."""
+        with self._lock:
+            if sha256 in self._pending:
+                return self._pending[sha256]
+            file = self._places.get(sha256)
+            if file is None:
+                return None
+            try:
+                return self._shard(file)[sha256]
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                self._drop(file, error)
+                return None
 
-def _load(directory: Path, wanted: set[str]) -> dict[str, Rows]:
-    """What the shards hold of the wanted pictures."""
-    known: dict[str, Rows] = {}
-    for file in sorted(directory.glob("*.safetensors")):
+    def put(self, sha256: str, rows: Rows) -> None:
+        """Keep a picture's rows: at once in memory, in a shard with others."""
+        with self._lock:
+            if not self._writable:
+                return
+            self._pending[sha256] = rows
+            full = len(self._pending) >= _SHARD
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not in a shard yet."""
+        if not self._pending or not self._writable:
+            return
+        names = list(self._pending)
+        keys = self._pending[names[0]].keys()
+        tensors = {key: torch.stack([rows[key] for rows in self._pending.values()]) for key in keys}
+        data = save(tensors, {"pictures": json.dumps(names), "sha256": _checksum(tensors)})
+        file = f"{_digest(''.join(names).encode())[:32]}.safetensors"
         try:
-            with safe_open(file, framework="pt") as shard:
-                names = json.loads(shard.metadata()["pictures"])
-                if wanted.isdisjoint(names):
-                    continue
-                tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
-                if _checksum(tensors) != shard.metadata()["sha256"]:
-                    raise ValueError("the checksum is another")
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): its pictures are computed again", file, error)
+            write_atomically(self._directory, {file: data})
+        except AISError as error:
+            self._writable = False
+            _warn(str(error))
+        with self._lock:
+            if self._writable:
+                self._places |= dict.fromkeys(names, self._directory / file)
+            self._pending.clear()
+
+    def _drop(self, file: Path, error: Exception) -> None:
+        logger.warning("%s is damaged (%s): its pictures are computed again", file, error)
+        self._places = {name: place for name, place in self._places.items() if place != file}
+        try:
             file.unlink(missing_ok=True)
-            continue
-        for i, name in enumerate(names):
-            if name in wanted:
-                known[name] = {key: value[i] for key, value in tensors.items()}
-    return known
+        except OSError as refused:
+            logger.debug("%s cannot be removed: %s", file, refused)
+
+
+def _warn(why: str) -> None:
+    logger.warning(
+        "What the network sees is not kept for the next run. %s Set AIS_CACHE to a folder that can be written.",
+        why,
+    )
+
+
+def _read_shard(file: Path) -> dict[str, Rows]:
+    with safe_open(file, framework="pt") as shard:
+        names = json.loads(shard.metadata()["pictures"])
+        tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
+        if _checksum(tensors) != shard.metadata()["sha256"]:
+            raise ValueError("the checksum is another")
+    return {name: {key: value[i] for key, value in tensors.items()} for i, name in enumerate(names)}
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -8,7 +8,6 @@ a file that the same call reads.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
@@ -47,15 +46,15 @@ def check_outputs(directory: AnyPath, names: Iterable[str], inputs: Iterable[Any
     """
     directory = Path(directory)
     read = {key for file in inputs if (key := _identity(Path(file))) is not None}
-    parents: dict[Path, None] = {directory: None}  # a set in order
-    for name in names:
-        place = directory / _relative(name)
+    places = [directory / _relative(name) for name in names]
+    for place in places:
         _check_place(place, read)
-        parents[place.parent] = None
-    for folder in dict.fromkeys(_nearest(parent) for parent in parents):
+    parents = dict.fromkeys([directory, *(place.parent for place in places)])
+    for folder, parent in {_nearest(parent): parent for parent in reversed(parents)}.items():
         _check_folder(folder)
-    for parent in parents:
-        _try_folder(parent)
+        # Permissions do not tell it all (read-only disks, `/proc`), so something is made there, and taken away.
+        with _unwritable(parent), staging(folder):
+            pass
 
 
 def write_atomically(
@@ -120,7 +119,7 @@ class GrowingFile:
 
     A new file grows in its place. Where there is one already, the new one grows beside it, as ``NAME.partial``, and
     takes its place when it is complete, so a run that is stopped costs neither. A piece that does not fit on the disk
-    is taken back whole.
+    is taken back whole. If an error leaves it empty, it is removed.
 
     Args:
         inputs: files that must not be overwritten.
@@ -142,6 +141,7 @@ class GrowingFile:
             self._made = _make_folder(self.target.parent)
             self._stream = self.place.open("wb", buffering=0)
         _keep_mode(self.place, self.target)
+        self._empty = True
 
     def write(self, text: str) -> None:
         """Add a piece.
@@ -155,6 +155,7 @@ class GrowingFile:
             try:
                 while data:
                     data = data[self._stream.write(data) :]
+                self._empty = False
             except BaseException:  # also a signal between two parts of a piece
                 self._stream.truncate(end)
                 self._stream.seek(end)
@@ -179,6 +180,9 @@ class GrowingFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+        if self._empty and error is not None:
+            self.place.unlink(missing_ok=True)
+            _remove_empty(self._made)
 
 
 # What may be written where ------------------------------------------------------------------------------------
@@ -237,24 +241,13 @@ def _check_folder(folder: Path) -> None:
         raise AISError(f"Nothing was written to {folder}: it is {what}, and a folder is needed.")
 
 
-def _try_folder(folder: Path) -> None:
-    """Permissions do not tell it all (read-only disks, `/proc`), so a file is made there, and taken away."""
-    with _unwritable(folder), staging(folder):
-        pass
-
-
 @contextlib.contextmanager
 def _unwritable(place: Path) -> Iterator[None]:
     """An error of the system as a sentence that names the place."""
     try:
         yield
     except OSError as error:
-        why = (
-            "there is no room left"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else error.strerror or error
-        )
-        raise UnwritableError(f"Nothing was written to {place}: {why}.") from error
+        raise UnwritableError(f"Nothing was written to {place}: {error.strerror or error}.") from error
 
 
 # How it is written --------------------------------------------------------------------------------------------

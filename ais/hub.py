@@ -40,7 +40,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from ais.errors import HubError
+from ais.errors import AISError, HubError
+from ais.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -341,9 +342,8 @@ def remember(repository: Repository, commit: str, *, public: bool = False) -> No
         return
     file = _reference(repository, public)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(commit)
-    except OSError as error:
+        write_atomically(file.parent, {file.name: commit.encode()})
+    except AISError as error:
         logger.debug("cannot note %s: %s", repository, error)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ais.backbones import Features, FrozenBackbone
-from ais.embeddings import cache_directory, embed
+from ais.embeddings import NamedBytes, cache_directory, embed, embed_each
 from ais.errors import DataError
 from ais.images import read_image
 from ais.views import View, ViewName
@@ -97,10 +97,10 @@ def test_killed_in_the_middle_it_goes_on_there(files: list[Path]) -> None:
     dying.dies_after = 100
     with pytest.raises(KeyboardInterrupt):
         embed(files, dying, "whole")
-    assert len(shards()) == 1
+    assert dying.seen >= 100
     again = make_backbone()
     found = embed(files, again, "whole")
-    assert again.seen == 150 - 64
+    assert again.seen == 150 - dying.seen
     assert torch.equal(found.embedding, whole.embedding)
 
 
@@ -176,3 +176,51 @@ def test_all_unreadable_pictures_are_named_and_the_others_kept(files: list[Path]
     seen = backbone.seen
     embed(files[:10] + files[11:140] + files[141:], backbone, "whole")
     assert backbone.seen == seen == 148
+
+
+def test_each_picture_as_soon_as_it_is_known(files: list[Path]) -> None:
+    """In order, decoded once for several networks; one that cannot be read gives its sentence."""
+    files[10].write_bytes(b"no picture")
+    networks = [(make_backbone(), "whole"), (make_backbone("stem.0"), "crop")]
+    known = NamedBytes(files[3].read_bytes(), "standard input")
+    found = []
+    for embedded in embed_each([*files, known], networks):  # type: ignore[arg-type]
+        found.append(embedded)
+        assert networks[0][0].seen <= len(found) + 32  # not all of them first
+    assert [number for number, embedded in enumerate(found) if embedded.problem] == [10]
+    assert "10.png" in found[10].problem
+    for number, (backbone, view) in enumerate(networks):
+        expected = embed([*files[:10], *files[11:]], backbone, view).embedding  # type: ignore[arg-type]
+        rows = torch.stack([one.rows[number]["embedding"] for one in found[:-1] if one.rows])
+        assert torch.equal(rows, expected)
+    assert torch.equal(found[-1].rows[0]["embedding"], found[3].rows[0]["embedding"])
+    assert networks[0][0].seen == 149
+
+
+def test_stopped_by_its_reader_it_has_kept_what_was_computed(files: list[Path]) -> None:
+    backbone = make_backbone()
+    for number, _ in enumerate(embed_each(files, [(backbone, "whole")])):
+        if number == 40:
+            break
+    again = make_backbone()
+    embed(files, again, "whole")
+    assert again.seen == 150 - backbone.seen < 110
+
+
+@pytest.mark.parametrize("place", ["/proc/nothere", "/dev/null/cache", None])
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+    place: str | None, files: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = embed(files[:70], make_backbone(), "whole", cache=False).embedding
+    if place is None:  # nor a home
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("AIS_CACHE")
+        monkeypatch.setattr(Path, "home", no_home)
+    else:
+        monkeypatch.setenv("AIS_CACHE", place)
+    with caplog.at_level("WARNING", "ais"):
+        assert torch.equal(embed(files[:70], make_backbone(), "whole").embedding, expected)
+    assert caplog.text.count("not kept for the next run") == 1

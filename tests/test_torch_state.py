@@ -29,6 +29,7 @@ from ais import (
     crossvalidation,
     embeddings,
     evaluation,
+    scoring,
     selection,
     strategies,
     training,
@@ -159,6 +160,9 @@ CASES: dict[str, Case] = {
     "rate_curve": lambda w: crossvalidation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
     "faithfulness": lambda w: faith.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advice.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
+    "score_pictures": lambda w: [
+        one.score for head in (w.tuned, w.stack) for one in scoring.score_pictures(w.data.files, load_head(head))
+    ],
     "untrained": lambda w: strategies.untrained("little1", 3).network.state_dict(),
 }  # fmt: skip
 # Types, registries, and functions that give names and numbers without a tensor.
@@ -268,10 +272,14 @@ def test_every_public_function_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_state_of_the_callers_changes_what_it_gives(name: str, world: World) -> None:
+def test_no_state_of_the_callers_changes_what_it_gives(
+    name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
+    monkeypatch.setenv("AIS_CACHE", str(tmp_path / "one"))
     forget()
     wanted = case(world)
+    monkeypatch.setenv("AIS_CACHE", str(tmp_path / "other"))
     forget()
     with all_at_once():
         found = case(world)

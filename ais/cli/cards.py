@@ -12,10 +12,10 @@ import typer
 
 from ais import figures
 from ais.cards import EXAMPLES, PICTURES, model_card, named_in
-from ais.cli.common import AsJson, OnDevice, app, print_json
+from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
 from ais.errors import AISError
 from ais.explain import explain
-from ais.files import write_atomically
+from ais.files import check_outputs, write_atomically
 from ais.heads import CARD, CONFIG, Config
 from ais.loading import load_head, read_config
 
@@ -54,8 +54,11 @@ def card_command(
         raise AISError(
             f"--license {license!r} is no licence's name on the Hub, such as apache-2.0, cc-by-nc-4.0 or other."
         )
+    inputs = [*(examples or ()), *([citation] if citation else ())]
+    check_outputs(folder, [CONFIG, CARD, *([EXAMPLES] if examples else ())], inputs)
     given: dict[str, Any] = {"about": about, "license": license, "citation": citation and _read(citation)}
-    pictures = {EXAMPLES: _examples(folder, examples, device)} if examples else {}
+    with Bars():
+        pictures = {EXAMPLES: _examples(folder, examples, device)} if examples else {}
     given = {name: value for name, value in given.items() if value is not None}
     config = replace(config, recipe=_recipe(config, folder, bool(pictures)), **given)
     files = {CONFIG: _config_bytes(config, folder), CARD: _card(config, folder).encode(), **pictures}

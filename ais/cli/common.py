@@ -2,24 +2,70 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from tqdm import tqdm
+from typer.models import CommandFunctionType as CommandFunction
 
-from ais.datasets import RatedSet, columns, read_ratings
+from ais.checks import file_names
+from ais.datasets import METADATA, RatedSet, columns, picture_files, read_ratings
+from ais.errors import AISError, DataError, HeadError
+from ais.files import check_outputs
 from ais.heads import Head
+from ais.loading import read_config
 from ais.version import __version__
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(
+_PATIENCE = 0.5  # seconds until something is shown on a terminal
+_SHORT_PAUSE, _LONG_PAUSE = 5, 30  # seconds between the lines in a log: for each tenth, and in any case
+
+
+class Commands(typer.Typer):
+    """Commands that take ``~`` for the home folder in every path, also where no shell has seen it (``--out=~/x``)."""
+
+    def command(self, *names: Any, **options: Any) -> Callable[[CommandFunction], CommandFunction]:
+        register = super().command(*names, **options)
+
+        def decorate(function: CommandFunction) -> CommandFunction:
+            @functools.wraps(function)
+            def run(**values: Any) -> Any:
+                return function(**{name: _from_home(value) for name, value in values.items()})
+
+            register(run)
+            return function
+
+        return decorate
+
+
+def _from_home(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_from_home, value))
+    return Path(from_home(str(value))) if isinstance(value, Path) else value
+
+
+def from_home(path: str) -> str:
+    """A path whose ``~`` or ``~user`` is written out; as it is where there is no such home."""
+    return os.path.expanduser(path)  # noqa: PTH111  `Path.expanduser` raises, and folds an address's slashes
+
+
+def head_from_home(head: Any) -> Any:
+    """For options that name heads."""
+    return from_home(head) if isinstance(head, str) else head and [from_home(one) for one in head]
+
+
+app = Commands(
     name="ais",
     help="The score people would give a picture, and where in the picture it comes from.",
     epilog="Results go to stdout, all else to stderr. Exit status 2 means a wrong call or bad input.",
@@ -39,6 +85,7 @@ HeadName = Annotated[
     str,
     typer.Option(
         "--head",
+        callback=head_from_home,
         help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION].",
     ),
 ]
@@ -120,24 +167,121 @@ def read_set(
     return rated
 
 
-class Bars:
-    """A progress bar on stderr for every stage that reports."""
+class Stopped(BaseException):
+    """A signal asks the command to end, such as Ctrl-C's. It is no `Exception`, so that only `main` ends it.
 
-    def __init__(self) -> None:
+    Attributes:
+        number: the signal's.
+        kept: a sentence of what has been done until now, and where it is.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.kept = ""
+
+
+class Bars:
+    """What a command is at, on stderr: on a terminal a bar within a second, elsewhere a line now and then.
+
+    Args:
+        doing: what it does before a stage reports how far it is, such as loading the network.
+    """
+
+    def __init__(self, doing: str = "loading") -> None:
+        self._doing = doing
         self._bars: dict[str, tqdm[Any]] = {}
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._said: dict[str, tuple[float, int]] = {}  # when, and how much was done then
+        self._reported = threading.Event()
+        self._waiting: threading.Thread | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        self._end_waiting()
+        if not self._terminal:
+            self._say(stage, done, total)
+            return
         if stage not in self._bars:
-            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False, disable=None)
+            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False)
         bar = self._bars[stage]
         bar.update(done - bar.n)
 
+    def echo(self, line: str, err: bool = False) -> None:
+        """Print a line, of the results or on stderr, at once, and above the bars."""
+        self._end_waiting()
+        if self._terminal:
+            with tqdm.external_write_mode(file=sys.stdout):
+                typer.echo(line, err=err)
+        else:
+            typer.echo(line, err=err)
+
     def __enter__(self) -> Bars:
+        if self._terminal:
+            self._waiting = threading.Thread(target=self._wait, daemon=True)
+            self._waiting.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._end_waiting()
         for bar in self._bars.values():
             bar.close()
+
+    def _wait(self) -> None:
+        """Until a stage reports: what is being done, and for how long."""
+        if self._reported.wait(_PATIENCE):
+            return
+        with tqdm(desc=self._doing, bar_format="{desc} {elapsed}", file=sys.stderr, leave=False) as bar:
+            while not self._reported.wait(_PATIENCE):
+                bar.refresh()
+
+    def _end_waiting(self) -> None:
+        self._reported.set()
+        if self._waiting is not None:
+            self._waiting.join()
+            self._waiting = None
+
+    def _say(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        when, before = self._said.setdefault(stage, (now, done))
+        tenth = now - when >= _SHORT_PAUSE and done - before >= total / 10
+        if done < total and (tenth or now - when >= _LONG_PAUSE):
+            typer.echo(f"{stage}: {done} of {total}", err=True)
+            self._said[stage] = (now, done)
+
+
+def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
+    """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
+    try:
+        files = picture_files(rated.folder)
+    except DataError:  # of a table with bad rows the good ones count
+        files = rated.files
+    return [rated.folder / METADATA, *files, *filter(None, others)]
+
+
+def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
+    """Whether a head may be written there, before it is made: to a new or empty folder, or over a head.
+
+    Raises:
+        AISError: it may not.
+    """
+    check_outputs(out, file_names(None), inputs)
+    if not out.is_dir() or all(file.name.startswith(".") for file in out.iterdir()):
+        return
+    try:
+        read_config(out)
+    except HeadError as error:
+        raise AISError(
+            f"{out} holds files that are not a head's, so no head is written there: choose an --out that is new, empty "
+            "or a head's."
+        ) from error
+
+
+def head_files(head: str) -> list[Path]:
+    """The files of a head that is named by its folder, which no command may write over; else none."""
+    try:
+        return list(Path(head).iterdir())
+    except OSError:
+        return []
 
 
 def command_of(*folders: Path) -> str:
@@ -150,7 +294,8 @@ def command_of(*folders: Path) -> str:
 
     def named(word: str) -> str:
         option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
-        return option + equals + (Path(value).resolve().name if value and Path(value) in folders else value)
+        path = _from_home(Path(value))
+        return option + equals + (path.resolve().name if value and path in folders else value)
 
     return shlex.join(["ais", *map(named, words)])
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ais.cli.common import AsJson, app, print_json
+from ais.cli.common import AsJson, Bars, Commands, app, print_json
 from ais.converters import convert_aigciqa2023, convert_oasis
 from ais.datasets import METADATA, columns
 
-data_app = typer.Typer(
-    name="data", help="Make a folder of rated pictures from a published data set.", no_args_is_help=True
+data_app = Commands(
+    name="data",
+    help="Make a folder of rated pictures from a published data set.",
+    no_args_is_help=True,
 )
 app.add_typer(data_app)
 
@@ -30,13 +32,17 @@ def oasis_command(
     as_json: AsJson = False,
 ) -> None:
     """OASIS: photographs rated for valence and arousal (Kurdi, Lozano & Banaji 2017), and for beauty if given."""
-    _say(convert_oasis(source, out, beauty), out, as_json)
+    with Bars("converting"):
+        pictures = convert_oasis(source, out, beauty)
+    _say(pictures, out, as_json)
 
 
 @data_app.command("aigciqa2023")
 def aigciqa2023_command(source: Source, out: Out, as_json: AsJson = False) -> None:
     """AIGCIQA2023: generated pictures rated for quality, authenticity and correspondence (Wang et al. 2023)."""
-    _say(convert_aigciqa2023(source, out), out, as_json)
+    with Bars("converting"):
+        pictures = convert_aigciqa2023(source, out)
+    _say(pictures, out, as_json)
 
 
 def _say(pictures: int, out: Path, as_json: bool) -> None:

@@ -28,8 +28,11 @@ from ais.cli.common import (
     Split,
     TrainedTarget,
     app,
+    check_head_folder,
     command_of,
     group_column,
+    head_files,
+    inputs_of,
     print_json,
     print_table,
     read_set,
@@ -38,12 +41,13 @@ from ais.datasets import RatedSet
 from ais.errors import AISError
 from ais.explain import backbone_of
 from ais.faithfulness import faithfulness
-from ais.files import write_atomically
+from ais.files import check_outputs, write_atomically
 from ais.heads import EMBEDDED, Head, RegressionHead
 from ais.loading import load_head
 from ais.pruning import WayName
 from ais.selection import prune_head
 
+EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
 _HOW = {
     "unseen": "pictures that the head has not seen",
     "cross-validation": "the pictures it learned from, each scored by variants that have seen neither it nor its group",
@@ -104,6 +108,8 @@ def evaluate_command(
         skip_bad=skip_bad,
     )
     rated = rated.part(test=True)
+    if out is not None:
+        check_outputs(out, EVALUATION, [*inputs_of(rated), *head_files(head)])
     with Bars() as bars:
         held = held_out(rated, loaded, device=device, progress=bars)
         report = evaluate_head(held, loaded)
@@ -153,6 +159,7 @@ def prune_command(
     column = group_column(data, group, loaded)
     rated = read_set(data, _column(loaded, target), column, sd=sd, n=n, split=split, skip_bad=skip_bad)
     rated = rated.part(test=False)
+    check_head_folder(out, inputs_of(rated))
     with Bars() as bars:
         pruned, report = prune_head(
             rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
@@ -211,14 +218,13 @@ def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes
     writer.writerows(zip(names, data.ratings.tolist(), predicted.tolist(), held.groups, strict=True))
     target = head.config.target
     captions = [f"rated {w['rated']:.1f}, predicted {w['predicted']:.1f}" for w in report["worst"]]
-    return {
-        "evaluation.json": (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(),
-        "predictions.csv": table.getvalue().encode(),
-        "scatter.png": figures.scatter(
-            predicted, data.ratings, target.low, target.high, target.name, report["metrics"]
-        ),
-        "worst.jpg": figures.contact_sheet([Path(w["file"]) for w in report["worst"]], captions),
-    }
+    files = (
+        (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(),
+        table.getvalue().encode("utf-8", "surrogateescape"),
+        figures.scatter(predicted, data.ratings, target.low, target.high, target.name, report["metrics"]),
+        figures.contact_sheet([Path(w["file"]) for w in report["worst"]], captions),
+    )
+    return dict(zip(EVALUATION, files, strict=True))
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -4,66 +4,142 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tqdm import tqdm
 
-from ais.cli.common import AsJson, HeadName, OnDevice, app, print_json
-from ais.errors import AISError, ImageError
-from ais.explain import explain, score
-from ais.explanation import Kind, Score
-from ais.files import write_atomically
-from ais.heads import EMBEDDED, Head
+from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
+from ais.embeddings import NamedBytes, Picture
+from ais.errors import AISError, ImageError, UnwritableError
+from ais.explain import explain
+from ais.explanation import FILES, Explanation, Kind, Score
+from ais.files import GrowingFile, check_outputs
+from ais.folders import find_pictures, left_out_line, printable
+from ais.heads import EMBEDDED, Head, StackedHead
 from ais.heatmaps import METHODS, MethodName, Scale
-from ais.images import SUFFIXES
+from ais.images import MAX_BYTES
 from ais.loading import load_head
+from ais.scoring import score_pictures
+
+STANDARD_INPUT = "-"
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...", help="Pictures, or folders of pictures; - reads one from standard input."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A picture of a call: what it is called, where it is, and in which of the call's folders it was found."""
+
+    path: str
+    source: Picture
+    folder: Path | None = None
 
 
 @app.command("score")
 def score_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of pictures.")],
+    paths: Paths,
     head: HeadName = EMBEDDED,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Also write a table: scores.csv.")
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Write a table, scores.csv, instead of a line for each."
+        ),
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            " /--no-cache",
+            help="Do not keep what the network sees in ~/.cache/ais (or $AIS_CACHE), nor look there.",
+        ),
+    ] = True,
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The score of every picture, with its 90 % interval and its percentile among the rated pictures.
 
-    A picture that cannot be read gets a sentence instead of a score, and the exit status is 2.
+    Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
+    a sentence instead of a score, and the exit status is 2.
     """
-    loaded = load_head(head)
+    pictures = _named(paths)
     rows: list[dict[str, Any]] = []
-    for path in tqdm(_pictures(paths), unit="picture", file=sys.stderr, disable=None, leave=False):
+    problems: list[str] = []
+    document: dict[str, Any] = {}
+    with ExitStack() as opened:
+        if as_json:
+            opened.callback(_print_rows, document, rows)
+        table = None
+        if output:
+            try:
+                table = opened.enter_context(GrowingFile(output, [*_files(pictures), *head_files(head)]))
+            except UnwritableError as error:
+                problems.append(str(error))
+                typer.echo(f"ais: {error} The scores are printed instead.", err=True)
+        bars = opened.enter_context(Bars("loading the head and its network"))
+        loaded = load_head(head)
+        config = loaded.config
+        document |= {"head": config.name, "target": asdict(config.target), "level": config.interval.level}
+        bars("pictures", 0, len(pictures))
+        scored = opened.enter_context(
+            closing(score_pictures(_sources(pictures), loaded, device=device, cache=cache))
+        )
         try:
-            rows.append({"path": str(path), **score(path, loaded, device=device)._asdict()})
-        except ImageError as error:
-            rows.append({"path": str(path), "error": str(error)})
-    if output:
-        _write_table(output, rows)
-    if as_json:
-        target = asdict(loaded.config.target)
-        level = loaded.config.interval.level
-        print_json({"head": loaded.config.name, "target": target, "level": level, "pictures": rows})
-    else:
-        for row in rows:
-            typer.echo(f"{_printable(row['path'])}: {row.get('error') or _in_words(loaded, row)}")
+            for named, one in zip(pictures, scored, strict=True):
+                row = {"path": named.path} | (one.score._asdict() if one.score else {"error": one.error})
+                rows.append(row)
+                line = f"{printable(named.path)}: {row.get('error') or _in_words(loaded, row)}"
+                try:
+                    if table:
+                        table.write(_csv_lines(row, header=len(rows) == 1))
+                except UnwritableError as error:
+                    problems.append(f"{error} The first {len(rows) - 1} pictures are in {table.place}.")  # type: ignore[union-attr]
+                    typer.echo(f"ais: {problems[-1]} The others are printed.", err=True)
+                    table = None
+                if table is None and not as_json:
+                    bars.echo(line)
+                elif "error" in row:
+                    bars.echo(line, err=True)
+                bars("pictures", len(rows), len(pictures))
+            if table:
+                table.complete()
+        except UnwritableError as error:
+            assert table is not None
+            problems.append(f"{error} All rows are in {table.place}.")
+        except Stopped as stopped:
+            where = f"in {table.place}" if table else "printed"
+            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done, and {where}."
+            raise
     failed = sum("error" in row for row in rows)
+    if table and not as_json:
+        typer.echo(f"{output}: {len(rows) - failed} of {len(rows)} pictures scored")
     if failed:
-        raise AISError(f"{failed} of {len(rows)} pictures could not be scored.")
+        problems.append(f"{failed} of {len(rows)} pictures could not be scored.")
+    if problems:
+        raise AISError(" ".join(problems))
 
 
 @app.command("explain")
 def explain_command(
-    path: Annotated[Path, typer.Argument(help="A picture.")],
+    paths: Paths,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for heatmap.npy, overlay.png and explanation.json.")
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for heatmap.npy, overlay.png and explanation.json; of several pictures, for a folder of "
+            "each one's name with them.",
+        ),
     ],
     head: HeadName = EMBEDDED,
     method: Annotated[
@@ -80,7 +156,10 @@ def explain_command(
     ] = "prediction",
     scale: Annotated[
         Scale,
-        typer.Option(help="Of heatmap.npy and overlay.png: a share of the largest, or points of the score."),
+        typer.Option(
+            help="Of heatmap.npy and overlay.png: a share of the largest (relative); points of the score, in each "
+            "pixel what a whole cell there is worth (points); or points per pixel, which add up to the total (density)."
+        ),
     ] = "relative",
     rating: Annotated[
         float | None, typer.Option(help="What people said of this picture, on the head's scale.")
@@ -91,68 +170,179 @@ def explain_command(
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """A picture's score, and where in the picture it comes from: blue lowers it, red raises it."""
-    loaded = load_head(head)
-    explanation = explain(
-        path,
-        loaded,
-        method,
-        kind=kind,
-        scale=scale,
-        rating=rating,
-        similarity=similarity,
-        device=device,
-    )
-    files = [str(file) for file in explanation.save(out)]
-    if as_json:
-        print_json({"path": str(path), **explanation.to_dict(), "files": files})
-        return
-    values = Score(explanation.score, *explanation.interval, explanation.percentile)
-    typer.echo(_in_words(loaded, values._asdict()))
-    for member in explanation.members:
-        typer.echo(f"  {member.head}: {member.score:.2f}")
-    low, high = float(explanation.grid.min()), float(explanation.grid.max())
-    typer.echo(
-        f"{METHODS[method].label} heatmap of the {kind} by {explanation.head}: cells from {low:+.3g} to {high:+.3g} "
-        f"{explanation.unit}"
-    )
-    for file in files:
-        typer.echo(f"  {file}")
+    """A picture's score, and where in the picture it comes from: blue lowers it, red raises it.
+
+    Of several pictures, one that cannot be read gets a sentence, the others go on, and the exit status is 2.
+    """
+    pictures = _named(paths)
+    alone = len(paths) == 1 and pictures[0].folder is None
+    if rating is not None and not alone:
+        raise AISError("--rating is what people said of one picture: name that picture alone.")
+    folders = [out] if alone else [out / name for name in folder_names(pictures)]
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as opened:
+        if as_json and not alone:
+            opened.callback(_print_rows, {}, rows)
+        bars = opened.enter_context(Bars("loading the head and its network"))
+        loaded = load_head(head)
+        inputs = [*_files(pictures), *head_files(head), *filter(None, [similarity])]
+        files = _explanation_files(loaded)
+        check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
+        bars("pictures", 0, len(pictures))
+        try:
+            for named, folder in zip(pictures, folders, strict=True):
+                try:
+                    explanation = explain(
+                        named.source,
+                        loaded,
+                        method,
+                        kind=kind,
+                        scale=scale,
+                        rating=rating,
+                        similarity=similarity,
+                        device=device,
+                    )
+                    written = [str(file) for file in explanation.save(folder)]
+                except (ImageError, UnwritableError) as error:
+                    if alone:
+                        raise
+                    rows.append({"path": named.path, "error": str(error)})
+                    bars.echo(f"{printable(named.path)}: {error}", err=as_json)
+                else:
+                    rows.append({"path": named.path, **explanation.to_dict(), "files": written})
+                    if alone and as_json:
+                        print_json(rows[0])
+                    elif not as_json:
+                        _print_explanation(bars, loaded, explanation, named, written, alone)
+                bars("pictures", len(rows), len(pictures))
+        except Stopped as stopped:
+            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done, and in {out}."
+            raise
+    failed = sum("error" in row for row in rows)
+    if failed:
+        raise AISError(f"{failed} of {len(rows)} pictures could not be explained.")
 
 
-def _pictures(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those below the folders named that look like pictures by their suffix."""
-    found: list[Path] = []
+# Which pictures -----------------------------------------------------------------------------------------------
+
+
+def _named(paths: Sequence[str]) -> list[Named]:
+    """The pictures of a call: files as they are named, the pictures of folders, and standard input."""
+    if paths.count(STANDARD_INPUT) > 1:
+        raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
+    found: list[Named] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-            )
+        place = from_home(path)
+        if path == STANDARD_INPUT:
+            found.append(Named(path, _standard_input()))
+        elif os.path.isdir(place):  # noqa: PTH112  a Path raises for a name that is too long
+            inside, left_out = find_pictures(place)
             if not inside:
-                raise AISError(f"There are no pictures in the folder {path}.")
-            found += inside
+                raise AISError(
+                    " ".join([f"There are no pictures in the folder {printable(place)}.", *left_out])
+                )
+            if left_out:
+                typer.echo(left_out_line(Path(place), left_out), err=True)
+            found += [Named(str(file), file, Path(place)) for file in inside]
         else:
-            found.append(path)
+            found.append(Named(place if "://" in place else str(Path(place)), place))
     return found
 
 
-def _write_table(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _standard_input() -> NamedBytes:
+    if sys.stdin is None:
+        raise AISError("There is no standard input to read a picture from.")
+    if sys.stdin.isatty():
+        typer.echo("Reading a picture from standard input.", err=True)
+    return NamedBytes(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+
+
+def _sources(pictures: Sequence[Named]) -> list[Picture]:
+    return [named.source for named in pictures]
+
+
+def _files(pictures: Sequence[Named]) -> list[str | Path]:
+    """Those that are on the disk, and must stay as they are."""
+    return [named.source for named in pictures if not isinstance(named.source, NamedBytes)]
+
+
+def folder_names(pictures: Sequence[Named]) -> list[str]:
+    """A folder's name for each picture: its own without the ending, longer where that is not enough to tell them
+    apart, whatever the case of the letters."""
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    names, longer, longest = [], [], []
+    for named in pictures:
+        path = Path("standard input" if isinstance(named.source, NamedBytes) else named.path)
+        inside = path.relative_to(named.folder) if named.folder else Path(path.name)
+        above = (named.folder or path.parent).resolve().name
+        names.append(path.stem.lstrip(".") or "picture")
+        longer.append("-".join(inside.parts))
+        longest.append("-".join([above, *inside.parts]))
+    for better in (longer, longest):
+        taken = Counter(map(key, names))
+        names = [other if taken[key(name)] > 1 else name for name, other in zip(names, better, strict=True)]
+    used: set[str] = set()
+    for number, name in enumerate(names):
+        count = 1
+        while key(names[number]) in used:
+            count += 1
+            names[number] = f"{name}-{count}"
+        used.add(key(names[number]))
+    return names
+
+
+# What is printed ------------------------------------------------------------------------------------------------
+
+
+def _print_rows(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """One document of what was done, also if not all of it was; none if nothing was."""
+    if rows:
+        print_json({**document, "pictures": rows})
+
+
+def _csv_lines(row: dict[str, Any], header: bool) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ("path", *Score._fields, "error"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(file.parent, {file.name: text.getvalue().encode("utf-8", "surrogateescape")})
+    if header:
+        writer.writeheader()
+    writer.writerow(row)
+    return text.getvalue()
+
+
+def _explanation_files(head: Head) -> list[str]:
+    """What `Explanation.save` writes into its folder."""
+    members = [f"{member.config.name}/" for member in head.members] if isinstance(head, StackedHead) else []
+    return [f"{folder}{file}" for folder in ("", *members) for file in FILES]
+
+
+def _print_explanation(
+    bars: Bars, head: Head, explanation: Explanation, named: Named, files: list[str], alone: bool
+) -> None:
+    values = Score(explanation.score, *explanation.interval, explanation.percentile)
+    words = _in_words(head, values._asdict())
+    if not alone:
+        bars.echo(f"{printable(named.path)}: {words}\n  {printable(str(Path(files[0]).parent))}")
+        return
+    bars.echo(words)
+    if explanation.members:
+        bars.echo(f"  {explanation.sum_in_words}")
+    low, high = float(explanation.grid.min()), float(explanation.grid.max())
+    bars.echo(
+        f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: cells from "
+        f"{low:+.3g} to {high:+.3g} {explanation.unit}"
+    )
+    for file in files:
+        bars.echo(f"  {printable(file)}")
 
 
 def _in_words(head: Head, row: dict[str, Any]) -> str:
     target, level = head.config.target, head.config.interval.level
+    where = "on a" if target.low <= row["score"] <= target.high else "beyond the"
     return (
-        f"{target.name} {row['score']:.2f} on a scale of {target.low:g} to {target.high:g} "
+        f"{target.name} {row['score']:.2f} {where} scale of {target.low:g} to {target.high:g} "
         f"({level:.0%} interval {row['low']:.2f} to {row['high']:.2f}), "
         f"higher than {row['percentile']:.0f} % of the rated pictures"
     )
-
-
-def _printable(text: str) -> str:
-    """A file's name without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from ais.checks import file_names
-from ais.cli.common import AsJson, app, print_json, quality
+from ais.cli.common import AsJson, Bars, app, print_json, quality
 from ais.errors import AISError
-from ais.files import write_atomically
+from ais.files import check_outputs, write_atomically
 from ais.hub import parse_repository
 from ais.loading import find_head, load_found, read_config
 from ais.publishing import push_head, repository_to_push
@@ -52,7 +52,8 @@ def push_command(
     done = {}
     if folder is not None and repo is not None:
         repository = repository_to_push(repo, revision)
-        done["head"] = push_head(folder, repository, private=private, space=space or "")
+        with Bars("pushing"):
+            done["head"] = push_head(folder, repository, private=private, space=space or "")
         if not read_config(folder).about:
             typer.echo(
                 f"Its card does not say whose ratings it learned, of which pictures: `ais card {folder} --about …`.",
@@ -60,7 +61,8 @@ def push_command(
             )
     if space:
         heads = [str(repository_to_push(repo, revision))] if repo else []
-        done["Space"] = push_space(space, heads, private=private)
+        with Bars("pushing"):
+            done["Space"] = push_space(space, heads, private=private)
     if as_json:
         print_json({what: asdict(pushed) for what, pushed in done.items()})
         return
@@ -87,16 +89,19 @@ def pull_command(
     repository = parse_repository(repo, revision)
     if repository is None:
         raise AISError(f"{repo!r} is no repository of the Hub: name it as user/repo.")
-    found = find_head(repository)
-    head = load_found(found)
-    wanted = file_names(head.config)
-    names = [name for name in wanted if found.fetch_optional(name)]
+    if out is not None:
+        if out.is_dir() and any(out.iterdir()):
+            raise AISError(f"{out} is not empty: choose an --out that is new, or empty it.")
+        check_outputs(out, file_names(None))
+    with Bars("fetching"):
+        found = find_head(repository)
+        head = load_found(found)
+        wanted = file_names(head.config)
+        names = [name for name in wanted if found.fetch_optional(name)]
     for name in sorted(set(wanted) - set(names)):
         typer.echo(f"{name} could not be fetched; the head works without it.", err=True)
     folder = found.folder
     if out is not None:
-        if out.is_dir() and any(out.iterdir()):
-            raise AISError(f"{out} is not empty: choose an --out that is new, or empty it.")
         write_atomically(out, {name: (found.folder / name).read_bytes() for name in names})
         folder = out
     if as_json:

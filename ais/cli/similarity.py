@@ -13,13 +13,15 @@ from ais import figures
 from ais.backbones import FrozenBackbone, load_backbone
 from ais.cli.common import AsJson, Bars, OnDevice, app, print_json, print_table
 from ais.cohort import Cohort, CohortReport, align, look, read_cohort, with_interval
+from ais.datasets import METADATA
 from ais.errors import AISError
 from ais.explain import pick_device
-from ais.files import write_atomically
+from ais.files import check_outputs, write_atomically
 from ais.mapscores import FILE
 from ais.similarity import Metric
 from ais.views import ViewName
 
+FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
 SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most
 
 
@@ -62,6 +64,13 @@ def align_command(
         raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
     cohort = read_cohort(data, rdm, average=average)
     names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
+    folders = ["", *(f"{name.replace(':', '-').replace('/', '-')}/" for name in names)]
+    matrices = list(rdm.iterdir()) if rdm.is_dir() else [rdm]
+    check_outputs(
+        out,
+        [folder + file for folder in folders for file in FILES],
+        [data / METADATA, *cohort.files, *matrices],
+    )
     documents = []
     with Bars() as bars:
         for name in names:
@@ -106,8 +115,9 @@ def _write(
         }
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    again = (folder / FILE).is_file()
     written = write_atomically(folder, files | {"report.json": text.encode()})
-    if not report.gain:
+    if again and not report.gain:
         (folder / "pruning.png").unlink(missing_ok=True)  # of a run before, which would belie this one
     return document | {"files": [str(file) for file in written]}
 

@@ -26,8 +26,11 @@ from ais.cli.common import (
     Split,
     Target,
     app,
+    check_head_folder,
     command_of,
     group_column,
+    head_from_home,
+    inputs_of,
     print_json,
     quality,
     read_set,
@@ -37,7 +40,7 @@ from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
 from ais.evaluation import ceiling
 from ais.explain import pick_device
-from ais.files import write_atomically
+from ais.files import check_outputs, write_atomically
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
 from ais.loading import heads_directory, load_head, read_config
@@ -158,13 +161,14 @@ def train_command(
         strategy=strategy,
         tuning=_tuning(strategy, learning_rate=learning_rate, epochs=epochs, last_k=last_k),
     )
-    # What is trained from scratch needs no pretrained weights.
-    frozen = (
-        load_backbone(backbone, device=pick_device(device), progress=True)
-        if STRATEGIES[strategy].pretrained
-        else untrained(backbone, seed, device=pick_device(device))
-    )
+    check_head_folder(out, inputs_of(rated))
     with Bars() as bars:
+        # What is trained from scratch needs no pretrained weights.
+        frozen = (
+            load_backbone(backbone, device=pick_device(device), progress=True)
+            if STRATEGIES[strategy].pretrained
+            else untrained(backbone, seed, device=pick_device(device))
+        )
         head, report = train_head(
             rated, frozen, view, name=out.resolve().name, target=scale, plan=plan, progress=bars
         )
@@ -195,13 +199,14 @@ def find_rate_command(
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
     rated = read_set(data, target, group_column(data, group), split=split, skip_bad=skip_bad).part(test=False)
+    check_outputs(out.parent, [out.name], inputs_of(rated))
     where = pick_device(device)
-    frozen = (
-        load_backbone(backbone, device=where, progress=True)
-        if STRATEGIES[strategy].pretrained
-        else untrained(backbone, seed, device=where)
-    )
     with Bars() as bars:
+        frozen = (
+            load_backbone(backbone, device=where, progress=True)
+            if STRATEGIES[strategy].pretrained
+            else untrained(backbone, seed, device=where)
+        )
         curve = rate_curve(
             look(rated, frozen, view, bars), frozen, view, Plan(seed=seed, strategy=strategy), bars
         )
@@ -237,8 +242,8 @@ def advise_command(
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
     group = group_column(data, group)
     rated = read_set(data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
-    frozen = load_backbone(backbone, device=pick_device(device), progress=True)
     with Bars() as bars:
+        frozen = load_backbone(backbone, device=pick_device(device), progress=True)
         pictures = look(rated, frozen, view, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
     advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
@@ -255,7 +260,11 @@ def combine_command(
     data: Data,
     heads: Annotated[
         list[str],
-        typer.Option("--head", help="A head by name or folder; give two or more, each with --head."),
+        typer.Option(
+            "--head",
+            callback=head_from_home,
+            help="A head by name or folder; give two or more, each with --head.",
+        ),
     ],
     out: Out,
     target: Annotated[
@@ -297,6 +306,7 @@ def combine_command(
             )
     group = group_column(data, group, members[0])
     rated = read_set(data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad).part(test=False)
+    check_head_folder(out, inputs_of(rated))
     with Bars() as bars:
         stack = combine_heads(rated, members, name=out.resolve().name, device=device, progress=bars)
     given = [Path(head) for head in heads if Path(head).is_dir()]  # the others are names, or ids on the Hub

@@ -1,0 +1,91 @@
+"""The workflow of `ais score`: many pictures, one after the other, as fast as the network allows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ais.backbones import FrozenBackbone
+from ais.embeddings import Picture, Rows, embed_each
+from ais.errors import HeadError, ImageError
+from ais.explain import _score as interval_of
+from ais.explain import backbone_of, score
+from ais.explanation import Score
+from ais.heads import Head, RegressionHead, StackedHead
+from ais.pruning import silence
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A picture's score, or the sentence why it has none."""
+
+    score: Score | None
+    error: str = ""
+
+
+def score_pictures(
+    pictures: Sequence[Picture], head: Head, *, device: str = "auto", cache: bool = True
+) -> Generator[Scored, None, None]:
+    """The scores of pictures, in their order, each as soon as it is known.
+
+    They are those of `ais.score` but for the last bits of a float32 (1e-4 points at most), since a network sees
+    several pictures at once.
+
+    Args:
+        cache: keep what the backbones see, and read it where it is kept (`ais.embeddings.cache_directory`): then a
+            second run takes the time of reading the files.
+
+    Raises:
+        HeadError, WeightsError: as `ais.score`. A picture that cannot be read raises nothing.
+    """
+    assert isinstance(head, (RegressionHead, StackedHead))
+    members = list(head.members) if isinstance(head, StackedHead) else [head]
+    backbones = [backbone_of(member, device) for member in members]
+    if any(
+        member.config.pruned and backbone.owner is None
+        for member, backbone in zip(members, backbones, strict=True)
+    ):
+        yield from _one_by_one(pictures, head, device)  # what is cached is of all maps
+        return
+    networks = [(backbone, member.config.view) for backbone, member in zip(backbones, members, strict=True)]
+    for embedded in embed_each(pictures, networks, cache=cache):
+        if embedded.problem:
+            yield Scored(None, embedded.problem)
+            continue
+        with torch.no_grad():
+            scores = [
+                _variants(*each) for each in zip(members, backbones, embedded.rows, strict=True)
+            ]  # M times (1, K)
+            combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
+            yield Scored(interval_of(head, combined))
+
+
+def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Tensor:
+    """The scores of a head's variants for one picture, (1, K), on the CPU."""
+    embedding = rows["embedding"][None]
+    if embedding.shape[1] != head.config.dim:
+        raise HeadError(
+            f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
+            f"{embedding.shape[1]}."
+        )
+    if backbone.owner is not None and len(head.keep) != len(backbone.owner):
+        raise HeadError(
+            f"The head {head.config.name!r} has {len(head.keep)} feature maps, but its backbone gives "
+            f"{len(backbone.owner)}."
+        )
+    if backbone.owner is not None and head.config.pruned:
+        embedding, _ = silence(embedding, rows["delta"][None], backbone.owner, head.cpu().keep)
+    return head.cpu()(embedding)
+
+
+def _one_by_one(
+    pictures: Sequence[Picture], head: RegressionHead | StackedHead, device: str
+) -> Iterator[Scored]:
+    for picture in pictures:
+        try:
+            yield Scored(score(picture, head, device=device))
+        except ImageError as error:
+            yield Scored(None, str(error))
