@@ -43,7 +43,9 @@ def test_a_density_sums_to_the_grid(
     grid = np.random.default_rng(h * w).normal(size=(h, w)).astype(np.float32)
     shared = place.share(grid)
     assert pixels is None or shared.size <= pixels
-    assert np.nansum(shared, dtype=np.float64) == pytest.approx(grid.sum(), abs=1e-5 * np.abs(grid).sum())
+    assert np.nansum(shared, dtype=np.float64) == pytest.approx(
+        grid.sum(), abs=1e-5 * float(np.abs(grid).sum())
+    )
     assert np.array_equal(np.isnan(shared), np.isnan(place.upsample(grid)))
 
 
