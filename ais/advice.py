@@ -19,6 +19,7 @@ from torch import Tensor
 from ais.datasets import grouped_folds
 from ais.errors import DataError
 from ais.fitting import fit_projection
+from ais.torch_state import own_state
 
 Size = Literal["very small", "small", "medium", "large"]
 Knowledge = Literal["most", "part", "little"]
@@ -102,6 +103,7 @@ class Advice:
     reasons: list[str]
 
 
+@own_state()
 def advise(
     embedding: Tensor,
     ratings: np.ndarray,

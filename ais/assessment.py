@@ -19,6 +19,7 @@ from ais.heads import RegressionHead, StackedHead
 from ais.pruning import silence
 from ais.stacking import cross_fitted
 from ais.strategies import STRATEGIES, untrained
+from ais.torch_state import own_state
 
 _FEWEST = 10  # pictures that say anything
 WORST = 10
@@ -48,6 +49,7 @@ class HeldOut:
     left_out: int
 
 
+@own_state()
 def held_out(
     data: RatedSet,
     head: RegressionHead | StackedHead,
@@ -80,7 +82,7 @@ def held_out(
         backbone = backbone_of(member, device)
         pictures = look(part, backbone, member.config.view, progress, cache)
         scores.append(_scores(member, backbone, pictures))
-    combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
+    combined = head.finite(head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0])
     how: How = "unseen" if head.config.seen else "unknown"
     return HeldOut(part, pictures.groups, combined.double().numpy(), None, how, int(seen.sum()))
 
@@ -127,6 +129,7 @@ def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
     return untrained(config.backbone, plan.seed, config.layer, device=pick_device(device))
 
 
+@own_state()
 def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str, Any]:
     """All that is to be said of a head by its scores, ready for JSON.
 

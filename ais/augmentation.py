@@ -39,8 +39,8 @@ class Pictures:
 
     def __init__(self, files: Sequence[Path], view: View, memory: int = _MEMORY) -> None:
         self.files = files
-        self._mean = torch.tensor(view.mean).view(3, 1, 1)
-        self._std = torch.tensor(view.std).view(3, 1, 1)
+        self._mean = torch.tensor(view.mean, dtype=torch.float32).view(3, 1, 1)
+        self._std = torch.tensor(view.std, dtype=torch.float32).view(3, 1, 1)
         self._view = view
         self._kept: dict[int, Tensor] = {}
         problems: list[str] = []
@@ -112,5 +112,9 @@ def augment(picture: Tensor, rng: np.random.Generator) -> Tensor:
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     brightness, contrast = rng.uniform(1 - _LIGHT, 1 + _LIGHT, 2).tolist()
     picture = functional.resized_crop(picture, top, left, h, w, [height, width], antialias=True)
-    picture = functional.adjust_contrast(functional.adjust_brightness(picture, brightness), contrast)
+    # As torchvision's adjust_brightness and adjust_contrast, which work in torch's default type, whatever that is.
+    values = picture.to(torch.float32).mul(brightness).clamp_(0, 255).floor_()
+    red, green, blue = values
+    grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_().mean()
+    picture = values.mul(contrast).add_(grey, alpha=1 - contrast).clamp_(0, 255).to(torch.uint8)
     return functional.horizontal_flip(picture) if rng.random() < 0.5 else picture

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ais.errors import AISError, WeightsError
 from ais.splitting import fuse, resolve_layer, split
+from ais.torch_state import own_precision, own_state
 from ais.views import Interpolation, View, ViewName
 from ais.weights import State, read_tensors, read_weights, weights_file
 
@@ -105,6 +106,7 @@ class FrozenBackbone(nn.Module):
         owner: the coordinates of the embedding that the maps feed, in a row, where the tail is channelwise.
     """
 
+    @own_state()
     def __init__(self, network: nn.Module, name: str, layer: str, owner: range | None = None) -> None:
         super().__init__()
         self.name = name
@@ -116,6 +118,7 @@ class FrozenBackbone(nn.Module):
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
 
+    @own_precision()
     def forward(self, pictures: Tensor, keep: Tensor | None = None) -> Features:
         """One forward pass, and two runs of the tail: with the maps, and with all of them silent.
 
@@ -173,6 +176,7 @@ class FrozenBackbone(nn.Module):
         return digest.hexdigest()[:16]
 
 
+@own_state()
 def load_backbone(
     name: str,
     layer: str | None = None,
@@ -230,6 +234,18 @@ def backbone_spec(name: str) -> Backbone:
         f"There is no backbone {name!r}. Choose one of: {', '.join(BACKBONES)}; or a network of timm's as "
         f"{TIMM}NAME, such as {TIMM}convnext_small."
     )
+
+
+@lru_cache(maxsize=16)
+def weights_size(name: str) -> int:
+    """Bytes of a backbone's weights in float32, its classifier's included.
+
+    Raises:
+        AISError: no such backbone.
+    """
+    with torch.device("meta"):
+        network = backbone_spec(name).build()
+    return sum(4 * value.numel() for value in network.state_dict().values())
 
 
 @lru_cache(maxsize=16)  # every explanation asks, and building a large network to see its stages takes a while

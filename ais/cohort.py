@@ -28,6 +28,7 @@ from ais.keeping import GainReport
 from ais.mapscores import MapScores
 from ais.saliency import spectral_residual
 from ais.similarity import Metric
+from ais.torch_state import own_state
 from ais.views import Placement, ViewName
 
 Report = Callable[[str, int, int], None]  # stage, done, in all
@@ -213,6 +214,7 @@ def compare(rows: np.ndarray, judgments: Judgments, metric: Metric = "correlatio
     )
 
 
+@own_state()
 def align(
     cohort: Cohort,
     backbone: FrozenBackbone,
@@ -259,6 +261,7 @@ def align(
     )
 
 
+@own_state()
 def look(file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray) -> Look:
     """A picture's heatmap by the importance (C,) of the maps, beside what is salient in it.
 

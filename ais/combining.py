@@ -19,12 +19,14 @@ from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, difference, metrics
 from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
 from ais.stacking import cross_fitted, fit_stack
+from ais.torch_state import own_state
 
 logger = logging.getLogger(__name__)
 
 _FOLDS = 10
 
 
+@own_state()
 def combine_heads(
     data: RatedSet,
     heads: Sequence[RegressionHead],

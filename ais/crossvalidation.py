@@ -27,6 +27,7 @@ from ais.heads import HeadConfig, Interval, RegressionHead, Target
 from ais.images import read_image
 from ais.range_test import RateCurve
 from ais.strategies import STRATEGIES, Tuning, untrained
+from ais.torch_state import own_state
 from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Pictures:
         return Pictures(self.data.rows(index), part, [self.groups[i] for i in index])
 
 
+@own_state()
 def look(
     data: RatedSet, backbone: FrozenBackbone, view: ViewName, report: Report | None = None, cache: bool = True
 ) -> Pictures:
@@ -145,6 +147,7 @@ def look(
     return Pictures(data, embedded, data.groups or alone)
 
 
+@own_state()
 def cross_validate(
     pictures: Pictures,
     backbone: FrozenBackbone,
@@ -181,6 +184,7 @@ def cross_validate(
     return OutOfFold(scores, folds, total / len(folds))
 
 
+@own_state()
 def fold_heads(
     pictures: Pictures, backbone: FrozenBackbone, plan: Plan, config: HeadConfig, folds: np.ndarray
 ) -> list[RegressionHead]:
@@ -195,6 +199,7 @@ def fold_heads(
     ]
 
 
+@own_state()
 def fit_head(
     pictures: Pictures, backbone: FrozenBackbone, plan: Plan, config: HeadConfig, seed: int
 ) -> RegressionHead:
@@ -202,6 +207,7 @@ def fit_head(
     return _bare(_fit_frozen(pictures, backbone.device, plan, seed), config).to(backbone.device)
 
 
+@own_state()
 def fit(
     pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, seed: int, report: Report | None
 ) -> tuple[Variants, FrozenBackbone, dict[str, Tensor] | None]:
@@ -217,6 +223,7 @@ def fit(
     return tuned.variants, own, tuned.state
 
 
+@own_state()
 def rate_curve(
     pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, report: Report | None = None
 ) -> RateCurve:

@@ -30,6 +30,7 @@ from ais.datasets import listing
 from ais.errors import AISError, DataError, ImageError
 from ais.files import write_atomically
 from ais.images import MAX_BYTES, read_image
+from ais.torch_state import own_state
 from ais.views import View, ViewName
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("AIS_CACHE") or Path.home() / ".cache" / "ais") / "embeddings"
 
 
+@own_state()
 def embed(
     files: Sequence[Path],
     backbone: FrozenBackbone,
@@ -261,6 +263,7 @@ def _batches(pictures: list[Embedded], number: int) -> Iterator[list[Embedded]]:
             yield alike[start : start + _BATCH]
 
 
+@own_state()
 def _run(backbone: FrozenBackbone, inputs: Tensor) -> list[Rows]:
     features = backbone(inputs)
     values = {"embedding": features.embedding}

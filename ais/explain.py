@@ -18,9 +18,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ais import heatmaps, importance
-from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone
+from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone, weights_size
 from ais.errors import AISError, HeadError
-from ais.explanation import KINDS, Array, Explanation, Kind, Score
+from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Progress, Scale
 from ais.hub import Repository
@@ -28,11 +28,13 @@ from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
 from ais.stacking import combine_points, resample
+from ais.torch_state import own_state
 from ais.views import Placement
 
 HeadSource = str | os.PathLike[str] | Repository | RegressionHead | StackedHead
 
 
+@own_state()
 def explain(
     image: Source,
     head: HeadSource = EMBEDDED,
@@ -75,13 +77,10 @@ def explain(
     _one_of("method", method, METHODS)
     _one_of("kind", kind, KINDS)
     _one_of("scale", scale, PICTURE_SCALES)
-    if scale == "density" and not METHODS[method].per_cell:
-        raise AISError(
-            f"The scale 'density' shares out points that add up, which those of {METHODS[method].label} do not: choose "
-            "the scale points or relative, or another method."
-        )
     if method != "ais" and kind != "prediction":
         raise AISError(f"The kind {kind!r} is one of importance, which only the method 'ais' draws.")
+    if scale == "density":
+        check_summable(method)
     picture = read_image(image)
     loaded = load_head_cached(head)
     rating = _check_rating(rating, kind, loaded)
@@ -101,6 +100,8 @@ def explain(
             _draw(METHODS[method], *each, _part(progress, numbers[id(each[0])], len(looks))) for each in own
         ]
         grids = _combine(method, drawn)
+        for values in (*importances, *grids.values()):
+            shown.finite(values, "heatmap")
         config = shown.config
         return Explanation(
             image=picture,
@@ -140,6 +141,7 @@ def explain(
     return explanation(loaded, looks, [1.0])
 
 
+@own_state()
 def score(
     image: Source,
     head: HeadSource = EMBEDDED,
@@ -156,6 +158,7 @@ def score(
     return _score(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
 
 
+@own_state()
 def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
     """The head's backbone on a device, from a cache of the last few; the head is moved there too.
 
@@ -176,12 +179,15 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
             f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
         )
     where = pick_device(device)
-    tuned = tuned_backbone(head)
+    tuned = None
+    if config.tuned_sha256:
+        tuned = tuned_backbone(head, 2 * weights_size(config.backbone) + _MORE)
     backbone = backbone_cached(config.backbone, config.layer, where, tuned, config.tuned_sha256)
     head.to(where)
     return backbone
 
 
+@own_state()
 def backbone_cached(
     name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
 ) -> FrozenBackbone:
@@ -209,6 +215,7 @@ def pick_device(device: str = "auto") -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
+@own_state()
 def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHead | StackedHead:
     """`load_head`, from a cache of the last few; a head that is loaded already passes through.
 
@@ -216,13 +223,14 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
         public: fetch only what everybody may read from the Hub.
     """
     if isinstance(head, (RegressionHead, StackedHead)):
-        return head
+        return head.plain()
     found = find_head(head, public=public)
     loaded = _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
     loaded.notice = found.notice  # of this time, not of the time when it was loaded
     return loaded
 
 
+_MORE = 1 << 20  # bytes of a tuned backbone's file that are none of its weights
 _lock = threading.Lock()
 
 
@@ -283,11 +291,8 @@ def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tenso
 
 
 def _score(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
-    mean, half = scores.mean().item(), head.interval(scores).item()
-    if not (math.isfinite(mean) and math.isfinite(half)):
-        raise HeadError(
-            f"The head {head.config.name!r} gives no finite score for this picture: choose another."
-        )
+    mean = head.finite(scores.mean()).item()
+    half = head.finite(head.interval(scores)).item()
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)
     return Score(mean, low, high, head.percentile(mean))
 

@@ -25,6 +25,7 @@ from ais.evaluation import with_interval
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
 from ais.images import Source, read_image
+from ais.torch_state import own_state
 
 STEPS = 14
 COMPARED = ("ais", "gradcam", "random")
@@ -32,6 +33,7 @@ _DRAWS = 3  # random grids, and randomised heads, for every picture
 _BLUR = 8  # the blur's sigma is this part of the shorter side
 
 
+@own_state()
 def faithfulness(
     pictures: Sequence[Source],
     backbone: FrozenBackbone,

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
 
@@ -58,7 +58,7 @@ def check_outputs(directory: AnyPath, names: Iterable[str], inputs: Iterable[Any
 
 
 def write_atomically(
-    directory: AnyPath, files: Mapping[str, bytes], inputs: Iterable[AnyPath] = ()
+    directory: AnyPath, files: Mapping[str, bytes | Callable[[], bytes]], inputs: Iterable[AnyPath] = ()
 ) -> list[Path]:
     """Write files into a directory: all of them, or none.
 
@@ -66,7 +66,8 @@ def write_atomically(
     system; if one fails, what stood there before is put back. A file that takes another's place has its mode.
 
     Args:
-        files: contents by name; a name may hold folders: ``member/heatmap.npy``.
+        files: contents by name, or what makes them, so that large ones are in memory one after the other; a name may
+            hold folders: ``member/heatmap.npy``.
         inputs: files that must not be overwritten.
 
     Raises:
@@ -83,7 +84,7 @@ def write_atomically(
         new.mkdir()
         old.mkdir()
         for number, (name, data) in enumerate(files.items()):
-            (new / str(number)).write_bytes(data)
+            (new / str(number)).write_bytes(data() if callable(data) else data)
             _keep_mode(new / str(number), places[name])
         _move_all(new, old, list(places.values()))
     return list(places.values())

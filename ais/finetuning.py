@@ -26,6 +26,7 @@ from ais.errors import AISError, DataError
 from ais.fitting import Variants
 from ais.range_test import RateCurve, read_curves
 from ais.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
+from ais.torch_state import own_state
 from ais.views import View
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -55,6 +56,7 @@ def held_out(groups: Sequence[str], tuning: Tuning, seed: int) -> np.ndarray:
     return grouped_split(groups, tuning.validation, seed)
 
 
+@own_state()
 def fine_tune(
     network: nn.Module,
     view: View,
@@ -143,6 +145,7 @@ def fine_tune(
     )
 
 
+@own_state()
 def find_rate(
     network: nn.Module,
     view: View,

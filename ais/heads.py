@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from ais.errors import HeadError
 from ais.files import write_atomically
 from ais.hub import Repository
+from ais.torch_state import own_precision, own_state
 from ais.views import ViewName
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMAT = 1
+_PLAIN = (torch.float32, torch.int64, torch.bool)  # types of a head's tensors
 REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32
 EMBEDDED = "beauty-efficientnet-lite0"
 MOST_MEMBERS = 8  # of a stack: so many backbones are kept in memory at once
@@ -204,6 +206,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
     notice: str = ""  # why it may not be the newest: the Hub could not be asked
     public: bool = False  # whether it was fetched as everybody may
 
+    @own_state()
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config: Any = config
@@ -211,10 +214,39 @@ class Head(nn.Module, PyTorchModelHubMixin):
             kind = torch.int64 if name == "seen" else torch.float32
             self.register_buffer(name, torch.zeros(shape, dtype=kind))
 
+    def plain(self) -> Self:
+        """This head, or a float32 copy of it where its tensors are of another type, take gradients, or were made in
+        `torch.inference_mode`, so that what is computed with it is the same for all and nothing of its owner's changes.
+        """
+        if all(t.dtype in _PLAIN and not (t.requires_grad or t.is_inference()) for t in self.buffers()):
+            return self
+        twin = self._twin()
+        twin.load_state_dict({name: value.detach() for name, value in self.state_dict().items()})
+        for name in ("folder", "repository", "notice", "public"):
+            setattr(twin, name, getattr(self, name))
+        return twin.to(self.rating_quantiles.device).eval()
+
+    def _twin(self) -> Self:
+        """A head of the same config, all of whose tensors are 0."""
+        raise NotImplementedError
+
     def interval(self, scores: Tensor) -> Tensor:
         """Half the width of the score's interval: the variants' scores (N, K) -> (N,), in points."""
         calibration = self.config.interval
         return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
+
+    def finite(self, values: Tensor, what: str = "score") -> Tensor:
+        """The values that the head gave, which are of no use unless all are finite.
+
+        Raises:
+            HeadError: one is not.
+        """
+        if not values.isfinite().all():
+            raise HeadError(
+                f"The head {self.config.name!r} gives no finite {what} here, since its weights are too large: choose "
+                "another, or train it anew."
+            )
+        return values
 
     def within_scale(self, value: float) -> float:
         """The value, or the end of the rating scale that it is beyond.
@@ -227,13 +259,13 @@ class Head(nn.Module, PyTorchModelHubMixin):
     def percentile(self, score: float) -> float:
         """The share of rated pictures that people rated below this score, in percent (0 to 100)."""
         quantiles = self.rating_quantiles.cpu()
-        above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype)))
+        above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype, device="cpu")))
         if above == 0:
             return 0.0
         if above == len(quantiles):
             return 100.0
         low, high = quantiles[above - 1].item(), quantiles[above].item()
-        return above - 1 + (score - low) / (high - low)
+        return min(max(above - 1 + (score - low) / (high - low), 0.0), 100.0)
 
     def has_seen(self, hashes: Sequence[str]) -> list[bool]:
         """Which pictures it was trained on, by the SHA-256 of their files."""
@@ -338,6 +370,7 @@ class RegressionHead(Head):
     rating_std: Tensor
     keep: Tensor
 
+    @own_state()
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
         keep = torch.ones(config.channels, dtype=torch.bool)
@@ -345,10 +378,15 @@ class RegressionHead(Head):
         self.register_buffer("keep", keep, persistent=False)
         self._reach: tuple[tuple[int, int], Tensor] | None = None
 
+    def _twin(self) -> RegressionHead:
+        return RegressionHead(self.config)
+
+    @own_precision()
     def hidden(self, embedding: Tensor) -> Tensor:
         """First linear layer, before its ReLU: (N, D) -> (N, K, H)."""
         return torch.einsum("nd,khd->nkh", embedding, self.weight1) + self.bias1
 
+    @own_precision()
     def readout(self, hidden: Tensor) -> Tensor:
         """Scores of the variants from the first layer's output: (..., K, H) -> (..., K), in points."""
         return self.rating_mean + self.rating_std * ((hidden.relu() * self.weight2).sum(-1) + self.bias2)
@@ -368,10 +406,12 @@ class RegressionHead(Head):
             return {}
         return {BACKBONE: (self.folder / BACKBONE).read_bytes()}
 
+    @own_precision()
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores of the variants: (N, D) -> (N, K), in points of the rating scale."""
         return self.readout(self.hidden(embedding))
 
+    @own_precision()
     def score(self, embedding: Tensor) -> Tensor:
         """The score: the mean over the variants, (N, D) -> (N,)."""
         return self(embedding).mean(-1)
@@ -390,10 +430,15 @@ class StackedHead(Head):
     intercept: Tensor
     members: Sequence[RegressionHead]
 
+    @own_state()
     def __init__(self, config: StackConfig, members: Sequence[RegressionHead]) -> None:
         super().__init__(config)
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
 
+    def _twin(self) -> StackedHead:
+        return StackedHead(self.config, [RegressionHead(member.config) for member in self.members])
+
+    @own_precision()
     def combine(self, scores: Sequence[Tensor]) -> Tensor:
         """Scores of the stack's variants from those of its members: M times (N, K) -> (N, K)."""
         return torch.stack(list(scores), dim=-1) @ self.weight + self.intercept

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -37,9 +42,15 @@ from ais.heads import (
     Target,
 )
 from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
+from ais.torch_state import own_state
 
 CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
 _PUBLIC_LIMIT = 512 << 20  # bytes of a file that is fetched for a stranger
+_BYTES = (4, 8)  # of a number, float32 or int64
+_HEADER_LIMIT = 1 << 20  # bytes, of the safetensors header of a head
+_LONGEST_NAME = 200  # bytes: a file system takes a little more
+_DEEPEST = 16  # levels of a config
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey, line ends included
 
 
 def heads_directory() -> Path:
@@ -117,6 +128,7 @@ class _DamagedError(HeadError):
     """A file of the head is not what its maker wrote."""
 
 
+@own_state()
 def load_head(
     source: str | os.PathLike[str] | Repository = EMBEDDED, revision: str | None = None
 ) -> RegressionHead | StackedHead:
@@ -136,6 +148,7 @@ def load_head(
     return load_found(find_head(source, revision))
 
 
+@own_state()
 def load_found(found: Found) -> RegressionHead | StackedHead:
     """The head whose files have been found.
 
@@ -179,11 +192,13 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
     where = f"{CONFIG} in {directory}"
     data = _read_bytes(directory, CONFIG, CONFIG_LIMIT)
     try:
-        raw = json.loads(data)
+        raw = _parse(data)
     except (ValueError, RecursionError) as error:
         raise _DamagedError(f"{where} is not JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise HeadError(f"{where} is not a head's config: it should be a JSON object.")
+    need = partial(_need, where)
+    _check_values(need, raw)
     version = raw.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise HeadError(f"{where} has format {version}, newer than this AIS reads ({FORMAT}): update AIS.")
@@ -198,7 +213,6 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
         config = kind(**raw)
     except (TypeError, KeyError) as error:
         raise HeadError(f"{where} is not a head's config: {error}.") from error
-    need = partial(_need, where)
     _check_config(need, config)
     if isinstance(config, StackConfig):
         _check_members(need, config)
@@ -207,8 +221,11 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
     return config
 
 
-def tuned_backbone(head: RegressionHead) -> Path | None:
+def tuned_backbone(head: RegressionHead, limit: int = _WEIGHTS_LIMIT) -> Path | None:
     """The file of a head's own backbone, or None if it uses a published one.
+
+    Args:
+        limit: bytes; a larger file is not read.
 
     Raises:
         HeadError: the file is missing, or not the one that the head was trained with.
@@ -221,8 +238,8 @@ def tuned_backbone(head: RegressionHead) -> Path | None:
         )
     file = head.folder / BACKBONE
     with Found(head.folder, head.repository, str(head.repository)).naming():
+        state = _check_file(file, limit, ", the backbone of its head,")
         try:
-            state = file.stat()
             sha256 = _sha256(file, state.st_mtime_ns, state.st_size)
         except OSError as error:
             raise HeadError(f"{file}, the backbone of its head, cannot be read: {error.strerror}.") from error
@@ -348,6 +365,7 @@ def _load_member(stack: Found, config: StackConfig, member: Member) -> Regressio
 
 
 def _read_tensors(directory: Path, config: Config) -> dict[str, Tensor]:
+    _check_size(directory, config)
     data = _read_bytes(directory, WEIGHTS, _WEIGHTS_LIMIT)
     _check_header(directory, config, data)
     if hashlib.sha256(data).hexdigest() != config.weights_sha256:
@@ -361,6 +379,13 @@ def _read_tensors(directory: Path, config: Config) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise HeadError(f"The tensor {name} of the head in {directory} holds values that are not finite.")
+    for name, holds, what in (
+        ("rating_quantiles", bool((tensors["rating_quantiles"].diff() >= 0).all()), "fall somewhere"),
+        ("rating_std", bool(tensors.get("rating_std", torch.zeros(())) >= 0), "is negative"),
+        ("weight", bool((tensors.get("weight", torch.zeros(1)) >= 0).all()), "holds negative values"),
+    ):
+        if not holds:
+            raise HeadError(f"The tensor {name} of the head in {directory} {what}.")
     return tensors
 
 
@@ -376,14 +401,53 @@ def _is_number(value: object, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
 
 
+def _parse(data: bytes) -> Any:
+    """A JSON document in which no key is there twice and every number is one.
+
+    Raises:
+        ValueError: it is none. RecursionError: it is nested too deeply.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is there twice")
+        return found
+
+    def constant(word: str) -> Any:
+        raise ValueError(f"{word} is no number")
+
+    return json.loads(data, object_pairs_hook=unique, parse_constant=constant)
+
+
+def _check_values(need: Need, raw: dict[str, Any]) -> None:
+    """That whatever shows or writes the config again can: also the parts that no score depends on."""
+    todo: list[tuple[Any, int]] = [(raw, 0)]
+    while todo:
+        value, depth = todo.pop()
+        need(depth <= _DEEPEST, f"it should not be nested more than {_DEEPEST} levels deep")
+        if isinstance(value, dict):
+            todo += [(inner, depth + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list):
+            todo += [(inner, depth + 1) for inner in value]
+        elif isinstance(value, str):
+            need(not re.search("[\ud800-\udfff]", value), "its texts should be Unicode")
+        elif isinstance(value, (int, float)):
+            need(abs(value) < 1e300, "its numbers should be finite, and smaller than 1e300")
+
+
+def _is_word(text: object) -> bool:
+    return isinstance(text, str) and bool(text) and not _CONTROL.search(text)
+
+
 def _check_config(need: Need, config: Config) -> None:
     for name in ("name", "weights_sha256"):
-        need(
-            isinstance(getattr(config, name), str) and bool(getattr(config, name)), f"{name} should be a word"
-        )
+        need(_is_word(getattr(config, name)), f"{name} should be a word")
     # Explanations of a stack are written into folders of its members' names.
     need(
-        config.name not in (".", "..") and not re.search(r"[/\\\0]", config.name),
+        config.name not in (".", "..")
+        and not re.search(r"[/\\]", config.name)
+        and len(config.name.encode()) <= _LONGEST_NAME,
         "name should be that of a folder",
     )
     for name in ("format", "variants"):
@@ -395,9 +459,13 @@ def _check_config(need: Need, config: Config) -> None:
         all(isinstance(word, str) for word in words),
         "about, license, citation, and the target's name and dataset, should be text",
     )
+    need(
+        not any(_CONTROL.search(word) for word in (target.name, target.dataset, config.license)),
+        "license, and the target's name and dataset, should be on one line, without control characters",
+    )
     numbers = (target.low, target.high, interval.level, interval.error, interval.factor)
     need(
-        all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers),
+        all(type(n) in (int, float) and abs(n) < 1e9 for n in numbers),
         "target and interval should hold numbers",
     )
     need(target.low < target.high, "the rating scale's low end should be below its high end")
@@ -411,15 +479,15 @@ def _check_config(need: Need, config: Config) -> None:
 
 def _check_head_config(need: Need, config: HeadConfig) -> None:
     for name in ("backbone", "layer"):
-        need(
-            isinstance(getattr(config, name), str) and bool(getattr(config, name)), f"{name} should be a word"
-        )
+        need(_is_word(getattr(config, name)), f"{name} should be a word")
     need(config.view in ("crop", "whole"), "view should be crop or whole")
     for name in ("size", "dim", "channels", "hidden"):
         need(_is_number(getattr(config, name), 1, 1 << 20), f"{name} should be a positive whole number")
     need(
-        isinstance(config.pruned, list) and all(_is_number(c, 0, config.channels - 1) for c in config.pruned),
-        "pruned should list feature maps by their numbers",
+        isinstance(config.pruned, list)
+        and all(_is_number(c, 0, config.channels - 1) for c in config.pruned)
+        and all(one < other for one, other in pairwise(config.pruned)),
+        "pruned should list feature maps by their numbers, each once, in rising order",
     )
     need(isinstance(config.tuned_sha256, str), "tuned_sha256 should be text")
 
@@ -440,6 +508,21 @@ def _check_members(need: Need, config: StackConfig) -> None:
     )
 
 
+def _check_size(directory: Path, config: Config) -> None:
+    """That the weights' file is about as large as its tensors are, before any of it is read."""
+    file = directory / WEIGHTS
+    size = _check_file(file, _WEIGHTS_LIMIT).st_size
+    bound = (
+        8
+        + _HEADER_LIMIT
+        + sum(math.prod(shape) * _BYTES[name == "seen"] for name, shape in config.shapes().items())
+    )
+    if size > bound:
+        raise HeadError(
+            f"{file} is larger than the tensors are that it should hold by {CONFIG}: {size} bytes."
+        )
+
+
 def _check_header(directory: Path, config: Config, data: bytes) -> None:
     """The tensors that the file claims to hold, before any of them is allocated."""
     where = f"{WEIGHTS} in {directory}"
@@ -447,7 +530,7 @@ def _check_header(directory: Path, config: Config, data: bytes) -> None:
         (length,) = struct.unpack_from("<Q", data)
         if length > len(data) - 8:
             raise ValueError("the header is longer than the file")
-        header = json.loads(data[8 : 8 + length])
+        header = _parse(data[8 : 8 + length])
         found = {
             name: (entry["dtype"], tuple(entry["shape"]))
             for name, entry in header.items()
@@ -470,9 +553,25 @@ def _check_header(directory: Path, config: Config, data: bytes) -> None:
 
 def _read_bytes(directory: Path, name: str, limit: int) -> bytes:
     file = directory / name
+    _check_file(file, limit)
     try:
-        if file.stat().st_size > limit:
-            raise HeadError(f"{file} is too large for a head: over {limit >> 20} MiB.")
         return file.read_bytes()
     except OSError as error:
         raise HeadError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+def _check_file(file: Path, limit: int, what: str = "") -> os.stat_result:
+    """That it is a file, neither a pipe or a device, which may never end, nor too large for a head."""
+    try:
+        state = file.stat()
+    except (OSError, ValueError) as error:
+        raise HeadError(
+            f"{file}{what} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise HeadError(
+            f"{file}{what} cannot be read: it is a folder, a pipe or a device, where a file should be."
+        )
+    if state.st_size > limit:
+        raise HeadError(f"{file}{what} is too large for a head: over {max(1, limit >> 20)} MiB.")
+    return state

@@ -17,6 +17,7 @@ from ais.evaluation import calibrate, metrics
 from ais.explain import backbone_of
 from ais.heads import RegressionHead, content_key
 from ais.pruning import Judged, PruningReport, WayName, prune, silence
+from ais.torch_state import own_state
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ _FOLDS = 5
 _FEWEST_GROUPS = 8
 
 
+@own_state()
 def prune_head(
     data: RatedSet,
     head: RegressionHead,

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ais.backbones import FrozenBackbone, load_backbone
 from ais.errors import AISError
+from ais.torch_state import own_state
 
 # What the rate of `ais.fitting.Recipe` amounts to in `ais.finetuning`: there the MLP reads principal components,
 # here, with OASIS and EfficientNet-Lite0, values whose magnitudes add up to 5.6 times as much.
@@ -103,6 +104,7 @@ def strategy_named(name: str) -> Strategy:
         raise AISError(f"There is no strategy {name!r}. Choose one of: {', '.join(STRATEGIES)}.") from None
 
 
+@own_state()
 def untrained(
     name: str, seed: int, layer: str | None = None, *, device: str | torch.device = "cpu"
 ) -> FrozenBackbone:

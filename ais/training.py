@@ -18,6 +18,7 @@ from ais.datasets import RatedSet
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, metrics
 from ais.heads import HeadConfig, RegressionHead, Target, content_key
+from ais.torch_state import own_state
 from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class TrainingReport:
     tuned: dict[str, Tensor] | None
 
 
+@own_state()
 def train_head(
     data: RatedSet,
     backbone: FrozenBackbone,

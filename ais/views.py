@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ais.torch_state import own_precision
+
 ViewName = Literal["crop", "whole"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -62,13 +64,15 @@ class Placement:
         # In torch, since NumPy's threads and torch's, waiting for each other, take ten times as long.
         cells = torch.from_numpy(grid.astype(np.float32))
         least, most = cells.min(), cells.max()
-        cells = cells @ torch.from_numpy(across).T  # (h, pixels)
+        with own_precision():
+            cells = cells @ torch.from_numpy(across).T  # (h, pixels)
         step = max(1, _STRIP // self.width)
         for top in range(0, self.height, step):
             strip = np.full((min(step, self.height - top), self.width), np.nan, dtype=np.float32)
             first, last = max(rows.start, top), min(rows.stop, top + len(strip))
             if first < last:
-                values = torch.from_numpy(down[first - rows.start : last - rows.start]) @ cells
+                with own_precision():
+                    values = torch.from_numpy(down[first - rows.start : last - rows.start]) @ cells
                 if not shared:  # rounding can leave the range by a last bit
                     values.clamp_(least, most)
                 strip[first - top : last - top, columns] = values.numpy()
@@ -156,7 +160,10 @@ class View:
         h, w = placement.input_size
         seen = image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box)
         pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).to(torch.float32).div(255)
-        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
         return ((pixels - mean) / std).contiguous()
 
 

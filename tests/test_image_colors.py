@@ -118,7 +118,9 @@ def test_grey_profiles(mode: str) -> None:
     grey = photo(60, 40).convert("L")
     levels = np.asarray(grey).astype(float)
     expected = in_srgb(levels[..., None].repeat(3, axis=-1), SRGB, 1.0)
-    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    image = (
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    )
     found = read(encoded(image, "PNG", icc_profile=profile_of(SRGB, 1.0, b"GRAY")))
     assert np.abs(found - expected).max() <= 2
 

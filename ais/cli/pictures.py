@@ -157,7 +157,10 @@ def explain_command(
     ] = "prediction",
     scale: Annotated[
         Scale,
-        typer.Option(help="Of heatmap.npy and overlay.png: a share of the largest, or points of the score."),
+        typer.Option(
+            help="Of heatmap.npy and overlay.png: a share of the largest (relative); points of the score, in each "
+            "pixel what a whole cell there is worth (points); or points per pixel, which add up to the total (density)."
+        ),
     ] = "relative",
     rating: Annotated[
         float | None, typer.Option(help="What people said of this picture, on the head's scale.")
@@ -325,8 +328,8 @@ def _print_explanation(
         bars.echo(f"{printable(named.path)}: {words}\n  {printable(str(Path(files[0]).parent))}")
         return
     bars.echo(words)
-    for member in explanation.members:
-        bars.echo(f"  {member.head}: {member.score:.2f}")
+    if explanation.members:
+        bars.echo(f"  {explanation.sum_in_words}")
     low, high = float(explanation.grid.min()), float(explanation.grid.max())
     bars.echo(
         f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: cells from "
@@ -338,8 +341,9 @@ def _print_explanation(
 
 def _in_words(head: Head, row: dict[str, Any]) -> str:
     target, level = head.config.target, head.config.interval.level
+    where = "on a" if target.low <= row["score"] <= target.high else "beyond the"
     return (
-        f"{target.name} {row['score']:.2f} on a scale of {target.low:g} to {target.high:g} "
+        f"{target.name} {row['score']:.2f} {where} scale of {target.low:g} to {target.high:g} "
         f"({level:.0%} interval {row['low']:.2f} to {row['high']:.2f}), "
         f"higher than {row['percentile']:.0f} % of the rated pictures"
     )
