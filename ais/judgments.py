@@ -156,7 +156,9 @@ def _read_npy(file: Path) -> np.ndarray:
     try:
         # Mapped, a file that promises more than it holds is refused before anything is allocated.
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged header, NumPy raises what Python's own parser stumbles over
         raise DataError(f"{file} is not an array that numpy.save wrote, or it is damaged.") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
         raise DataError(f"{file} does not hold an array of real numbers.")
