@@ -93,7 +93,7 @@ def explain(
         shown: RegressionHead | StackedHead, parts: list[_Look], weights: list[float]
     ) -> Explanation:
         scores = _scores(shown, parts)
-        score = _score(shown, scores)
+        score = score_of(shown, scores)
         importances = published or _importances(parts, weights, kind, rating, scores)
         own = zip(parts, weights, importances, strict=True)
         drawn = [
@@ -155,7 +155,7 @@ def score(
     """
     picture = read_image(image)
     loaded = load_head_cached(head)
-    return _score(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
+    return score_of(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
 
 
 @own_state()
@@ -290,7 +290,12 @@ def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tenso
     return head.to(scores[0].device).combine(scores) if isinstance(head, StackedHead) else scores[0]
 
 
-def _score(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
+def score_of(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
+    """Score, interval and percentile of the scores of a head's variants, (1, K).
+
+    Raises:
+        HeadError: they are not finite.
+    """
     mean = head.finite(scores.mean()).item()
     half = head.finite(head.interval(scores)).item()
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)

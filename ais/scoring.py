@@ -11,8 +11,7 @@ from torch import Tensor
 from ais.backbones import FrozenBackbone
 from ais.embeddings import Picture, Rows, embed_each
 from ais.errors import HeadError, ImageError
-from ais.explain import _score as interval_of
-from ais.explain import backbone_of, score
+from ais.explain import backbone_of, score, score_of
 from ais.explanation import Score
 from ais.heads import Head, RegressionHead, StackedHead
 from ais.pruning import silence
@@ -60,7 +59,7 @@ def score_pictures(
                 _variants(*each) for each in zip(members, backbones, embedded.rows, strict=True)
             ]  # M times (1, K)
             combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
-            yield Scored(interval_of(head, combined))
+            yield Scored(score_of(head, combined))
 
 
 def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Tensor:

@@ -179,7 +179,7 @@ def test_heic_without_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_headers, "AVIF", False)
     for brands in (b"heic\0\0\0\0mif1", b"mif1\0\0\0\0heic", b"msf1\0\0\0\0hevc"):
         data = struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(200)
-        assert "is a HEIC picture, which is not read here: install ais[heif]" in refusal(data)
+        assert "is a HEIC picture, which is not read here: run `pip install pillow-heif`" in refusal(data)
     data = b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf" + bytes(200)
     assert "is an AVIF picture, which is not read here: install Pillow 11.3" in refusal(data)
 

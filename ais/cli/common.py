@@ -245,6 +245,7 @@ class Bars:
         if stage not in self._bars:
             self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False)
         bar = self._bars[stage]
+        bar.total = total
         bar.update(done - bar.n)
 
     def echo(self, line: str, err: bool = False) -> None:

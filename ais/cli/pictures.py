@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,6 +203,7 @@ def explain_command(
                         rating=rating,
                         similarity=similarity,
                         device=device,
+                        progress=partial(bars, METHODS[method].label),
                     )
                     written = [str(file) for file in explanation.save(folder)]
                 except (ImageError, UnwritableError) as error:

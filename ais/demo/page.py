@@ -37,11 +37,11 @@ ABOUT_METHODS = {
     "gradcam": "How the score would change with the feature maps, by its gradient: quick, approximate.",
     "occlusion": "How the score changes when a grey window hides a place: slow, hundreds of passes.",
 }
-GONE = "This picture has been put away. Choose it again."
+GONE = "This picture is no longer on the server. Upload it again."
 NO_PICTURE = (
-    "There is no picture of this name here: none was sent, or it has been put away. Send it again as image."
+    "There is no picture of this name here: none was sent, or it is no longer on the server. Send it again as image."
 )
-AWAY = "This head has been put away. Add it again."
+AWAY = "This head is no longer on the server. Add it again."
 SAVED = (
     16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger picture they are made smaller
 )
@@ -176,7 +176,7 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 
 def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
     """The file asked for, on the scale shown."""
-    wanted = {"npy": "heatmap.npy", "json": "explanation.json"}
+    wanted = {"npy": "heatmap.npy", "density": "heatmap.npy", "json": "explanation.json"}
     try:
         if session is None or session.explanation is None:
             raise ImageError(GONE)
@@ -189,11 +189,13 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
             raise AISError("There is no such file.")
         folder = session.new_folder()
         with gpu.saves.turn():
-            file, *rest = replace(shown, scale=scale).save(folder, files=[wanted[kind]], max_pixels=SAVED)
+            saved = replace(shown, scale="density" if kind == "density" else scale)
+            file, *rest = saved.save(folder, files=[wanted[kind]], max_pixels=SAVED)
         for member in rest:
             shutil.rmtree(member.parent)
         of = "" if number is None else f"-{values.stem(shown.head)}"
-        return values.file_value(file.rename(folder / f"{values.stem(session.name)}{of}-{scale}.{kind}"))
+        unit = "relative" if saved.scale == "relative" else values.stem(saved.unit)  # points-per-cell
+        return values.file_value(file.rename(folder / f"{values.stem(session.name)}{of}-{unit}{file.suffix}"))
     except Exception as error:
         raise gr.Error(sentence(error), print_exception=False) from error
 
@@ -208,7 +210,8 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
 
     Returns:
         A JSON object with score, low, high, percentile, head, backbone, method, seconds and more; the picture
-        with the heatmap over it (PNG); the heatmap at the picture's size (.npy, NaN where not seen).
+        with the heatmap over it (PNG); the heatmap at the picture's size (.npy, NaN where not seen). Of a picture with
+        more than 16 megapixels both are smaller than it; heatmap_size says how large.
     """
     try:
         path, _ = uploaded(image)
@@ -227,7 +230,7 @@ def api_explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[
         public = not offered.owned(found.head)
         with storage.using(path):
             made = gpu.explain_picture(path, found.head, method, public=public, finish=save)
-        return made.to_dict(), *map(str, files)  # type: ignore[return-value]
+        return made.to_dict(max_pixels=SAVED), *map(str, files)  # type: ignore[return-value]
     except Exception as error:
         raise gr.Error(sentence(error, head), print_exception=False) from error
 

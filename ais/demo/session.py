@@ -71,7 +71,7 @@ class Session:
         return made
 
     def keep(self, explanation: Explanation) -> None:
-        """Take an explanation as the current one, and put away others' oldest where there are too many."""
+        """Take an explanation as the current one, and drop the oldest of others where there are too many."""
         self.explanation = _without_picture(explanation)
         shelf.put(self)
 
@@ -89,7 +89,7 @@ class Shelf:
         self._sessions: OrderedDict[int, weakref.ref[Session]] = OrderedDict()
 
     def put(self, session: Session) -> None:
-        """Its explanation is the newest; the oldest are put away until all are within the limit."""
+        """Its explanation is the newest; the oldest are dropped until all are within the limit."""
         with self._lock:
             self._sessions[id(session)] = weakref.ref(session)
             self._sessions.move_to_end(id(session))

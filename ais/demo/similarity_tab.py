@@ -18,7 +18,7 @@ from ais.errors import AISError
 from ais.heatmaps import COLORS
 from ais.similarity import pair_importance
 
-GONE = "These pictures have been put away. Choose the cohort again."
+GONE = "These pictures are no longer on the server. Choose them again."
 
 # What happens -----------------------------------------------------------------------------------------------
 
