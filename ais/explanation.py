@@ -326,7 +326,7 @@ class Explanation:
                 that it has no more; as large as the picture if None.
 
         Returns:
-            The files, in that order; then the members'.
+            The files, in the order asked for; then the members'.
 
         Raises:
             AISError: the directory cannot be written, or there is no such file.
@@ -339,9 +339,8 @@ class Explanation:
         makers: dict[str, Callable[[], bytes]] = {}
         members = ((f"{member.head}/", replace(member, scale=self.scale)) for member in self.members)
         for folder, shown in (("", self), *members):
-            own = (shown._heatmap_file, shown._overlay_file, shown._json_file)
-            wanted = zip(FILES, own, strict=True)
-            makers |= {folder + name: partial(make, max_pixels) for name, make in wanted if name in files}
+            own = dict(zip(FILES, (shown._heatmap_file, shown._overlay_file, shown._json_file), strict=True))
+            makers |= {folder + name: partial(own[name], max_pixels) for name in files}
         return write_atomically(directory, makers)
 
     def _strips(self, placement: Placement) -> Iterator[Array]:

@@ -121,7 +121,7 @@ def kind_of(data: bytes, name: str) -> str:
         if kind == "AVIF" and not AVIF:
             raise unsupported(name, "an AVIF picture", "install Pillow 11.3 or newer to read it")
         if kind == "HEIF" and not HEIF:
-            raise unsupported(name, "a HEIC picture", "run `pip install pillow-heif` to read it, or export it as a JPEG")
+            raise unsupported(name, "a HEIC picture", "run `pip install pillow-heif`, or export it as a JPEG")
         return kind
     for offset, magic, other in _OTHERS:
         if data.startswith(magic, offset):

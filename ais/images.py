@@ -112,7 +112,9 @@ def read_image(source: Source) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_large(name) from error
     except ImportError as error:  # pillow-heif is there, and broken
-        raise unsupported(name, "a HEIC picture", "run `pip install --force-reinstall pillow-heif`") from error
+        raise unsupported(
+            name, "a HEIC picture", "run `pip install --force-reinstall pillow-heif`"
+        ) from error
     except MemoryError as error:
         raise ImageError(f"{name} needs more memory than there is: scale it down.") from error
     except Exception as error:  # nearly any built-in exception can come out of damaged bytes

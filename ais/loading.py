@@ -381,7 +381,6 @@ def _read_tensors(directory: Path, config: Config) -> dict[str, Tensor]:
             raise HeadError(f"The tensor {name} of the head in {directory} holds values that are not finite.")
     for name, holds, what in (
         ("rating_quantiles", bool((tensors["rating_quantiles"].diff() >= 0).all()), "fall somewhere"),
-        ("rating_std", bool(tensors.get("rating_std", torch.zeros(())) >= 0), "is negative"),
         ("weight", bool((tensors.get("weight", torch.zeros(1)) >= 0).all()), "holds negative values"),
     ):
         if not holds:
