@@ -137,6 +137,10 @@ class Door:
         elif method == "GET" and (key := _stream(name, scope)):
             with listeners.listening(key):
                 await self.app(scope, receive, send)
+            if name.startswith("call/"):  # Gradio makes a session for each call, and would keep it
+                states = scope["app"].state_holder
+                states.session_data.pop(key, None)
+                states.time_last_used.pop(key, None)
         else:
             await self.app(scope, receive, send)
 

@@ -330,7 +330,7 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,  # another server in front would answer without our headers
         "enable_monitoring": False,
         "run_history": False,  # it would keep people's pictures in the browser
-        "state_session_capacity": 400,  # a call of the API counts as one; what is large has a bound of its own
+        "state_session_capacity": 400,  # what is large in one has a bound of its own
         "footer_links": [],
     }
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
-RESULTS = 64 << 20  # bytes of results older than `FRESH`: browsers and clients fetch them at once
-UPLOADS = 512 << 20  # bytes of uploads older than that: they are read again for another head or method
-MOST = 1 << 30  # bytes of all that no request uses
+RESULTS = 32 << 20  # bytes of results older than `FRESH`: browsers and clients fetch them at once
+UPLOADS = 128 << 20  # bytes of uploads older than that: they are read again for another head or method
+MOST = 256 << 20  # bytes of all that no request uses
 FRESH = 30.0  # seconds
 PAUSE = 1.0  # seconds between two looks
 
