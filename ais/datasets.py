@@ -362,12 +362,19 @@ def _sentences(table: Table, problems: list[list[_Problem]], folder: Path) -> li
             rows_with[kind] = rows_with.get(kind, 0) + 1
     common = [kind for kind, rows in rows_with.items() if rows == count > _FEW]
     said = []
+    if rows_with.get("twice", 0) > max(_FEW, count / 3):
+        common.append("twice")
     for kind in common:
         line, text = first[kind]
         if kind == "missing":
             said.append(
                 f"none of the {count} pictures that it names is in {folder}; in {unit} {line}, {text}: are they in "
                 "another folder, or in one within it?"
+            )
+        elif kind == "twice":
+            said.append(
+                f"{rows_with[kind]} of {count} rows name a picture that stands in a row before, such as {unit} {line}: "
+                f"{text}. If these are ratings of single people, average them for each picture first"
             )
         else:
             said.append(f"all {count} rows have one problem, such as {unit} {line}: {text}")

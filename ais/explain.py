@@ -298,6 +298,13 @@ def score_of(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
     """
     mean = head.finite(scores.mean()).item()
     half = head.finite(head.interval(scores)).item()
+    target = head.config.target
+    beyond = max(target.low - mean, mean - target.high)
+    if beyond > target.high - target.low:
+        raise HeadError(
+            f"The head {head.config.name!r} gives {mean:.4g} on a scale of {target.low:g} to {target.high:g}, which "
+            "says nothing of a picture: choose another, or train it anew."
+        )
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)
     return Score(mean, low, high, head.percentile(mean))
 

@@ -109,7 +109,7 @@ def find_pictures(folder: str | os.PathLike[str], *, subfolders: bool = True) ->
         *_sentence(inner, folder, "folder", "is not looked into", "are not looked into"),
         *_sentence(unread, folder, "folder", "cannot be looked into"),
         *_sentence(nowhere, folder, "link", "leads nowhere", "lead nowhere"),
-        *_sentence(special, folder, "name", "is not a file's", "are not files'"),
+        *_sentence(special, folder, "pipe or device", "is no picture", "are no pictures"),
         *_sentence(drawn, folder, "picture", "is a heatmap of AIS", "are heatmaps of AIS"),
     ]
     return sorted(found), left_out

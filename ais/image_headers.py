@@ -85,11 +85,11 @@ def check_size(width: int, height: int, name: str) -> None:
         raise ImageError(f"{name} is {width} x {height} pixels: give one with at least {MIN_SIDE} a side.")
     if long > MAX_SIDE:
         raise ImageError(
-            f"{name} is {width} x {height} pixels, and a side may have {MAX_SIDE:,}: scale it down."
+            f"{name} is {width} x {height} pixels, and a side may have at most {MAX_SIDE:,}: scale it down."
         )
     if long > MAX_ASPECT * short:
         raise ImageError(
-            f"{name} is {width} x {height} pixels, and one side may be {MAX_ASPECT} times the other: cut it."
+            f"{name} is {width} x {height} pixels, and one side may be at most {MAX_ASPECT} times the other: cut it."
         )
 
 

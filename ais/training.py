@@ -193,7 +193,8 @@ def _check(data: RatedSet, target: Target) -> None:
     if low == high:
         raise DataError(f"All ratings {data.target} are {low:g}: there is nothing to learn from.")
     if low < target.low or high > target.high:
+        worst = data.ratings.argmin() if low < target.low else data.ratings.argmax()
         raise DataError(
-            f"The ratings {data.target} go from {low:g} to {high:g}, off the scale of {target.low:g} to "
-            f"{target.high:g}: say which scale people rated on."
+            f"The ratings in the column {data.target} go from {low:g} to {high:g}, off the scale of {target.low:g} to "
+            f"{target.high:g}: mend that of {data.files[worst].name}, or say which scale people rated on."
         )

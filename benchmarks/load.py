@@ -32,7 +32,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 HEAD = "beauty-efficientnet-lite0"
-MARKS = (100, 250, 500, 1000)
+MARKS = (100, 250, 500, 750, 1000, 1500, 2000)
 SHARES = {"page": 34, "api": 20, "place": 20, "save": 12, "wrong": 10, "gradcam": 3, "occlusion": 1}
 
 

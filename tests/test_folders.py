@@ -54,7 +54,8 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     line = " ".join(left_out)
     assert "5 files of other kinds are left out: 2 .cr2, " in line
     for words in ("1 .psd", "1 without an ending", "1 .xyz", "2 links lead nowhere: gone.jpg, sub/gone.",
-                  "1 name is not a file's: pipe.png.", "1 picture is a heatmap of AIS: seen/overlay.png."):  # fmt: skip
+                  "1 pipe or device is no picture: pipe.png.",
+                  "1 picture is a heatmap of AIS: seen/overlay.png."):  # fmt: skip
         assert words in line
     assert "\n" not in line
     assert ".csv" not in line

@@ -84,9 +84,13 @@ def test_a_tiff_and_an_array_are_bounded_too() -> None:
         long,
         np.asarray(long),
     ):
-        assert "is 16000 x 100 pixels, and one side may be 100 times the other: cut it." in refusal(source)
-    assert "1500000 pixels, and a side may have 32,768" in refusal(png(8, 1_500_000, b""))
-    assert "40000 x 1000 pixels, and a side may have 32,768" in refusal(np.zeros((1000, 40_000), np.uint8))
+        assert "is 16000 x 100 pixels, and one side may be at most 100 times the other: cut it." in refusal(
+            source
+        )
+    assert "1500000 pixels, and a side may have at most 32,768" in refusal(png(8, 1_500_000, b""))
+    assert "40000 x 1000 pixels, and a side may have at most 32,768" in refusal(
+        np.zeros((1000, 40_000), np.uint8)
+    )
 
 
 def test_what_cameras_and_scanners_make_is_within_the_bounds() -> None:

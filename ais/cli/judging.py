@@ -200,7 +200,8 @@ def prune_command(
         f"{k.upper()} {d[k]:+.3f} ({d[f'{k}_low']:+.3f} to {d[f'{k}_high']:+.3f})" for k in ("plcc", "rmse")
     ]
     typer.echo(f"  change on the test pictures, with its 95 % interval: {', '.join(changes)}")
-    typer.echo(f"  {'A gain' if report.gain else 'No gain'} beyond chance.")
+    worse = d["rmse_low"] > 0 or d["plcc_high"] < 0
+    typer.echo(f"  {'A gain' if report.gain else 'A loss' if worse else 'No gain'} beyond chance.")
     for file in files:
         typer.echo(f"  {file}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 import sys
 import unicodedata
 from collections import Counter
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
@@ -31,6 +33,8 @@ from ais.loading import load_head
 from ais.scoring import score_pictures
 
 STANDARD_INPUT = "-"
+_COLUMNS = ("path", *Score._fields, "error")
+_HEADER = ",".join(_COLUMNS).encode()  # how a table of scores begins
 
 Paths = Annotated[
     list[str],
@@ -74,6 +78,8 @@ def score_command(
     Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
     a sentence instead of a score, and the exit status is 2.
     """
+    if output:
+        _check_table(output)
     with Bars("loading the head"):
         loaded = load_head(head)
     pictures = _named(paths)
@@ -120,8 +126,8 @@ def score_command(
             assert table is not None
             problems.append(f"{error} All rows are in {table.place}.")
         except Stopped as stopped:
-            where = f"in {table.place}" if table else "printed"
-            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done, and {where}."
+            where = f", and in {table.place}" if table and rows else ", and printed" if rows else ""
+            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done{where}."
             raise
     failed = sum("error" in row for row in rows)
     if table and not as_json:
@@ -306,9 +312,32 @@ def _print_rows(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         print_json({**document, "pictures": rows})
 
 
+def _check_table(file: Path) -> None:
+    """A table is written over a table of scores and over nothing else, and not under the name of another kind.
+
+    Raises:
+        AISError: it would be.
+    """
+    if file.suffix.lower() not in ("", ".csv", ".txt"):
+        raise AISError(
+            f"{printable(str(file))}: the scores are a table in CSV. Give --output a name that ends in .csv."
+        )
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return  # whoever writes it says why it cannot be
+        with file.open("rb") as stream:
+            begin = stream.read(len(_HEADER))
+    except OSError:  # it is new, or cannot be written either
+        return
+    if begin and begin != _HEADER:
+        raise AISError(
+            f"{printable(str(file))} is not a table of scores, so it is not written over: choose another --output."
+        )
+
+
 def _csv_lines(row: dict[str, Any], header: bool) -> str:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ("path", *Score._fields, "error"), lineterminator="\n")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerow(row)
@@ -332,9 +361,12 @@ def _print_explanation(
     bars.echo(words)
     if explanation.members:
         bars.echo(f"  {explanation.sum_in_words}")
-    low, high = float(explanation.grid.min()), float(explanation.grid.max())
+    density = explanation.scale == "density"
+    shown = explanation.density if density else explanation.grid
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     bars.echo(
-        f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: cells from "
+        f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: "
+        f"{'pixels' if density else 'cells'} from "
         f"{low:+.3g} to {high:+.3g} {explanation.unit}"
     )
     for file in files:

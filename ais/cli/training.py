@@ -209,6 +209,8 @@ def find_rate_command(
     as_json: AsJson = False,
 ) -> None:
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
+    if out.suffix.lower() != ".png":
+        raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
     group = group_column(data, group, table=table)

@@ -38,7 +38,7 @@ ABOUT_METHODS = {
     "occlusion": "How the score changes when a grey window hides a place: slow, hundreds of passes.",
 }
 GONE = "This picture is no longer on the server. Upload it again."
-NO_PICTURE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it again as image."
+NO_PICTURE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it as image."
 AWAY = "This head is no longer on the server. Add it again."
 SAVED = (
     16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger picture they are made smaller
