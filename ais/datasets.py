@@ -179,6 +179,8 @@ def read_ratings(
             wrong += _check_number(row, target, decimal)
             wrong += [] if sd is None else _check_number(row, sd, decimal, 0)
             wrong += [] if n is None else _check_number(row, n, decimal, 1, whole=True)
+            if category is not None and category in row.absent:
+                wrong.append(_Problem("row", f"it ends before the column {category}"))
             if group is not None and not row.cells[group]:
                 wrong.append(_Problem("group", f"the group {group} is empty"))
             if split is not None and row.cells[split].lower() not in _SPLITS:

@@ -68,11 +68,19 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a `Table`: its line, its cells by their columns' names, and why it cannot be used ("" if it can)."""
+    """A row of a `Table`.
+
+    Attributes:
+        line: on which it begins.
+        cells: by their columns' names; "" for those that it ends before.
+        wrong: why it cannot be used; "" if it can.
+        absent: the columns that it ends before.
+    """
 
     line: int
     cells: dict[str, str]
     wrong: str
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,9 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
     """Read a table whose first row names its columns.
 
     Columns with neither a name nor content, as Excel leaves them, are left out. Content beyond the named columns
-    makes its row wrong; only a first column may go without a name, as R and pandas write the rows' own names.
+    makes its row wrong, and so does an empty cell beyond the first row's last, unless cells are not divided by
+    commas and all rows have as many: in ``4,86,`` under two names, the comma may be a decimal one. Only a first
+    column may go without a name, as R and pandas write the rows' own names.
 
     Args:
         strict: refuse two columns of one name, and content in columns without one; else the first of the name
@@ -165,14 +175,20 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
         if name or (i == 0 and any(cells[0] for _, cells in rows)):
             place.setdefault(name, i)
     named = {i for i, name in enumerate(names) if name or i == 0 or not strict}
+    width = len(names)
+    if sheet.delimiter != "," and len({len(cells) for _, cells in rows}) == 1:
+        width = max(width, len(rows[0][1]))
     made = []
     for line, cells in rows:
         beyond = next((cell for i, cell in enumerate(cells) if cell and i not in named), "")
         wrong = f"{quote(beyond)} stands in no named column" if beyond else ""
-        if beyond and sheet.delimiter == ",":
+        if not beyond and len(cells) > width:
+            wrong = f"it has {len(cells)} cells, and the columns' names are {len(names)}"
+        if wrong and sheet.delimiter == ",":
             wrong += ": a cell with a comma in it needs quotation marks around it, and 1,5 is written 1.5"
         values = {name: cells[i] if i < len(cells) else "" for name, i in place.items()}
-        made.append(Row(line, values, wrong))
+        absent = tuple(name for name, i in place.items() if i >= len(cells))
+        made.append(Row(line, values, wrong, absent))
     return Table(sheet, list(place), made)
 
 
@@ -215,6 +231,11 @@ def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
             size += len(cells)
             if size > _MOST_CELLS:
                 raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+            if delimiter == "\t" and any("\t" in cell and re.search(r"[\r\n]", cell) for cell in cells):
+                raise DataError(
+                    f"{file}, line {line}: a quotation mark opens a cell there that takes in tabs and the lines after "
+                    "it. Take the mark out, or close it where the cell ends."
+                )
             if any(cells):
                 rows.append((line, cells))
     except csv.Error as error:

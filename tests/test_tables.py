@@ -170,11 +170,32 @@ def test_the_decimal_mark(cells: list[str], delimiter: str, mark: str) -> None:
         ("file_name,mos,mos_n\na.jpg,1,1.234\n", "mos_n is '1.234', not a whole number"),
         ("sep=|\nfile_name|mos\na.jpg|1\n", "divided by '|', which is not read"),
         ("file_name,mos\na.jpg," + "1" * 200_000, "field larger than"),
+        (
+            "file_name,mos,comment\nb.jpg,5,\na.jpg,4,86,\n",
+            r"line 3: it has 4 cells, and the columns' names are 3: .* 1\.5",
+        ),
+        ("file_name,mos,comment\na.jpg,4,86,\nb.jpg,3,12,\n", r"line 2: it has 4 cells"),
+        (
+            "file_name;mos;comment\na.jpg;4;1;\nb.jpg;3;1\n",
+            "line 2: it has 4 cells, and the columns' names are 3",
+        ),
+        ('file_name\tmos\tsaid\na.jpg\t4\t"nice\nb.jpg\t2\tgood"\nc.jpg\t5\tx\n', "line 2: a quotation mark"),
     ],
 )
 def test_what_is_no_number_or_no_row_is_said_with_its_line(tmp_path: Path, table: str, says: str) -> None:
     with pytest.raises(DataError, match=says.replace("'|'", r"'\|'")):
         read_ratings(rated(tmp_path, table), "mos")
+
+
+def test_rows_of_other_lengths_that_leave_no_doubt(tmp_path: Path) -> None:
+    for table in (
+        "file_name;mos\na.jpg;1,5;\nb.jpg;2;\n",  # a mark at the end of each line
+        'file_name\tmos\tsaid\na.jpg\t1.5\nb.jpg\t2\t"two\nlines"\n',
+        "file_name,mos,,\na.jpg,1.5\n,,,,\nb.jpg,2,,\n",
+    ):
+        assert read_ratings(rated(tmp_path, table), "mos").ratings.tolist() == [1.5, 2]
+    with pytest.raises(DataError, match="line 2: it ends before the column kind"):
+        read_ratings(rated(tmp_path, "file_name,mos,kind\na.jpg,2\nb.jpg,2,\n"), "mos", category="kind")
 
 
 @pytest.mark.parametrize(
