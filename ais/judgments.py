@@ -21,7 +21,7 @@ from scipy import io
 
 from ais.errors import DataError
 from ais.pairing import by_first, by_pictures, same_order
-from ais.tables import check_file, decimal_mark, number, quote, read_sheet
+from ais.tables import check_file, decimal_mark, either, like_thousands, number, quote, read_sheet, thousands
 
 logger = logging.getLogger(__name__)
 
@@ -248,6 +248,17 @@ def _read_sheet(file: Path) -> _Part:
         raise DataError(
             f"{file} has a row for each pair of pictures, which is not read: make a square matrix of it, with a row "
             "and a column for each picture (a pivot table, or pandas' DataFrame.pivot)."
+        )
+    if thousands((cell for row in cells for cell in row), sheet.delimiter):
+        line, place, cell = next(
+            (body[j][0], i, cell)
+            for j, row in enumerate(cells)
+            for i, cell in enumerate(row)
+            if like_thousands(cell)
+        )
+        raise DataError(
+            f"{file}, {sheet.unit} {line}, column {place + 1 + named}: {either(cell)}. Write numbers without marks for "
+            "thousands."
         )
     found = [[_value(cell, decimal) for cell in row] for row in cells]
     values = np.array(found, np.float64)  # None becomes NaN

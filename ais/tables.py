@@ -41,6 +41,14 @@ _SEPARATOR = re.compile(r'(?:"sep=(.)"|sep=(.))(?=\r|\n|$)', re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+class Exact(str):
+    """A cell that a workbook holds as a number: nobody's way of writing it leaves a doubt."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,30 @@ def decimal_mark(cells: Iterable[str], delimiter: str) -> str:
         return "."
     thousands = delimiter != ";" and all(_THOUSANDS.fullmatch(cell) for cell in commas)
     return "." if thousands else ","
+
+
+def thousands(cells: Iterable[str], delimiter: str) -> bool:
+    """Whether marks in a column's numbers may divide thousands as well as be decimal ones.
+
+    So it is where all numbers with a mark are like 1.204, and beside them stand whole ones of 100 and more: in 998,
+    1.050, 1.204. Where commas divide the cells, the point is the decimal mark.
+    """
+    if delimiter == ",":
+        return False
+    texts = [cell for cell in cells if _WHOLE.fullmatch(cell) or any(mark in cell for mark in ".,")]
+    marked = [cell for cell in texts if not isinstance(cell, Exact) and not _WHOLE.fullmatch(cell)]
+    large = any(_WHOLE.fullmatch(cell) and len(cell.lstrip("+-0")) > 2 for cell in texts)
+    return large and bool(marked) and all(like_thousands(cell) for cell in marked)
+
+
+def like_thousands(cell: str) -> bool:
+    """A cell such as 1.050, 1050 or 1.05, not counting what a workbook holds as a number."""
+    return not isinstance(cell, Exact) and _THOUSAND.fullmatch(cell) is not None
+
+
+def either(cell: str) -> str:
+    """What a cell that is `like_thousands` may mean, in words."""
+    return f"{quote(cell)}, which may mean {re.sub('[.,]', '', cell)} or {float(cell.replace(',', '.')):g}"
 
 
 def folded(text: str) -> str:
@@ -380,7 +412,7 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
         size += len(row) + 1
         if size > _MOST_CELLS:
             raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
-        cells = ["" if cell.value is None else str(cell.value).strip() for cell in row]
+        cells = [_cell(cell.value) for cell in row]
         for cell, formula in zip(row, written, strict=True):
             if cell.value is None and formula.value is not None:
                 raise DataError(
@@ -393,6 +425,12 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
     if width * len(rows) > _MOST_CELLS:
         raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
     return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float):
+        return Exact(value)
+    return "" if value is None else str(value).strip()
 
 
 def names_listed(names: Sequence[str], most: int = 20) -> str:

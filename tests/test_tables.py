@@ -187,6 +187,48 @@ def test_what_is_no_number_or_no_row_is_said_with_its_line(tmp_path: Path, table
         read_ratings(rated(tmp_path, table), "mos")
 
 
+@pytest.mark.parametrize(
+    ("ratings", "votes", "says"),
+    [
+        (["998", "1.050", "1.204"], "1 2 3", "line 3: mos is '1.050', which may mean 1050 or 1.05: write"),
+        (["1,204", "998", "1,050"], "1 2 3", "line 2: mos is '1,204', which may mean 1204 or 1.204: write"),
+        (
+            ["4.5", "3", "2.25"],
+            "998 2.000 1.000",
+            "line 3: mos_n is '2.000', which may mean 2000 or 2: write",
+        ),
+        (["4.125", "3.875", "99"], "120 130 140", ""),
+        (["87.125", "100", "45.5"], "1 2 3", ""),
+    ],
+)
+def test_marks_that_may_divide_thousands(tmp_path: Path, ratings: list[str], votes: str, says: str) -> None:
+    rows: list[list[Any]] = [["file_name", "mos", "mos_n"]]
+    rows += zip(("a.jpg", "b.jpg", "c.jpg"), ratings, votes.split(), strict=True)
+    rated(tmp_path, text(rows, ";"))
+    workbook(tmp_path / "as text.xlsx", rows)
+    for table in ("metadata.csv", "as text.xlsx"):
+        if says:
+            with pytest.raises(
+                DataError, match=says.replace("line", "line" if table == "metadata.csv" else "row")
+            ):
+                read_ratings(tmp_path, "mos", table=table)
+        else:
+            assert read_ratings(tmp_path, "mos", table=table).ratings.tolist() == [*map(float, ratings)]
+    workbook(
+        tmp_path / "numbers.xlsx", [["file_name", "mos"], ["a.jpg", 998], ["b.jpg", 1.125], ["c.jpg", 2.0]]
+    )
+    assert read_ratings(tmp_path, "mos", table="numbers.xlsx").ratings.tolist() == [998, 1.125, 2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_marks_that_may_divide_thousands_in_a_matrix(tmp_path: Path, suffix: str) -> None:
+    rows = [["0", "998", "1.050"], ["998", "0", "1.204"], ["1.050", "1.204", "0"]]
+    file = tmp_path / f"m{suffix}"
+    workbook(file, rows) if suffix == ".xlsx" else file.write_text(text(rows, ";"))
+    with pytest.raises(DataError, match=r"1, column 3: '1\.050', which may mean 1050 or 1\.05\."):
+        read_judgments(file)
+
+
 def test_rows_of_other_lengths_that_leave_no_doubt(tmp_path: Path) -> None:
     for table in (
         "file_name;mos\na.jpg;1,5;\nb.jpg;2;\n",  # a mark at the end of each line
