@@ -20,7 +20,7 @@ import numpy as np
 from scipy import io
 
 from ais.errors import DataError
-from ais.pairing import by_first, by_pictures, same_order
+from ais.pairing import by_first, by_pictures, check_order, same_order
 from ais.tables import check_file, decimal_mark, either, like_thousands, number, quote, read_sheet, thousands
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,11 @@ class _Part(NamedTuple):
 
 
 def read_judgments(
-    path: str | os.PathLike[str], n: int | None = None, pictures: Sequence[str] | None = None
+    path: str | os.PathLike[str],
+    n: int | None = None,
+    pictures: Sequence[str] | None = None,
+    *,
+    listed: bool = True,
 ) -> Judgments:
     """Read and check dissimilarity matrices.
 
@@ -93,10 +97,13 @@ def read_judgments(
             folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
             n - 1 or 1 to n, are in this order already (unless the pictures are called by such numbers). Without it,
             every file's rows are put into the order of the first that has names.
+        listed: somebody put the pictures into this order. Else they are sorted as text, and rows without names are
+            refused where other ways of sorting give another order.
 
     Raises:
         DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
-            0) and varied beside it; or its names are not the pictures'.
+            0) and varied beside it; or its names are not the pictures', or say that its rows are in another order
+            while those of another file have no names.
     """
     path = Path(path)
     files = [path]
@@ -106,6 +113,7 @@ def read_judgments(
             raise DataError(f"{path} holds no dissimilarity matrices: put one {_KINDS} file a person there.")
     stacks: list[np.ndarray] = []
     names: list[str] | None = None
+    reordered = unnamed = ""  # the first of each
     for file in files:
         for part in _read(file):
             where = f"{file}, {part.where}" if part.where else str(file)
@@ -115,14 +123,26 @@ def read_judgments(
                     f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
                     "everybody has to judge the same pictures."
                 )
+            by_name = False
             if part.names is not None:
                 if pictures is not None:
-                    order = by_pictures(part.names, pictures, where)
+                    order, by_name = by_pictures(part.names, pictures, where, listed=listed)
                 else:
-                    order = by_first(part.names, names or part.names, where)
+                    order, by_name = by_first(part.names, names or part.names, where)
                     names = names or part.names
                 stack = stack[:, order][:, :, order]
+                if by_name and order != sorted(order):
+                    reordered = reordered or where
+            if not by_name:
+                unnamed = unnamed or where
+                if not listed and pictures is not None:
+                    check_order(pictures, where)
             stacks.append(stack)
+    if reordered and unnamed:
+        raise DataError(
+            f"{reordered} names its rows, and they are not in the order of the pictures; {unnamed} does not name its "
+            "rows, so that their order is not sure: write the pictures' names beside the rows there, too."
+        )
     return Judgments(np.concatenate(stacks), tuple(names) if names else None)
 
 

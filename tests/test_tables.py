@@ -463,6 +463,69 @@ def test_numbers_of_rows_are_no_names_unless_pictures_are_called_by_them(
     ).all()
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            [f"img{i}.png" for i in range(1, 12)],
+            "number 2 is 'img10.png' if .* as text, 'img2.png' if numbers are",
+        ),
+        (
+            ["Ant.png", "bee.png", "Cow.png"],
+            "number 2 is 'Cow.png' if .* as text, 'bee.png' without regard to cap",
+        ),
+        (["a 9 x.png", "a 10 y.png", "b.png"], "number 1 is 'a 10 y.png' if"),
+        (["a.png", "a1.png", "a-2.png", "a_3.png"], ""),
+        ([f"img{i:02}.png" for i in range(1, 12)], ""),
+    ],
+)
+def test_rows_without_names_need_pictures_in_one_order(tmp_path: Path, names: list[str], says: str) -> None:
+    folder(tmp_path / "pics", *names)
+    found = matrix(len(names))
+    np.save(tmp_path / "m.npy", found)
+    (tmp_path / "count.csv").write_text(
+        text(named(found, [*map(str, range(len(names)))], *[[*range(len(names))]] * 2))
+    )
+    if not says:
+        assert (read_cohort(tmp_path / "pics", tmp_path / "m.npy").judgments.mean == found).all()
+        return
+    with pytest.raises(DataError, match=rf"m\.npy does not name its rows, .*{says}.* in a metadata\.csv"):
+        read_cohort(tmp_path / "pics", tmp_path / "m.npy")
+    if not names[0].startswith("img"):  # numbered alike, numbers of rows are theirs
+        with pytest.raises(DataError, match=r"count\.csv does not name its rows"):
+            read_cohort(tmp_path / "pics", tmp_path / "count.csv")
+    (tmp_path / "pics" / "metadata.csv").write_text("\n".join(["file_name", *names]))
+    for file in ("m.npy", "count.csv"):
+        cohort = read_cohort(tmp_path / "pics", tmp_path / file)
+        assert [picture.name for picture in cohort.files] == names
+        assert (cohort.judgments.mean == found).all()
+
+
+@pytest.mark.parametrize(("pictures", "rows"), [(0, 1), (1, 0), (5, 1), (5, 0), (1, 1)])
+def test_numbers_of_rows_are_in_the_order_of_the_pictures_numbers(
+    tmp_path: Path, pictures: int, rows: int
+) -> None:
+    found, count = matrix(12), 12
+    folder(tmp_path / "pics", *(f"img{pictures + i}.png" for i in range(count)))
+    labels = [str(rows + i) for i in range(count)]
+    (tmp_path / "m.csv").write_text(text(named(found, labels, [*range(count)], [*range(count)])))
+    cohort = read_cohort(tmp_path / "pics", tmp_path / "m.csv")
+    order = [int(file.stem[3:]) - pictures for file in cohort.files]
+    assert (cohort.judgments.mean == found[np.ix_(order, order)]).all()
+
+
+def test_rows_with_and_without_names_in_another_order_are_refused(tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    people.mkdir()
+    (people / "1.csv").write_text(text(matrix().tolist()))
+    for order in ([0, 1, 2, 3, 4], [1, 0, 2, 4, 3]):
+        (people / "2.csv").write_text(text(named(matrix(), PICTURES, order, order)))
+        if order == sorted(order):
+            assert len(read_judgments(people, 5, PICTURES)) == 2
+    with pytest.raises(DataError, match=r"2\.csv names its rows, and .*1\.csv does not name its rows"):
+        read_judgments(people, 5, PICTURES)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".csv", ".tsv", ".txt", ".xlsx"])
 @pytest.mark.parametrize("form", ["row", "column", "flat", "people"])
 def test_triangles(tmp_path: Path, suffix: str, form: str) -> None:
