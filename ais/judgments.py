@@ -19,9 +19,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import io
 
+from ais import matlab
 from ais.errors import DataError
 from ais.pairing import by_first, by_pictures, check_order, same_order
-from ais.tables import check_file, decimal_mark, either, like_thousands, number, quote, read_sheet, thousands
+from ais.tables import (
+    check_file,
+    decimal_mark,
+    either,
+    folded,
+    like_thousands,
+    number,
+    quote,
+    read_sheet,
+    thousands,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +57,7 @@ _NOT_NUMBERS = (
 _MEADOWS = (
     "rdmutv"  # Meadows' vectors, with the pictures' names in stimuli; of many people both with _PERSON behind
 )
+_WORKSPACE = "__function_workspace__"  # what MATLAB keeps for its objects
 _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern", re.IGNORECASE)
 
 
@@ -115,7 +127,7 @@ def read_judgments(
     names: list[str] | None = None
     reordered = unnamed = ""  # the first of each
     for file in files:
-        for part in _read(file):
+        for part in _read(file, pictures):
             where = f"{file}, {part.where}" if part.where else str(file)
             stack = _checked(_stack(part.array, where), where, n)
             if stacks and stack.shape[1] != stacks[0].shape[1]:
@@ -155,10 +167,19 @@ def _files(folder: Path) -> list[Path]:
         )
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
+    files = [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
+    first: dict[str, Path] = {}
+    for file in files:
+        other = first.setdefault(folded(file.stem), file)
+        if other is not file:
+            raise DataError(
+                f"{folder} holds {other.name} and {file.name}, which may be the same person twice: leave one of them "
+                "there, or give them names that differ in more than the ending."
+            )
+    return files
 
 
-def _read(file: Path) -> list[_Part]:
+def _read(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
     """The numbers of a file and what it calls the pictures."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -167,7 +188,7 @@ def _read(file: Path) -> list[_Part]:
     try:
         if suffix == ".npy":
             return [_Part(_read_npy(file))]
-        return _read_mat(file) if suffix == ".mat" else [_read_sheet(file)]
+        return _read_mat(file, pictures) if suffix == ".mat" else [_read_sheet(file)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -185,15 +206,12 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path) -> list[_Part]:
+def _read_mat(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
     try:
         variables = io.whosmat(file, appendmat=False)
-        inside = {name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS}
-        texts = [
-            name
-            for name, shape, kind in variables
-            if kind in ("cell", "char") and _NAMES.search(name) and math.prod(shape) <= _LARGEST // 8
-        ]
+        inside = {
+            name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS and name != _WORKSPACE
+        }
         found = [name for name in inside if re.fullmatch(rf"{_MEADOWS}(_.*)?", name)]
         found = found or [name for name, shape in inside.items() if _square(shape)]
         found = found or [name for name, shape in inside.items() if _triangle(shape)]
@@ -202,13 +220,15 @@ def _read_mat(file: Path) -> list[_Part]:
             raise DataError(f"{file} has several {what}, {', '.join(found)}: save the one you mean alone.")
         for name in found:
             _check_size(inside[name], str(file))
-        content = io.loadmat(file, appendmat=False, variable_names=[*found, *texts]) if found else {}
+        content = io.loadmat(file, appendmat=False, variable_names=found) if found else {}
     except NotImplementedError:
         raise DataError(
             f"{file} is a MATLAB 7.3 file: save it anew with save('{file.name}', '-v7')."
         ) from None
     except (OSError, DataError):
         raise
+    except TypeError as error:  # of SciPy's `whosmat`, at an object
+        raise _holds_object(file) from error
     except Exception as error:  # SciPy's reader raises what its parser stumbles over
         raise DataError(f"{file} is not a MATLAB file, or it is damaged.") from error
     if not found:
@@ -216,27 +236,56 @@ def _read_mat(file: Path) -> list[_Part]:
         raise DataError(
             f"{file} has no square matrix or stack of them, nor a triangle of one; it holds {names}."
         )
+    lists = matlab.lists_of_strings(file, variables)
     parts = []
     for name in found:
         array: Any = content[name]
         if np.iscomplexobj(array):
             raise DataError(f"{file}: {name} holds complex numbers.")
         array = np.asarray(array.toarray() if hasattr(array, "toarray") else array)
-        own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
-        lists = [_strings(content[text]) for text in sorted(texts, key=lambda text: text != own)]
         count = _pictures(array.shape)
-        called = next((words for words in lists if len(words) == count == len(set(words))), None)
+        fit = {where: words for where, words in lists.items() if len(words) == count == len(set(words))}
+        own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
+        called = fit[own] if own in fit else _called(file, fit, pictures)
+        if called is None and any(kind == "opaque" for *_, kind in variables):
+            raise _holds_object(file)
         parts.append(_Part(array, called, name if len(found) > 1 else ""))
     return parts
 
 
-def _strings(array: Any) -> list[str]:
-    """The strings of MATLAB's characters or cells; none if it holds anything else."""
-    values = np.asarray(array).ravel().tolist()
-    words = [np.asarray(value).ravel().tolist() for value in values]
-    if any(len(word) != 1 or not isinstance(word[0], str) for word in words):
-        return []
-    return [word[0].strip() for word in words]
+def _holds_object(file: Path) -> DataError:
+    return DataError(
+        f"{file} holds an object of MATLAB, such as a string array or a table, which is not read and may hold the "
+        "pictures' names, or it is damaged: save it without, and the names, if they are there, as cellstr(names)."
+    )
+
+
+def _called(file: Path, lists: dict[str, list[str]], pictures: Sequence[str] | None) -> list[str] | None:
+    """Of a file's lists of as many strings as it has pictures, the one with the pictures' names.
+
+    Raises:
+        DataError: several have them, in different orders.
+    """
+    if pictures is not None:
+        ours: dict[str, list[int]] = {}
+        for where, words in lists.items():
+            try:
+                order, by_name = by_pictures(words, pictures, str(file))
+            except DataError:
+                continue
+            if by_name:
+                ours[where] = order
+        if any(order != next(iter(ours.values())) for order in ours.values()):
+            raise DataError(
+                f"{file} has the pictures' names in several orders, {', '.join(ours)}: save it with those of the "
+                "matrix's rows alone."
+            )
+        if ours:
+            return lists[next(iter(ours))]
+    called = next((words for where, words in lists.items() if _NAMES.search(where)), None)
+    if called is None and lists:
+        logger.warning("%s: what %s holds is not taken for the pictures' names.", file, " and ".join(lists))
+    return called
 
 
 def _read_sheet(file: Path) -> _Part:
