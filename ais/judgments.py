@@ -21,7 +21,7 @@ from scipy import io
 
 from ais import matlab
 from ais.errors import DataError
-from ais.pairing import by_first, by_pictures, check_order, same_order
+from ais.pairing import by_first, by_pictures, check_order, only_numbers, same_order
 from ais.tables import (
     check_file,
     decimal_mark,
@@ -275,6 +275,8 @@ def _called(file: Path, lists: dict[str, list[str]], pictures: Sequence[str] | N
                 continue
             if by_name:
                 ours[where] = order
+        in_words = {where: order for where, order in ours.items() if not only_numbers(lists[where])}
+        ours = in_words or ours  # numbers may as well count the rows
         if any(order != next(iter(ours.values())) for order in ours.values()):
             raise DataError(
                 f"{file} has the pictures' names in several orders, {', '.join(ours)}: save it with those of the "

@@ -145,6 +145,11 @@ def check_order(pictures: Sequence[str], where: str) -> None:
                 )
 
 
+def only_numbers(names: Sequence[str]) -> bool:
+    """They are the numbers from 0 or 1 on, in any order."""
+    return _numbers(names) is not None
+
+
 def _matched(names: Sequence[str], pictures: Sequence[str], key: Callable[[str], str]) -> list[int] | None:
     place = {key(name): i for i, name in enumerate(names)}
     wanted = [key(picture) for picture in pictures]

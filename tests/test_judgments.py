@@ -195,6 +195,14 @@ def test_the_pictures_names_are_found_wherever_matlab_keeps_them(
     assert (read_judgments(tmp_path / "m.mat", 5, sorted(WORDS)).rdms[0] == found[np.ix_(order, order)]).all()
 
 
+def test_names_in_words_are_surer_than_numbers(tmp_path: Path) -> None:
+    found, pictures = matrices(1)[0], [f"img{i}.png" for i in range(1, 6)]
+    names = np.array([pictures[i] for i in (3, 1, 4, 0, 2)], object)
+    io.savemat(tmp_path / "m.mat", {"rdm": found, "labels": INDICES, "zz": names})
+    order = [3, 1, 4, 0, 2]
+    assert (read_judgments(tmp_path / "m.mat", 5, pictures).rdms[0][np.ix_(order, order)] == found).all()
+
+
 def test_matlab_names_that_leave_a_doubt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file, found = tmp_path / "m.mat", matrices(1)[0]
     io.savemat(file, {"rdm": found, "shown": CELLS, "stimuli": CELLS[::-1]})
