@@ -18,7 +18,7 @@ from PIL import Image
 
 from ais import keeping, similarity
 from ais.backbones import FrozenBackbone
-from ais.datasets import picture_files
+from ais.datasets import METADATA, picture_files
 from ais.embeddings import embed
 from ais.errors import AISError, DataError
 from ais.heatmaps import relative_grid
@@ -158,13 +158,15 @@ def read_cohort(
 
     Args:
         folder: with a ``metadata.csv`` whose column ``file_name`` names the pictures; else all pictures in it, by
-            name. Theirs is the order of the matrices' rows, unless the matrices come with names.
+            name. Theirs is the order of the matrices' rows, unless the matrices come with names; without a table, that
+            order has to be the same in every usual way of sorting names.
         rdm: as `ais.judgments.read_judgments` takes it.
         average: take the mean of the people's matrices for one matrix, as published.
         table, image: another table and its column that names the pictures, as in `ais.datasets.picture_files`.
 
     Raises:
-        DataError: too few pictures, or matrices that do not fit them, by number or by name.
+        DataError: too few pictures, or matrices that do not fit them, by number or by name, or whose order is not
+            sure.
     """
     files = picture_files(folder, table=table, image=image)
     if len(files) < 3:
@@ -172,7 +174,9 @@ def read_cohort(
             f"{folder} holds {len(files)} pictures, those of its subfolders not counted: comparing takes at least "
             "three. Name the folder in which they lie, or list them in a metadata.csv."
         )
-    judgments = read_judgments(rdm, len(files), [file.relative_to(folder).as_posix() for file in files])
+    listed = table is not None or (Path(folder) / METADATA).is_file()
+    names = [file.relative_to(folder).as_posix() for file in files]
+    judgments = read_judgments(rdm, len(files), names, listed=listed)
     if average:
         return Cohort(files, Judgments(judgments.mean[None]), len(judgments))
     return Cohort(files, judgments)

@@ -23,7 +23,18 @@ from ais.errors import DataError, ImageError
 from ais.folders import find_pictures, left_out_line
 from ais.images import read_image
 from ais.paths import FileFinder
-from ais.tables import Row, Table, decimal_mark, names_listed, number, quote, read_table
+from ais.tables import (
+    Row,
+    Table,
+    decimal_mark,
+    either,
+    like_thousands,
+    names_listed,
+    number,
+    quote,
+    read_table,
+    thousands,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +176,9 @@ def read_ratings(
     rows = found.rows
     measured = [column for column in (target, sd, n) if column is not None]
     decimal = decimal_mark((row.cells[c] for row in rows for c in measured), found.sheet.delimiter)
+    unclear = {c for c in measured if thousands((row.cells[c] for row in rows), found.sheet.delimiter)}
+    if n is not None and found.sheet.delimiter != ",":
+        unclear.add(n)  # a whole number with a mark in it
     finder = FileFinder(folder)
     seen: dict[Path, int] = {}
     problems: list[list[_Problem]] = []  # of each row
@@ -176,9 +190,11 @@ def read_ratings(
         if not wrong:
             openable.append(i)
         if not row.wrong:  # else there is no knowing which cell is whose
-            wrong += _check_number(row, target, decimal)
-            wrong += [] if sd is None else _check_number(row, sd, decimal, 0)
-            wrong += [] if n is None else _check_number(row, n, decimal, 1, whole=True)
+            wrong += _check_number(row, target, decimal, target in unclear)
+            wrong += [] if sd is None else _check_number(row, sd, decimal, sd in unclear, 0)
+            wrong += [] if n is None else _check_number(row, n, decimal, n in unclear, 1, whole=True)
+            if category is not None and category in row.absent:
+                wrong.append(_Problem("row", f"it ends before the column {category}"))
             if group is not None and not row.cells[group]:
                 wrong.append(_Problem("group", f"the group {group} is empty"))
             if split is not None and row.cells[split].lower() not in _SPLITS:
@@ -409,9 +425,12 @@ def _check_file(
 
 
 def _check_number(
-    row: Row, column: str, decimal: str, least: float = -math.inf, *, whole: bool = False
+    row: Row, column: str, decimal: str, unclear: bool, least: float = -math.inf, *, whole: bool = False
 ) -> list[_Problem]:
+    """What is wrong with a number; `unclear` says that its mark may divide thousands."""
     text = row.cells[column]
+    if unclear and like_thousands(text):
+        return [_Problem(column, f"{column} is {either(text)}: write it without a mark for thousands")]
     value = number(text, decimal)
     if value is None:
         other = number(text.replace(",", "."))

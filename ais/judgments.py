@@ -19,9 +19,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import io
 
+from ais import matlab
 from ais.errors import DataError
-from ais.pairing import by_first, by_pictures, same_order
-from ais.tables import check_file, decimal_mark, number, quote, read_sheet
+from ais.pairing import by_first, by_pictures, check_order, only_numbers, same_order
+from ais.tables import (
+    check_file,
+    decimal_mark,
+    either,
+    folded,
+    like_thousands,
+    number,
+    quote,
+    read_sheet,
+    thousands,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +57,7 @@ _NOT_NUMBERS = (
 _MEADOWS = (
     "rdmutv"  # Meadows' vectors, with the pictures' names in stimuli; of many people both with _PERSON behind
 )
+_WORKSPACE = "__function_workspace__"  # what MATLAB keeps for its objects
 _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern", re.IGNORECASE)
 
 
@@ -78,7 +90,11 @@ class _Part(NamedTuple):
 
 
 def read_judgments(
-    path: str | os.PathLike[str], n: int | None = None, pictures: Sequence[str] | None = None
+    path: str | os.PathLike[str],
+    n: int | None = None,
+    pictures: Sequence[str] | None = None,
+    *,
+    listed: bool = True,
 ) -> Judgments:
     """Read and check dissimilarity matrices.
 
@@ -93,10 +109,13 @@ def read_judgments(
             folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
             n - 1 or 1 to n, are in this order already (unless the pictures are called by such numbers). Without it,
             every file's rows are put into the order of the first that has names.
+        listed: somebody put the pictures into this order. Else they are sorted as text, and rows without names are
+            refused where other ways of sorting give another order.
 
     Raises:
         DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
-            0) and varied beside it; or its names are not the pictures'.
+            0) and varied beside it; or its names are not the pictures', or say that its rows are in another order
+            while those of another file have no names.
     """
     path = Path(path)
     files = [path]
@@ -106,8 +125,9 @@ def read_judgments(
             raise DataError(f"{path} holds no dissimilarity matrices: put one {_KINDS} file a person there.")
     stacks: list[np.ndarray] = []
     names: list[str] | None = None
+    reordered = unnamed = ""  # the first of each
     for file in files:
-        for part in _read(file):
+        for part in _read(file, pictures):
             where = f"{file}, {part.where}" if part.where else str(file)
             stack = _checked(_stack(part.array, where), where, n)
             if stacks and stack.shape[1] != stacks[0].shape[1]:
@@ -115,14 +135,26 @@ def read_judgments(
                     f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
                     "everybody has to judge the same pictures."
                 )
+            by_name = False
             if part.names is not None:
                 if pictures is not None:
-                    order = by_pictures(part.names, pictures, where)
+                    order, by_name = by_pictures(part.names, pictures, where, listed=listed)
                 else:
-                    order = by_first(part.names, names or part.names, where)
+                    order, by_name = by_first(part.names, names or part.names, where)
                     names = names or part.names
                 stack = stack[:, order][:, :, order]
+                if by_name and order != sorted(order):
+                    reordered = reordered or where
+            if not by_name:
+                unnamed = unnamed or where
+                if not listed and pictures is not None:
+                    check_order(pictures, where)
             stacks.append(stack)
+    if reordered and unnamed:
+        raise DataError(
+            f"{reordered} names its rows, and they are not in the order of the pictures; {unnamed} does not name its "
+            "rows, so that their order is not sure: write the pictures' names beside the rows there, too."
+        )
     return Judgments(np.concatenate(stacks), tuple(names) if names else None)
 
 
@@ -135,10 +167,19 @@ def _files(folder: Path) -> list[Path]:
         )
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
+    files = [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
+    first: dict[str, Path] = {}
+    for file in files:
+        other = first.setdefault(folded(file.stem), file)
+        if other is not file:
+            raise DataError(
+                f"{folder} holds {other.name} and {file.name}, which may be the same person twice: leave one of them "
+                "there, or give them names that differ in more than the ending."
+            )
+    return files
 
 
-def _read(file: Path) -> list[_Part]:
+def _read(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
     """The numbers of a file and what it calls the pictures."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -147,7 +188,7 @@ def _read(file: Path) -> list[_Part]:
     try:
         if suffix == ".npy":
             return [_Part(_read_npy(file))]
-        return _read_mat(file) if suffix == ".mat" else [_read_sheet(file)]
+        return _read_mat(file, pictures) if suffix == ".mat" else [_read_sheet(file)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -165,15 +206,12 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path) -> list[_Part]:
+def _read_mat(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
     try:
         variables = io.whosmat(file, appendmat=False)
-        inside = {name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS}
-        texts = [
-            name
-            for name, shape, kind in variables
-            if kind in ("cell", "char") and _NAMES.search(name) and math.prod(shape) <= _LARGEST // 8
-        ]
+        inside = {
+            name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS and name != _WORKSPACE
+        }
         found = [name for name in inside if re.fullmatch(rf"{_MEADOWS}(_.*)?", name)]
         found = found or [name for name, shape in inside.items() if _square(shape)]
         found = found or [name for name, shape in inside.items() if _triangle(shape)]
@@ -182,13 +220,15 @@ def _read_mat(file: Path) -> list[_Part]:
             raise DataError(f"{file} has several {what}, {', '.join(found)}: save the one you mean alone.")
         for name in found:
             _check_size(inside[name], str(file))
-        content = io.loadmat(file, appendmat=False, variable_names=[*found, *texts]) if found else {}
+        content = io.loadmat(file, appendmat=False, variable_names=found) if found else {}
     except NotImplementedError:
         raise DataError(
             f"{file} is a MATLAB 7.3 file: save it anew with save('{file.name}', '-v7')."
         ) from None
     except (OSError, DataError):
         raise
+    except TypeError as error:  # of SciPy's `whosmat`, at an object
+        raise _holds_object(file) from error
     except Exception as error:  # SciPy's reader raises what its parser stumbles over
         raise DataError(f"{file} is not a MATLAB file, or it is damaged.") from error
     if not found:
@@ -196,27 +236,58 @@ def _read_mat(file: Path) -> list[_Part]:
         raise DataError(
             f"{file} has no square matrix or stack of them, nor a triangle of one; it holds {names}."
         )
+    lists = matlab.lists_of_strings(file, variables)
     parts = []
     for name in found:
         array: Any = content[name]
         if np.iscomplexobj(array):
             raise DataError(f"{file}: {name} holds complex numbers.")
         array = np.asarray(array.toarray() if hasattr(array, "toarray") else array)
-        own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
-        lists = [_strings(content[text]) for text in sorted(texts, key=lambda text: text != own)]
         count = _pictures(array.shape)
-        called = next((words for words in lists if len(words) == count == len(set(words))), None)
+        fit = {where: words for where, words in lists.items() if len(words) == count == len(set(words))}
+        own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
+        called = fit[own] if own in fit else _called(file, fit, pictures)
+        if called is None and any(kind == "opaque" for *_, kind in variables):
+            raise _holds_object(file)
         parts.append(_Part(array, called, name if len(found) > 1 else ""))
     return parts
 
 
-def _strings(array: Any) -> list[str]:
-    """The strings of MATLAB's characters or cells; none if it holds anything else."""
-    values = np.asarray(array).ravel().tolist()
-    words = [np.asarray(value).ravel().tolist() for value in values]
-    if any(len(word) != 1 or not isinstance(word[0], str) for word in words):
-        return []
-    return [word[0].strip() for word in words]
+def _holds_object(file: Path) -> DataError:
+    return DataError(
+        f"{file} holds an object of MATLAB, such as a string array or a table, which is not read and may hold the "
+        "pictures' names, or it is damaged: save it without, and the names, if they are there, as cellstr(names)."
+    )
+
+
+def _called(file: Path, lists: dict[str, list[str]], pictures: Sequence[str] | None) -> list[str] | None:
+    """Of a file's lists of as many strings as it has pictures, the one with the pictures' names.
+
+    Raises:
+        DataError: several have them, in different orders.
+    """
+    if pictures is not None:
+        ours: dict[str, list[int]] = {}
+        for where, words in lists.items():
+            try:
+                order, by_name = by_pictures(words, pictures, str(file))
+            except DataError:
+                continue
+            if by_name:
+                ours[where] = order
+        in_words = {where: order for where, order in ours.items() if not only_numbers(lists[where])}
+        ours = in_words or ours  # numbers may as well count the rows
+        if any(order != next(iter(ours.values())) for order in ours.values()):
+            raise DataError(
+                f"{file} has the pictures' names in several orders, {', '.join(ours)}: save it with those of the "
+                "matrix's rows alone."
+            )
+        if ours:
+            return lists[next(iter(ours))]
+    called = next((words for where, words in lists.items() if _NAMES.search(where)), None)
+    if called is None and lists:
+        logger.warning("%s: what %s holds is not taken for the pictures' names.", file, " and ".join(lists))
+    return called
 
 
 def _read_sheet(file: Path) -> _Part:
@@ -248,6 +319,17 @@ def _read_sheet(file: Path) -> _Part:
         raise DataError(
             f"{file} has a row for each pair of pictures, which is not read: make a square matrix of it, with a row "
             "and a column for each picture (a pivot table, or pandas' DataFrame.pivot)."
+        )
+    if thousands((cell for row in cells for cell in row), sheet.delimiter):
+        line, place, cell = next(
+            (body[j][0], i, cell)
+            for j, row in enumerate(cells)
+            for i, cell in enumerate(row)
+            if like_thousands(cell)
+        )
+        raise DataError(
+            f"{file}, {sheet.unit} {line}, column {place + 1 + named}: {either(cell)}. Write numbers without marks for "
+            "thousands."
         )
     found = [[_value(cell, decimal) for cell in row] for row in cells]
     values = np.array(found, np.float64)  # None becomes NaN

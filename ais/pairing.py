@@ -10,6 +10,7 @@ from ais.images import SUFFIXES
 from ais.tables import folded, names_listed
 
 _INDEX = re.compile(r"(\D*?)0*(\d{1,9})", re.ASCII)
+_DIGITS = re.compile(r"\d+", re.ASCII)
 _AUTOMATIC = (
     "",
     "v",
@@ -53,8 +54,8 @@ def same_order(
     return rows, [at[name] for name in mine]
 
 
-def by_first(names: Sequence[str], first: Sequence[str], where: str) -> list[int]:
-    """The order that puts rows of these names as the first file's are.
+def by_first(names: Sequence[str], first: Sequence[str], where: str) -> tuple[list[int], bool]:
+    """The order that puts rows of these names as the first file's are, and more as in `by_pictures`.
 
     Raises:
         DataError: they are not the same names, or one name is there twice.
@@ -63,26 +64,42 @@ def by_first(names: Sequence[str], first: Sequence[str], where: str) -> list[int
 
 
 def by_pictures(
-    names: Sequence[str], pictures: Sequence[str], where: str, whose: str = "the pictures"
-) -> list[int]:
+    names: Sequence[str],
+    pictures: Sequence[str],
+    where: str,
+    whose: str = "the pictures",
+    *,
+    listed: bool = True,
+) -> tuple[list[int], bool]:
     """The order that puts rows of these names as the pictures are.
+
+    Args:
+        listed: somebody put the pictures into their order; else rows that are only numbered are taken to be in the
+            order of the pictures' own numbers, if the pictures' names differ in nothing else.
+
+    Returns:
+        The order, and whether it is by the names: False where they are numbers that only count the rows.
 
     Raises:
         DataError: they are not the pictures' names, or one name is there twice.
     """
     for key in (str, _path, _base, _stem):
         if (order := _matched(names, pictures, key)) is not None:
-            return order
+            return order, True
     indices = _numbers(names)
     if indices is not None:
+        by_number = sorted(range(len(indices)), key=indices.__getitem__)
         # Of pictures that are all called alike but for a number, the number is the name.
         theirs = [_INDEX.fullmatch(_stem(picture)) for picture in pictures]
         found = [(match[1], int(match[2])) for match in theirs if match]
         if len(found) == len(pictures) and len({before for before, _ in found}) == 1:
             numbers = [number for _, number in found]
             if sorted(numbers) == sorted(indices):
-                return [indices.index(number) for number in numbers]
-        return sorted(range(len(indices)), key=indices.__getitem__)
+                return [indices.index(number) for number in numbers], True
+            if not listed and len(set(numbers)) == len(indices):
+                place = dict(zip(sorted(numbers), by_number, strict=True))
+                return [place[number] for number in numbers], True
+        return by_number, False
     _unique(names, where)
     mine, theirs_ = {_stem(name): name for name in names}, {_stem(name): name for name in pictures}
     strange = [name for key, name in mine.items() if key not in theirs_]
@@ -100,6 +117,37 @@ def by_pictures(
         )
         + ". If its rows are in the order of the pictures all the same, take the names out of it."
     )
+
+
+def check_order(pictures: Sequence[str], where: str) -> None:
+    """Refuse to take rows without names for those of pictures whose order by name is a matter of the program.
+
+    Args:
+        pictures: in the order of their names as text.
+
+    Raises:
+        DataError: it is another order where numbers are compared as such, or without regard to capitals.
+    """
+    by_number = sorted(
+        pictures, key=lambda name: _DIGITS.sub(lambda found: found[0].zfill(32), name.casefold())
+    )
+    for order, how in (
+        (sorted(pictures, key=str.casefold), "without regard to capitals"),
+        (by_number, "if numbers are sorted as such"),
+    ):
+        for i, (mine, other) in enumerate(zip(pictures, order, strict=True), start=1):
+            if mine != other:
+                raise DataError(
+                    f"{where} does not name its rows, and the order of the pictures is not sure: number {i} is "
+                    f"{names_listed([mine])} if their names are sorted as text, {names_listed([other])} {how}. Write "
+                    "the pictures' names beside the rows, or list the pictures in the order of the rows in a "
+                    "metadata.csv with the column file_name."
+                )
+
+
+def only_numbers(names: Sequence[str]) -> bool:
+    """They are the numbers from 0 or 1 on, in any order."""
+    return _numbers(names) is not None
 
 
 def _matched(names: Sequence[str], pictures: Sequence[str], key: Callable[[str], str]) -> list[int] | None:

@@ -41,6 +41,14 @@ _SEPARATOR = re.compile(r'(?:"sep=(.)"|sep=(.))(?=\r|\n|$)', re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+class Exact(str):
+    """A cell that a workbook holds as a number: nobody's way of writing it leaves a doubt."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,19 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a `Table`: its line, its cells by their columns' names, and why it cannot be used ("" if it can)."""
+    """A row of a `Table`.
+
+    Attributes:
+        line: on which it begins.
+        cells: by their columns' names; "" for those that it ends before.
+        wrong: why it cannot be used; "" if it can.
+        absent: the columns that it ends before.
+    """
 
     line: int
     cells: dict[str, str]
     wrong: str
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,30 @@ def decimal_mark(cells: Iterable[str], delimiter: str) -> str:
     return "." if thousands else ","
 
 
+def thousands(cells: Iterable[str], delimiter: str) -> bool:
+    """Whether marks in a column's numbers may divide thousands as well as be decimal ones.
+
+    So it is where all numbers with a mark are like 1.204, and beside them stand whole ones of 100 and more: in 998,
+    1.050, 1.204. Where commas divide the cells, the point is the decimal mark.
+    """
+    if delimiter == ",":
+        return False
+    texts = [cell for cell in cells if _WHOLE.fullmatch(cell) or any(mark in cell for mark in ".,")]
+    marked = [cell for cell in texts if not isinstance(cell, Exact) and not _WHOLE.fullmatch(cell)]
+    large = any(_WHOLE.fullmatch(cell) and len(cell.lstrip("+-0")) > 2 for cell in texts)
+    return large and bool(marked) and all(like_thousands(cell) for cell in marked)
+
+
+def like_thousands(cell: str) -> bool:
+    """A cell such as 1.050, 1050 or 1.05, not counting what a workbook holds as a number."""
+    return not isinstance(cell, Exact) and _THOUSAND.fullmatch(cell) is not None
+
+
+def either(cell: str) -> str:
+    """What a cell that is `like_thousands` may mean, in words."""
+    return f"{quote(cell)}, which may mean {re.sub('[.,]', '', cell)} or {float(cell.replace(',', '.')):g}"
+
+
 def folded(text: str) -> str:
     """What two names have in common that only differ in case, or in how accents are stored (NFC and NFD)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
@@ -144,7 +184,9 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
     """Read a table whose first row names its columns.
 
     Columns with neither a name nor content, as Excel leaves them, are left out. Content beyond the named columns
-    makes its row wrong; only a first column may go without a name, as R and pandas write the rows' own names.
+    makes its row wrong, and so does an empty cell beyond the first row's last, unless cells are not divided by
+    commas and all rows have as many: in ``4,86,`` under two names, the comma may be a decimal one. Only a first
+    column may go without a name, as R and pandas write the rows' own names.
 
     Args:
         strict: refuse two columns of one name, and content in columns without one; else the first of the name
@@ -165,14 +207,20 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
         if name or (i == 0 and any(cells[0] for _, cells in rows)):
             place.setdefault(name, i)
     named = {i for i, name in enumerate(names) if name or i == 0 or not strict}
+    width = len(names)
+    if sheet.delimiter != "," and len({len(cells) for _, cells in rows}) == 1:
+        width = max(width, len(rows[0][1]))
     made = []
     for line, cells in rows:
         beyond = next((cell for i, cell in enumerate(cells) if cell and i not in named), "")
         wrong = f"{quote(beyond)} stands in no named column" if beyond else ""
-        if beyond and sheet.delimiter == ",":
+        if not beyond and len(cells) > width:
+            wrong = f"it has {len(cells)} cells, and the columns' names are {len(names)}"
+        if wrong and sheet.delimiter == ",":
             wrong += ": a cell with a comma in it needs quotation marks around it, and 1,5 is written 1.5"
         values = {name: cells[i] if i < len(cells) else "" for name, i in place.items()}
-        made.append(Row(line, values, wrong))
+        absent = tuple(name for name, i in place.items() if i >= len(cells))
+        made.append(Row(line, values, wrong, absent))
     return Table(sheet, list(place), made)
 
 
@@ -215,6 +263,11 @@ def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
             size += len(cells)
             if size > _MOST_CELLS:
                 raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+            if delimiter == "\t" and any("\t" in cell and re.search(r"[\r\n]", cell) for cell in cells):
+                raise DataError(
+                    f"{file}, line {line}: a quotation mark opens a cell there that takes in tabs and the lines after "
+                    "it. Take the mark out, or close it where the cell ends."
+                )
             if any(cells):
                 rows.append((line, cells))
     except csv.Error as error:
@@ -359,7 +412,7 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
         size += len(row) + 1
         if size > _MOST_CELLS:
             raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
-        cells = ["" if cell.value is None else str(cell.value).strip() for cell in row]
+        cells = [_cell(cell.value) for cell in row]
         for cell, formula in zip(row, written, strict=True):
             if cell.value is None and formula.value is not None:
                 raise DataError(
@@ -372,6 +425,12 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
     if width * len(rows) > _MOST_CELLS:
         raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
     return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float):
+        return Exact(value)
+    return "" if value is None else str(value).strip()
 
 
 def names_listed(names: Sequence[str], most: int = 20) -> str:

@@ -164,6 +164,67 @@ def test_matlab_files_with_no_matrix_or_several_are_refused_by_name(tmp_path: Pa
         read_judgments(file)
 
 
+WORDS = ["d.png", "b.png", "e.png", "a.png", "c.png"]
+CELLS = np.array(WORDS, object)
+INDICES = np.array([str(i) for i in range(1, 6)], object)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"animals": CELLS},
+        {"order": CELLS[:, None]},
+        {"x": np.array(WORDS)},  # lines of characters
+        {"info": {"who": {"stimuli": CELLS, "count": 5}}},
+        {"all": np.array([CELLS, INDICES, 5], object)},
+        {
+            "files": np.array(
+                [(word, i) for i, word in enumerate(WORDS)], [("name", object), ("bytes", object)]
+            )
+        },  # dir
+        {"labels": INDICES, "zz": CELLS},
+        {"labels": np.array(["u", "v", "w", "x", "y"], object), "zz": CELLS, "again": CELLS},
+    ],
+)
+def test_the_pictures_names_are_found_wherever_matlab_keeps_them(
+    tmp_path: Path, others: dict[str, Any]
+) -> None:
+    found = matrices(1)[0]
+    io.savemat(tmp_path / "m.mat", {"rdm": found, **others})
+    order = [WORDS.index(name) for name in sorted(WORDS)]
+    assert (read_judgments(tmp_path / "m.mat", 5, sorted(WORDS)).rdms[0] == found[np.ix_(order, order)]).all()
+
+
+def test_names_in_words_are_surer_than_numbers(tmp_path: Path) -> None:
+    found, pictures = matrices(1)[0], [f"img{i}.png" for i in range(1, 6)]
+    names = np.array([pictures[i] for i in (3, 1, 4, 0, 2)], object)
+    io.savemat(tmp_path / "m.mat", {"rdm": found, "labels": INDICES, "zz": names})
+    order = [3, 1, 4, 0, 2]
+    assert (read_judgments(tmp_path / "m.mat", 5, pictures).rdms[0][np.ix_(order, order)] == found).all()
+
+
+def test_matlab_names_that_leave_a_doubt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, found = tmp_path / "m.mat", matrices(1)[0]
+    io.savemat(file, {"rdm": found, "shown": CELLS, "stimuli": CELLS[::-1]})
+    with pytest.raises(DataError, match="the pictures' names in several orders, shown, stimuli"):
+        read_judgments(file, 5, sorted(WORDS))
+    io.savemat(file, {"rdm": found, "kinds": np.array(["u", "v", "w", "x", "y"], object)})
+    assert (read_judgments(file, 5, sorted(WORDS)).rdms[0] == found).all()
+    assert "what kinds holds is not taken for the pictures' names" in caplog.text
+    io.savemat(file, {"rdm": found})
+    opaque = np.array([14, 16, 6, 8, 17, 0], "<u4").tobytes()  # no more than its head: of class 17
+    file.write_bytes(file.read_bytes() + opaque)
+    with pytest.raises(DataError, match=r"an object of MATLAB, such as a string array .* cellstr\(names\)"):
+        read_judgments(file, 5, sorted(WORDS))
+
+
+def test_one_person_twice_in_a_folder_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "s1.npy", matrices(1)[0])
+    (tmp_path / "S1.csv").write_text(table(matrices(1)[0].tolist()))
+    with pytest.raises(DataError, match=r"S1\.csv and s1\.npy, which may be the same person twice"):
+        read_judgments(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".mat"])
 @pytest.mark.parametrize(
     "content", [b"", b"\x93NUMPY", b"\xff\xfe\x00 nothing \x80", bytes(300), bytes(range(256)) * 9]

@@ -170,11 +170,74 @@ def test_the_decimal_mark(cells: list[str], delimiter: str, mark: str) -> None:
         ("file_name,mos,mos_n\na.jpg,1,1.234\n", "mos_n is '1.234', not a whole number"),
         ("sep=|\nfile_name|mos\na.jpg|1\n", "divided by '|', which is not read"),
         ("file_name,mos\na.jpg," + "1" * 200_000, "field larger than"),
+        (
+            "file_name,mos,comment\nb.jpg,5,\na.jpg,4,86,\n",
+            r"line 3: it has 4 cells, and the columns' names are 3: .* 1\.5",
+        ),
+        ("file_name,mos,comment\na.jpg,4,86,\nb.jpg,3,12,\n", r"line 2: it has 4 cells"),
+        (
+            "file_name;mos;comment\na.jpg;4;1;\nb.jpg;3;1\n",
+            "line 2: it has 4 cells, and the columns' names are 3",
+        ),
+        ('file_name\tmos\tsaid\na.jpg\t4\t"nice\nb.jpg\t2\tgood"\nc.jpg\t5\tx\n', "line 2: a quotation mark"),
     ],
 )
 def test_what_is_no_number_or_no_row_is_said_with_its_line(tmp_path: Path, table: str, says: str) -> None:
     with pytest.raises(DataError, match=says.replace("'|'", r"'\|'")):
         read_ratings(rated(tmp_path, table), "mos")
+
+
+@pytest.mark.parametrize(
+    ("ratings", "votes", "says"),
+    [
+        (["998", "1.050", "1.204"], "1 2 3", "line 3: mos is '1.050', which may mean 1050 or 1.05: write"),
+        (["1,204", "998", "1,050"], "1 2 3", "line 2: mos is '1,204', which may mean 1204 or 1.204: write"),
+        (
+            ["4.5", "3", "2.25"],
+            "998 2.000 1.000",
+            "line 3: mos_n is '2.000', which may mean 2000 or 2: write",
+        ),
+        (["4.125", "3.875", "99"], "120 130 140", ""),
+        (["87.125", "100", "45.5"], "1 2 3", ""),
+    ],
+)
+def test_marks_that_may_divide_thousands(tmp_path: Path, ratings: list[str], votes: str, says: str) -> None:
+    rows: list[list[Any]] = [["file_name", "mos", "mos_n"]]
+    rows += zip(("a.jpg", "b.jpg", "c.jpg"), ratings, votes.split(), strict=True)
+    rated(tmp_path, text(rows, ";"))
+    workbook(tmp_path / "as text.xlsx", rows)
+    for table in ("metadata.csv", "as text.xlsx"):
+        if says:
+            with pytest.raises(
+                DataError, match=says.replace("line", "line" if table == "metadata.csv" else "row")
+            ):
+                read_ratings(tmp_path, "mos", table=table)
+        else:
+            assert read_ratings(tmp_path, "mos", table=table).ratings.tolist() == [*map(float, ratings)]
+    workbook(
+        tmp_path / "numbers.xlsx", [["file_name", "mos"], ["a.jpg", 998], ["b.jpg", 1.125], ["c.jpg", 2.0]]
+    )
+    assert read_ratings(tmp_path, "mos", table="numbers.xlsx").ratings.tolist() == [998, 1.125, 2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_marks_that_may_divide_thousands_in_a_matrix(tmp_path: Path, suffix: str) -> None:
+    rows = [["0", "998", "1.050"], ["998", "0", "1.204"], ["1.050", "1.204", "0"]]
+    file = tmp_path / f"m{suffix}"
+    workbook(file, rows) if suffix == ".xlsx" else file.write_text(text(rows, ";"))
+    with pytest.raises(DataError, match=r"1, column 3: '1\.050', which may mean 1050 or 1\.05\."):
+        read_judgments(file)
+
+
+def test_rows_of_other_lengths_that_leave_no_doubt(tmp_path: Path) -> None:
+    for table in (
+        "file_name;mos\na.jpg;1,5;\nb.jpg;2;\n",  # a mark at the end of each line
+        'file_name\tmos\tsaid\na.jpg\t1.5\nb.jpg\t2\t"two\nlines"\n',
+        "file_name,mos,,\na.jpg,1.5\n,,,,\nb.jpg,2,,\n",
+    ):
+        assert read_ratings(rated(tmp_path, table), "mos").ratings.tolist() == [1.5, 2]
+    with pytest.raises(DataError, match="line 2: it ends before the column kind"):
+        read_ratings(rated(tmp_path, "file_name,mos,kind\na.jpg,2\nb.jpg,2,\n"), "mos", category="kind")
 
 
 @pytest.mark.parametrize(
@@ -398,6 +461,69 @@ def test_numbers_of_rows_are_no_names_unless_pictures_are_called_by_them(
     assert (
         read_judgments(tmp_path / "numbered.csv", count, numbered).rdms[0] == found[np.ix_(order, order)]
     ).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            [f"img{i}.png" for i in range(1, 12)],
+            "number 2 is 'img10.png' if .* as text, 'img2.png' if numbers are",
+        ),
+        (
+            ["Ant.png", "bee.png", "Cow.png"],
+            "number 2 is 'Cow.png' if .* as text, 'bee.png' without regard to cap",
+        ),
+        (["a 9 x.png", "a 10 y.png", "b.png"], "number 1 is 'a 10 y.png' if"),
+        (["a.png", "a1.png", "a-2.png", "a_3.png"], ""),
+        ([f"img{i:02}.png" for i in range(1, 12)], ""),
+    ],
+)
+def test_rows_without_names_need_pictures_in_one_order(tmp_path: Path, names: list[str], says: str) -> None:
+    folder(tmp_path / "pics", *names)
+    found = matrix(len(names))
+    np.save(tmp_path / "m.npy", found)
+    (tmp_path / "count.csv").write_text(
+        text(named(found, [*map(str, range(len(names)))], *[[*range(len(names))]] * 2))
+    )
+    if not says:
+        assert (read_cohort(tmp_path / "pics", tmp_path / "m.npy").judgments.mean == found).all()
+        return
+    with pytest.raises(DataError, match=rf"m\.npy does not name its rows, .*{says}.* in a metadata\.csv"):
+        read_cohort(tmp_path / "pics", tmp_path / "m.npy")
+    if not names[0].startswith("img"):  # numbered alike, numbers of rows are theirs
+        with pytest.raises(DataError, match=r"count\.csv does not name its rows"):
+            read_cohort(tmp_path / "pics", tmp_path / "count.csv")
+    (tmp_path / "pics" / "metadata.csv").write_text("\n".join(["file_name", *names]))
+    for file in ("m.npy", "count.csv"):
+        cohort = read_cohort(tmp_path / "pics", tmp_path / file)
+        assert [picture.name for picture in cohort.files] == names
+        assert (cohort.judgments.mean == found).all()
+
+
+@pytest.mark.parametrize(("pictures", "rows"), [(0, 1), (1, 0), (5, 1), (5, 0), (1, 1)])
+def test_numbers_of_rows_are_in_the_order_of_the_pictures_numbers(
+    tmp_path: Path, pictures: int, rows: int
+) -> None:
+    found, count = matrix(12), 12
+    folder(tmp_path / "pics", *(f"img{pictures + i}.png" for i in range(count)))
+    labels = [str(rows + i) for i in range(count)]
+    (tmp_path / "m.csv").write_text(text(named(found, labels, [*range(count)], [*range(count)])))
+    cohort = read_cohort(tmp_path / "pics", tmp_path / "m.csv")
+    order = [int(file.stem[3:]) - pictures for file in cohort.files]
+    assert (cohort.judgments.mean == found[np.ix_(order, order)]).all()
+
+
+def test_rows_with_and_without_names_in_another_order_are_refused(tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    people.mkdir()
+    (people / "1.csv").write_text(text(matrix().tolist()))
+    for order in ([0, 1, 2, 3, 4], [1, 0, 2, 4, 3]):
+        (people / "2.csv").write_text(text(named(matrix(), PICTURES, order, order)))
+        if order == sorted(order):
+            assert len(read_judgments(people, 5, PICTURES)) == 2
+    with pytest.raises(DataError, match=r"2\.csv names its rows, and .*1\.csv does not name its rows"):
+        read_judgments(people, 5, PICTURES)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".csv", ".tsv", ".txt", ".xlsx"])

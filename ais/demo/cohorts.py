@@ -99,7 +99,9 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
     if not FEWEST <= len(pictures) <= MOST:
         raise DataError(f"These are {len(pictures)} pictures. Choose from {FEWEST} to {MOST}.")
     if matrix is None:
-        raise DataError("There is no matrix. Choose a .npy, .csv or .mat file with one row for each picture.")
+        raise DataError(
+            "There is no matrix. Choose a .npy, .mat, .csv, .tsv, .txt or .xlsx file with one row for each picture."
+        )
     pictures = sorted(pictures, key=lambda picture: picture[1])
     path, name = matrix
     if path.stat().st_size > LARGEST_MATRIX:

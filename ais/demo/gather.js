@@ -11,7 +11,7 @@ let asked = false;
 
 const here = () => document.body.dataset.aisTab === "similarity";
 const carried = (path, file) => ({ path, orig_name: file.name, meta: { _type: "gradio.FileData" } });
-const isMatrix = (file) => /\.(npy|csv|mat)$/i.test(file.name);
+const isMatrix = (file) => /\.(npy|mat|csv|tsv|txt|xlsx)$/i.test(file.name);
 
 function show() {
   for (const button of find(".group").children) button.setAttribute("aria-pressed", button.value === chosen.cohort);
@@ -20,9 +20,9 @@ function show() {
   find(".note").hidden = own;
   const names = pictures.map(({ name }) => name).sort((a, b) => (a < b ? -1 : 1));
   find(".said-pictures").textContent = names.length ? `${names.length}: ${names[0]}${names.length > 1 ? ` to ${names.at(-1)}` : ""}` : `up to ${props.most}`;
-  find(".said-matrix").textContent = matrix?.name ?? ".npy, .csv or .mat";
+  find(".said-matrix").textContent = matrix?.name ?? ".npy, .mat, .csv, .tsv, .txt or .xlsx";
   find(".go").disabled = !names.length || !matrix;
-  find(".own .hint").textContent = "The matrix holds how dissimilar people find each two pictures: n × n numbers, or one such matrix for each person. Its rows are in the order of the file names, as text: 10.png comes before 2.png.";
+  find(".own .hint").textContent = "The matrix holds how dissimilar people find each two pictures: n × n numbers, or one such matrix for each person. Where the file names its rows, they are put into order; else they are in the order of the file names, as text: 10.png comes before 2.png.";
 }
 function send(files) {
   asked = true;
