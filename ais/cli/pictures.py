@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -78,8 +78,6 @@ def score_command(
     Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
     a sentence instead of a score, and the exit status is 2.
     """
-    if output:
-        _check_table(output)
     with Bars("loading the head"):
         loaded = load_head(head)
     pictures = _named(paths)
@@ -91,8 +89,12 @@ def score_command(
             opened.callback(_print_rows, document, rows)
         table = None
         if output:
+            inputs = [*_files(pictures), *head_files(head)]
+            with suppress(UnwritableError):  # which `GrowingFile` tells of
+                check_outputs(output.parent, [output.name], inputs)
+            _check_table(output)
             try:
-                table = opened.enter_context(GrowingFile(output, [*_files(pictures), *head_files(head)]))
+                table = opened.enter_context(GrowingFile(output, inputs))
             except UnwritableError as error:
                 problems.append(str(error))
                 typer.echo(f"ais: {error} The scores are printed instead.", err=True)

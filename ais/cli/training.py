@@ -209,13 +209,13 @@ def find_rate_command(
     as_json: AsJson = False,
 ) -> None:
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
-    if out.suffix.lower() != ".png":
-        raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
     group = group_column(data, group, table=table)
     rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
     check_outputs(out.parent, [out.name], inputs_of(rated))
+    if out.suffix.lower() != ".png":
+        raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")
     rated = rated.part(test=False)
     where = pick_device(device)
     with Bars() as bars:
