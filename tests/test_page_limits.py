@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,65 @@ def test_a_picture_is_not_looked_at_for_one_who_has_gone(
     assert time.monotonic() - begun < 10
     with gpu.turns.turn():  # it is free again
         pass
+
+
+def test_whoever_waits_one_thread_computes_what_is_quick(as_visitor: Any) -> None:
+    processor, threads, word = Turns(), set(), ContextVar("word", default="")
+    seen = []
+
+    def visit() -> None:
+        as_visitor("1.1.1.1", "a")
+        word.set(threading.current_thread().name)
+
+        def compute() -> None:
+            threads.add(threading.get_ident())
+            seen.append(word.get())
+
+        for _ in range(3):
+            with processor.admitted() as turn:
+                turn.run(compute)
+
+    visitors = start(*[visit] * 20)
+    for thread in visitors:
+        thread.join(10)
+    assert len(threads) == 1
+    assert sorted(seen) == sorted(
+        thread.name for thread in visitors * 3
+    )  # what Gradio knows of the request, too
+
+    def fail() -> None:
+        raise Stop
+
+    with processor.admitted() as turn, pytest.raises(Stop):
+        turn.run(fail)
+
+
+def test_a_quick_one_computes_while_a_slow_one_gives_way(
+    as_visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SHARE", 0.0)
+    processor, done = Turns(), []
+    begun = threading.Event()
+
+    def slow() -> None:
+        with processor.admitted(slow=True) as turn:
+
+            def compute() -> None:
+                begun.set()
+                while not done:
+                    time.sleep(0.01)
+                    turn.progress()
+
+            turn.run(compute)
+
+    def quick() -> None:
+        begun.wait(10)
+        with processor.admitted() as turn:
+            turn.run(lambda: done.append("quick"))
+
+    for thread in start(slow, quick):
+        thread.join(10)
+    assert done == ["quick"]
 
 
 def test_a_visitor_is_gone_when_nobody_has_listened_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,10 @@ ABOUT_METHODS = {
     "occlusion": "How the score changes when a grey window hides a place: slow, hundreds of passes.",
 }
 GONE = "This picture is no longer on the server. Upload it again."
-NO_PICTURE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it again as image."
+NO_PICTURE = (
+    "There is no picture of this name here: none was sent, or it is no longer on the server. "
+    "Send it again as image."
+)
 AWAY = "This head is no longer on the server. Add it again."
 SAVED = (
     16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger picture they are made smaller
@@ -186,9 +189,9 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if not (isinstance(kind, str) and kind in wanted) or scale not in [*shown.grids]:
             raise AISError("There is no such file.")
         folder = session.new_folder()
-        with gpu.saves.turn():
-            saved = replace(shown, scale="density" if kind == "density" else scale)
-            file, *rest = saved.save(folder, files=[wanted[kind]], max_pixels=SAVED)
+        saved = replace(shown, scale="density" if kind == "density" else scale)
+        with gpu.saves.admitted() as turn:
+            file, *rest = turn.run(lambda: saved.save(folder, files=[wanted[kind]], max_pixels=SAVED))
         for member in rest:
             shutil.rmtree(member.parent)
         of = "" if number is None else f"-{values.stem(shown.head)}"
