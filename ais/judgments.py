@@ -78,7 +78,11 @@ class _Part(NamedTuple):
 
 
 def read_judgments(
-    path: str | os.PathLike[str], n: int | None = None, pictures: Sequence[str] | None = None
+    path: str | os.PathLike[str],
+    n: int | None = None,
+    pictures: Sequence[str] | None = None,
+    *,
+    most: int = _LARGEST,
 ) -> Judgments:
     """Read and check dissimilarity matrices.
 
@@ -93,6 +97,7 @@ def read_judgments(
             folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
             n - 1 or 1 to n, are in this order already (unless the pictures are called by such numbers). Without it,
             every file's rows are put into the order of the first that has names.
+        most: numbers in one file; one with more is refused before they are in memory.
 
     Raises:
         DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
@@ -107,9 +112,9 @@ def read_judgments(
     stacks: list[np.ndarray] = []
     names: list[str] | None = None
     for file in files:
-        for part in _read(file):
+        for part in _read(file, most):
             where = f"{file}, {part.where}" if part.where else str(file)
-            stack = _checked(_stack(part.array, where), where, n)
+            stack = _checked(_stack(part.array, where, most), where, n)
             if stacks and stack.shape[1] != stacks[0].shape[1]:
                 raise DataError(
                     f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
@@ -138,7 +143,7 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in files if file.suffix.lower() != ".txt"] or files  # which may be notes
 
 
-def _read(file: Path) -> list[_Part]:
+def _read(file: Path, most: int) -> list[_Part]:
     """The numbers of a file and what it calls the pictures."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -147,7 +152,7 @@ def _read(file: Path) -> list[_Part]:
     try:
         if suffix == ".npy":
             return [_Part(_read_npy(file))]
-        return _read_mat(file) if suffix == ".mat" else [_read_sheet(file)]
+        return _read_mat(file, most) if suffix == ".mat" else [_read_sheet(file, most)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -165,14 +170,14 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path) -> list[_Part]:
+def _read_mat(file: Path, most: int) -> list[_Part]:
     try:
         variables = io.whosmat(file, appendmat=False)
         inside = {name: shape for name, shape, kind in variables if kind not in _NOT_NUMBERS}
         texts = [
             name
             for name, shape, kind in variables
-            if kind in ("cell", "char") and _NAMES.search(name) and math.prod(shape) <= _LARGEST // 8
+            if kind in ("cell", "char") and _NAMES.search(name) and math.prod(shape) <= most // 8
         ]
         found = [name for name in inside if re.fullmatch(rf"{_MEADOWS}(_.*)?", name)]
         found = found or [name for name, shape in inside.items() if _square(shape)]
@@ -181,7 +186,7 @@ def _read_mat(file: Path) -> list[_Part]:
             what = "square matrices" if _square(inside[found[0]]) else "triangles of matrices"
             raise DataError(f"{file} has several {what}, {', '.join(found)}: save the one you mean alone.")
         for name in found:
-            _check_size(inside[name], str(file))
+            _check_size(inside[name], str(file), most)
         content = io.loadmat(file, appendmat=False, variable_names=[*found, *texts]) if found else {}
     except NotImplementedError:
         raise DataError(
@@ -219,8 +224,8 @@ def _strings(array: Any) -> list[str]:
     return [word[0].strip() for word in words]
 
 
-def _read_sheet(file: Path) -> _Part:
-    sheet = read_sheet(file, numbers=True)
+def _read_sheet(file: Path, most: int) -> _Part:
+    sheet = read_sheet(file, numbers=True, most=most)
     for note in sheet.notes:
         logger.warning("%s", note)
     if not sheet.rows:
@@ -332,14 +337,14 @@ def _pictures(shape: tuple[int, ...]) -> int:
     return count if count * (count - 1) // 2 == pairs else 0
 
 
-def _check_size(shape: tuple[int, ...], where: str) -> None:
-    if np.prod(shape, dtype=float) > _LARGEST:
-        raise DataError(f"{where} holds {_by(shape)} numbers: more than {_LARGEST:,} are not read.")
+def _check_size(shape: tuple[int, ...], where: str, most: int) -> None:
+    if np.prod(shape, dtype=float) > most:
+        raise DataError(f"{where} holds {_by(shape)} numbers: more than {most:,} are not read.")
 
 
-def _stack(array: np.ndarray, where: str) -> np.ndarray:
+def _stack(array: np.ndarray, where: str, most: int) -> np.ndarray:
     """(P, n, n) float64 of matrices, in either order, or triangles."""
-    _check_size(array.shape, where)
+    _check_size(array.shape, where, most)
     if not _square(array.shape):
         if _triangle(array.shape):
             return _unfolded(np.asarray(array, np.float64))

@@ -9,23 +9,26 @@ import os
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from ais import explain
-from ais.demo import catalog, gpu, storage, turns, visitors
+from ais.demo import catalog, cohorts, gpu, storage, turns, visitors
 from ais.demo import session as sessions
 from ais.demo.catalog import BROKEN, Catalog, Fetches, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, sentence
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
-from ais.errors import AISError, HeadError, HubError
+from ais.errors import AISError, DataError, HeadError, HubError
 from ais.files import write_atomically
 from conftest import make_head
 
@@ -434,6 +437,35 @@ def test_no_sentence_names_a_place_of_the_server(
         assert sentence(AISError(plain)) == plain
     with caplog.at_level(logging.CRITICAL):
         assert sentence(KeyError("x")) == BROKEN
+
+
+def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
+    pictures = [(tmp_path / name, name) for name in ("a.png", "b.png", "c.png")]
+
+    def refused(file: str) -> str:
+        begun = time.monotonic()
+        with pytest.raises(DataError) as raised:
+            cohorts.uploaded_cohort(pictures, (tmp_path / file, "my matrix"))
+        assert time.monotonic() - begun < 5
+        return str(raised.value)
+
+    (tmp_path / "large.csv").write_bytes(b"0,0,0\n" * (cohorts.LARGEST_MATRIX // 6 + 1))
+    assert "larger than 2 MB" in refused("large.csv")
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b"<c/>" * (cohorts.LARGEST_UNFOLDED // 4 + 1))
+    assert refused("bomb.xlsx").startswith("my matrix unfolds to more than 8 MB")
+    (tmp_path / "many.csv").write_bytes(b"0,0,0\n" * (cohorts.NUMBERS // 3 + 1))
+    assert "more than 360,000 cells" in refused("many.csv")
+    savemat(tmp_path / "many.mat", {"rdm": np.zeros((700, 700))}, do_compression=True)
+    assert "more than 360,000 are not read" in refused("many.mat")
+
+
+def test_a_matrix_is_read_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work = []
+    monkeypatch.setattr(cohorts, "read_judgments", lambda *_, **__: at_work.append(gpu.turns._at_work))
+    (tmp_path / "m.csv").write_text("0")
+    cohorts.uploaded_cohort([(tmp_path / n, n) for n in "abc"], (tmp_path / "m.csv", "m.csv"))
+    assert at_work[0] is not None
 
 
 # What is fetched --------------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ All of it runs in this process: on a Space that is lent a GPU for a call alone (
 
 from __future__ import annotations
 
+import contextlib
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +33,8 @@ from ais.views import View, ViewName
 
 MOST = 60  # pictures
 FEWEST = 3
-LARGEST_MATRIX = 20 << 20  # bytes
+LARGEST_MATRIX, LARGEST_UNFOLDED = 2 << 20, 8 << 20  # bytes of a file, and of what is packed in it
+NUMBERS = MOST * MOST * 100  # in a matrix file: those of a hundred people
 VIEW: ViewName = "whole"
 DEFAULT = "efficientnet_lite0"
 THUMBNAIL = 144  # pixels of the longer side
@@ -109,11 +112,24 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
             f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it."
         )
     try:
-        judgments = read_judgments(path, len(pictures), [name for _, name in pictures])
+        with gpu.turns.admitted(slow=True) as turn:
+            judgments = turn.run(partial(_judgments, path, [name for _, name in pictures]))
     except DataError as error:  # nobody needs to know where the server keeps it
         places = f"{re.escape(str(path))}|{re.escape(path.name)}"
         raise DataError(re.sub(places, lambda _: name, str(error))) from error
     return Pictures([file for file, _ in pictures], [name for _, name in pictures], judgments)
+
+
+def _judgments(path: Path, names: list[str]) -> Judgments:
+    """Of a visitor's file, which may be made to unfold to more than there is memory."""
+    if zipfile.is_zipfile(path):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > LARGEST_UNFOLDED:
+                raise DataError(
+                    f"{path.name} unfolds to more than {LARGEST_UNFOLDED >> 20} MB, too large for {MOST} pictures. "
+                    "Check it, or save it as CSV."
+                )
+    return read_judgments(path, len(names), names, most=NUMBERS)
 
 
 def compare(pictures: Pictures, backbone: str) -> Iterator[str | Compared]:
