@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from scipy.io import savemat
 from ais import explain
 from ais.demo import catalog, cohorts, gpu, storage, turns, visitors
 from ais.demo import session as sessions
-from ais.demo.catalog import BROKEN, Catalog, Fetches, check_backbones
+from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, sentence
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
@@ -296,7 +297,17 @@ def test_a_visitor_is_gone_when_nobody_has_listened_for_some_seconds(monkeypatch
     assert not Visitor().gone()
 
 
-def test_an_address_is_that_of_the_visitor_not_of_the_proxy() -> None:
+def test_nobody_is_believed_to_be_a_proxy_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPACE_ID", "AIS_TRUST_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for host in ("10.0.0.7", "127.0.0.1"):
+        assert address(host, {"x-forwarded-for": "93.184.216.34"}) == host
+    monkeypatch.setenv("SPACE_ID", "user/space")
+    assert address("10.0.0.7", {"x-forwarded-for": "93.184.216.34"}) == "93.184.216.34"
+
+
+def test_an_address_is_that_of_the_visitor_not_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIS_TRUST_PROXY", "1")
     forwarded = {"x-forwarded-for": "1.2.3.4, 93.184.216.34"}
     assert address("93.184.216.34", {}) == "93.184.216.34"
     assert address("93.184.216.34", {"x-forwarded-for": "1.2.3.4"}) == "93.184.216.34"
@@ -343,6 +354,26 @@ def test_results_and_uploads_have_each_their_bound(uploads: Path, monkeypatch: p
     monkeypatch.setattr(storage, "MOST", 0)
     storage._tidy()
     assert not list(uploads.iterdir())
+
+
+def test_one_who_uploads_much_takes_nothing_from_others(
+    uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload(number: int, size: int, age: float, who: str) -> Path:
+        made = fill(uploads / f"{number:064x}", size, age)
+        storage.belongs(made / "file", who)
+        return made
+
+    theirs = [upload(1, 800, 200, "1.1.1.1"), upload(2, 800, 190, "2.2.2.2")]
+    much = [upload(10 + n, 1000, 100 - n, "6.6.6.6") for n in range(12)]
+    monkeypatch.setattr(storage, "OF_ADDRESS", 3000)
+    storage._tidy()
+    assert [folder.is_dir() for folder in much] == [False] * 8 + [True] * 4  # the newest beside the others
+    monkeypatch.setattr(storage, "MOST", 2700)
+    storage._tidy()
+    assert all(folder.is_dir() for folder in theirs)
+    assert [folder.is_dir() for folder in much[-2:]] == [False, True]
+    assert much[0].resolve() not in storage._owners
 
 
 def test_an_upload_is_a_file_in_the_folder_of_one(uploads: Path, tmp_path: Path) -> None:
@@ -500,6 +531,21 @@ def test_heads_are_fetched_so_often_for_one_address() -> None:
     fetches.check("b")
     time.sleep(0.15)
     fetches.check("a")
+
+
+def test_few_wait_for_the_hub_and_few_from_one_address() -> None:
+    places = Places(most=3, of_address=2)
+    with ExitStack() as waiting:
+        for _ in range(2):
+            waiting.enter_context(places.place("a"))
+        with pytest.raises(HubError, match="2 heads are being fetched for your address"), places.place("a"):
+            pass
+        waiting.enter_context(places.place("b"))
+        with pytest.raises(HubError, match="Many heads are being fetched"), places.place("c"):
+            pass
+    with places.place("a"):
+        pass
+    assert not places._taken
 
 
 def test_a_head_that_failed_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:

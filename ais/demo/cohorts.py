@@ -122,13 +122,17 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
 
 def _judgments(path: Path, names: list[str]) -> Judgments:
     """Of a visitor's file, which may be made to unfold to more than there is memory."""
-    if zipfile.is_zipfile(path):
-        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > LARGEST_UNFOLDED:
-                raise DataError(
-                    f"{path.name} unfolds to more than {LARGEST_UNFOLDED >> 20} MB, too large for {MOST} pictures. "
-                    "Check it, or save it as CSV."
-                )
+    unfolded = 0
+    with (
+        contextlib.suppress(Exception),
+        zipfile.ZipFile(path) as archive,
+    ):  # what is none, or damaged, is told below
+        unfolded = sum(part.file_size for part in archive.infolist())
+    if unfolded > LARGEST_UNFOLDED:
+        raise DataError(
+            f"{path.name} unfolds to more than {LARGEST_UNFOLDED >> 20} MB, too large for {MOST} pictures. "
+            "Check it, or save it as CSV."
+        )
     return read_judgments(path, len(names), names, most=NUMBERS)
 
 
