@@ -202,7 +202,7 @@ class Door:
         try:
             try:
                 await asyncio.wait_for(few.acquire(), QUEUED)
-            except TimeoutError:
+            except asyncio.TimeoutError:
                 raise _Refusal(
                     429,
                     f"{AT_ONCE} files from your address are being received already. Try again when they are here.",
@@ -376,7 +376,7 @@ async def _in_time(receive: Receive) -> Message:
     """The next part of a request."""
     try:
         return await asyncio.wait_for(receive(), IDLE)  # type: ignore[arg-type]
-    except TimeoutError:
+    except asyncio.TimeoutError:
         raise _TooSlow from None
 
 
