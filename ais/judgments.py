@@ -95,6 +95,7 @@ def read_judgments(
     pictures: Sequence[str] | None = None,
     *,
     listed: bool = True,
+    most: int = _LARGEST,
 ) -> Judgments:
     """Read and check dissimilarity matrices.
 
@@ -111,6 +112,7 @@ def read_judgments(
             every file's rows are put into the order of the first that has names.
         listed: somebody put the pictures into this order. Else they are sorted as text, and rows without names are
             refused where other ways of sorting give another order.
+        most: numbers in one file; one with more is refused before they are in memory.
 
     Raises:
         DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
@@ -127,9 +129,9 @@ def read_judgments(
     names: list[str] | None = None
     reordered = unnamed = ""  # the first of each
     for file in files:
-        for part in _read(file, pictures):
+        for part in _read(file, pictures, most):
             where = f"{file}, {part.where}" if part.where else str(file)
-            stack = _checked(_stack(part.array, where), where, n)
+            stack = _checked(_stack(part.array, where, most), where, n)
             if stacks and stack.shape[1] != stacks[0].shape[1]:
                 raise DataError(
                     f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
@@ -179,7 +181,7 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
+def _read(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Part]:
     """The numbers of a file and what it calls the pictures."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -188,7 +190,7 @@ def _read(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
     try:
         if suffix == ".npy":
             return [_Part(_read_npy(file))]
-        return _read_mat(file, pictures) if suffix == ".mat" else [_read_sheet(file)]
+        return _read_mat(file, pictures, most) if suffix == ".mat" else [_read_sheet(file, most)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -206,7 +208,7 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
+def _read_mat(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Part]:
     try:
         variables = io.whosmat(file, appendmat=False)
         inside = {
@@ -219,7 +221,7 @@ def _read_mat(file: Path, pictures: Sequence[str] | None) -> list[_Part]:
             what = "square matrices" if _square(inside[found[0]]) else "triangles of matrices"
             raise DataError(f"{file} has several {what}, {', '.join(found)}: save the one you mean alone.")
         for name in found:
-            _check_size(inside[name], str(file))
+            _check_size(inside[name], str(file), most)
         content = io.loadmat(file, appendmat=False, variable_names=found) if found else {}
     except NotImplementedError:
         raise DataError(
@@ -290,8 +292,8 @@ def _called(file: Path, lists: dict[str, list[str]], pictures: Sequence[str] | N
     return called
 
 
-def _read_sheet(file: Path) -> _Part:
-    sheet = read_sheet(file, numbers=True)
+def _read_sheet(file: Path, most: int) -> _Part:
+    sheet = read_sheet(file, numbers=True, most=most)
     for note in sheet.notes:
         logger.warning("%s", note)
     if not sheet.rows:
@@ -414,14 +416,14 @@ def _pictures(shape: tuple[int, ...]) -> int:
     return count if count * (count - 1) // 2 == pairs else 0
 
 
-def _check_size(shape: tuple[int, ...], where: str) -> None:
-    if np.prod(shape, dtype=float) > _LARGEST:
-        raise DataError(f"{where} holds {_by(shape)} numbers: more than {_LARGEST:,} are not read.")
+def _check_size(shape: tuple[int, ...], where: str, most: int) -> None:
+    if np.prod(shape, dtype=float) > most:
+        raise DataError(f"{where} holds {_by(shape)} numbers: more than {most:,} are not read.")
 
 
-def _stack(array: np.ndarray, where: str) -> np.ndarray:
+def _stack(array: np.ndarray, where: str, most: int) -> np.ndarray:
     """(P, n, n) float64 of matrices, in either order, or triangles."""
-    _check_size(array.shape, where)
+    _check_size(array.shape, where, most)
     if not _square(array.shape):
         if _triangle(array.shape):
             return _unfolded(np.asarray(array, np.float64))

@@ -224,7 +224,7 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
     return Table(sheet, list(place), made)
 
 
-def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
+def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False, most: int = _MOST_CELLS) -> Sheet:
     """Read the cells of a ``.csv``, ``.tsv``, ``.txt`` or ``.xlsx`` file.
 
     Text may be in UTF-8, UTF-16 or UTF-32 (the latter two with a byte order mark), else it is taken for
@@ -232,6 +232,7 @@ def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
 
     Args:
         numbers: most cells are numbers; then they may also be divided by spaces.
+        most: cells; a file with more is refused.
 
     Raises:
         DataError: it is missing, too large or damaged, or no such file.
@@ -242,7 +243,7 @@ def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
         raise DataError(f"{file} is not read here: save it as an Excel workbook (.xlsx) or as CSV.")
     if suffix in _WORKBOOKS:
         check_file(file)
-        return _read_workbook(file)
+        return _read_workbook(file, most)
     notes: list[str] = []
     text = _read_text(file, notes)
     given = _SEPARATOR.match(text)
@@ -261,8 +262,8 @@ def read_sheet(file: str | os.PathLike[str], *, numbers: bool = False) -> Sheet:
         size = 0
         for line, cells in _parsed(text, delimiter, strict=True):
             size += len(cells)
-            if size > _MOST_CELLS:
-                raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+            if size > most:
+                raise DataError(f"{file} has more than {most:,} cells, which are not read.")
             if delimiter == "\t" and any("\t" in cell and re.search(r"[\r\n]", cell) for cell in cells):
                 raise DataError(
                     f"{file}, line {line}: a quotation mark opens a cell there that takes in tabs and the lines after "
@@ -362,7 +363,7 @@ def _delimiter(text: str, numbers: bool) -> str:
     return found
 
 
-def _read_workbook(file: Path) -> Sheet:
+def _read_workbook(file: Path, most: int) -> Sheet:
     """The first sheet with content; of formulas, the results that Excel stored."""
     try:
         import openpyxl
@@ -383,7 +384,7 @@ def _read_workbook(file: Path) -> Sheet:
             names: list[str] = []
             rows: list[tuple[int, list[str]]] = []
             for sheet in results.worksheets:
-                found = _workbook_rows(file, sheet, formulas[sheet.title])
+                found = _workbook_rows(file, sheet, formulas[sheet.title], most)
                 if found:
                     names.append(sheet.title)
                     rows = rows or found
@@ -402,7 +403,7 @@ def _read_workbook(file: Path) -> Sheet:
     return Sheet(file, rows, "", notes)
 
 
-def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, list[str]]]:
+def _workbook_rows(file: Path, results: Any, formulas: Any, most: int) -> list[tuple[int, list[str]]]:
     rows = []
     size = 0
     for sheet in (results, formulas):
@@ -410,8 +411,8 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
     pairs = zip(results.iter_rows(), formulas.iter_rows(), strict=True)
     for line, (row, written) in enumerate(pairs, start=1):
         size += len(row) + 1
-        if size > _MOST_CELLS:
-            raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+        if size > most:
+            raise DataError(f"{file} has more than {most:,} cells, which are not read.")
         cells = [_cell(cell.value) for cell in row]
         for cell, formula in zip(row, written, strict=True):
             if cell.value is None and formula.value is not None:
@@ -422,8 +423,8 @@ def _workbook_rows(file: Path, results: Any, formulas: Any) -> list[tuple[int, l
         if any(cells):
             rows.append((line, cells))
     width = max((len(cells) for _, cells in rows), default=0)  # rows end at their last cell in the file
-    if width * len(rows) > _MOST_CELLS:
-        raise DataError(f"{file} has more than {_MOST_CELLS:,} cells, which are not read.")
+    if width * len(rows) > most:
+        raise DataError(f"{file} has more than {most:,} cells, which are not read.")
     return [(line, cells + [""] * (width - len(cells))) for line, cells in rows]
 
 

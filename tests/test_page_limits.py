@@ -9,22 +9,27 @@ import os
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from ais import explain
-from ais.demo import catalog, gpu, storage, turns, visitors
+from ais.demo import catalog, cohorts, gpu, storage, turns, visitors
 from ais.demo import session as sessions
-from ais.demo.catalog import BROKEN, Catalog, Fetches, check_backbones
+from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, sentence
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
-from ais.errors import AISError, HeadError, HubError
+from ais.errors import AISError, DataError, HeadError, HubError
 from ais.files import write_atomically
 from conftest import make_head
 
@@ -217,6 +222,65 @@ def test_a_picture_is_not_looked_at_for_one_who_has_gone(
         pass
 
 
+def test_whoever_waits_one_thread_computes_what_is_quick(as_visitor: Any) -> None:
+    processor, threads, word = Turns(), set(), ContextVar("word", default="")
+    seen = []
+
+    def visit() -> None:
+        as_visitor("1.1.1.1", "a")
+        word.set(threading.current_thread().name)
+
+        def compute() -> None:
+            threads.add(threading.get_ident())
+            seen.append(word.get())
+
+        for _ in range(3):
+            with processor.admitted() as turn:
+                turn.run(compute)
+
+    visitors = start(*[visit] * 20)
+    for thread in visitors:
+        thread.join(10)
+    assert len(threads) == 1
+    assert sorted(seen) == sorted(
+        thread.name for thread in visitors * 3
+    )  # what Gradio knows of the request, too
+
+    def fail() -> None:
+        raise Stop
+
+    with processor.admitted() as turn, pytest.raises(Stop):
+        turn.run(fail)
+
+
+def test_a_quick_one_computes_while_a_slow_one_gives_way(
+    as_visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SHARE", 0.0)
+    processor, done = Turns(), []
+    begun = threading.Event()
+
+    def slow() -> None:
+        with processor.admitted(slow=True) as turn:
+
+            def compute() -> None:
+                begun.set()
+                while not done:
+                    time.sleep(0.01)
+                    turn.progress()
+
+            turn.run(compute)
+
+    def quick() -> None:
+        begun.wait(10)
+        with processor.admitted() as turn:
+            turn.run(lambda: done.append("quick"))
+
+    for thread in start(slow, quick):
+        thread.join(10)
+    assert done == ["quick"]
+
+
 def test_a_visitor_is_gone_when_nobody_has_listened_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     listeners = Listeners()
     monkeypatch.setattr(visitors, "listeners", listeners)
@@ -233,7 +297,17 @@ def test_a_visitor_is_gone_when_nobody_has_listened_for_some_seconds(monkeypatch
     assert not Visitor().gone()
 
 
-def test_an_address_is_that_of_the_visitor_not_of_the_proxy() -> None:
+def test_nobody_is_believed_to_be_a_proxy_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPACE_ID", "AIS_TRUST_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for host in ("10.0.0.7", "127.0.0.1"):
+        assert address(host, {"x-forwarded-for": "93.184.216.34"}) == host
+    monkeypatch.setenv("SPACE_ID", "user/space")
+    assert address("10.0.0.7", {"x-forwarded-for": "93.184.216.34"}) == "93.184.216.34"
+
+
+def test_an_address_is_that_of_the_visitor_not_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIS_TRUST_PROXY", "1")
     forwarded = {"x-forwarded-for": "1.2.3.4, 93.184.216.34"}
     assert address("93.184.216.34", {}) == "93.184.216.34"
     assert address("93.184.216.34", {"x-forwarded-for": "1.2.3.4"}) == "93.184.216.34"
@@ -280,6 +354,26 @@ def test_results_and_uploads_have_each_their_bound(uploads: Path, monkeypatch: p
     monkeypatch.setattr(storage, "MOST", 0)
     storage._tidy()
     assert not list(uploads.iterdir())
+
+
+def test_one_who_uploads_much_takes_nothing_from_others(
+    uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload(number: int, size: int, age: float, who: str) -> Path:
+        made = fill(uploads / f"{number:064x}", size, age)
+        storage.belongs(made / "file", who)
+        return made
+
+    theirs = [upload(1, 800, 200, "1.1.1.1"), upload(2, 800, 190, "2.2.2.2")]
+    much = [upload(10 + n, 1000, 100 - n, "6.6.6.6") for n in range(12)]
+    monkeypatch.setattr(storage, "OF_ADDRESS", 3000)
+    storage._tidy()
+    assert [folder.is_dir() for folder in much] == [False] * 8 + [True] * 4  # the newest beside the others
+    monkeypatch.setattr(storage, "MOST", 2700)
+    storage._tidy()
+    assert all(folder.is_dir() for folder in theirs)
+    assert [folder.is_dir() for folder in much[-2:]] == [False, True]
+    assert much[0].resolve() not in storage._owners
 
 
 def test_an_upload_is_a_file_in_the_folder_of_one(uploads: Path, tmp_path: Path) -> None:
@@ -376,6 +470,35 @@ def test_no_sentence_names_a_place_of_the_server(
         assert sentence(KeyError("x")) == BROKEN
 
 
+def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
+    pictures = [(tmp_path / name, name) for name in ("a.png", "b.png", "c.png")]
+
+    def refused(file: str) -> str:
+        begun = time.monotonic()
+        with pytest.raises(DataError) as raised:
+            cohorts.uploaded_cohort(pictures, (tmp_path / file, "my matrix"))
+        assert time.monotonic() - begun < 5
+        return str(raised.value)
+
+    (tmp_path / "large.csv").write_bytes(b"0,0,0\n" * (cohorts.LARGEST_MATRIX // 6 + 1))
+    assert "larger than 2 MB" in refused("large.csv")
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b"<c/>" * (cohorts.LARGEST_UNFOLDED // 4 + 1))
+    assert refused("bomb.xlsx").startswith("my matrix unfolds to more than 8 MB")
+    (tmp_path / "many.csv").write_bytes(b"0,0,0\n" * (cohorts.NUMBERS // 3 + 1))
+    assert "more than 360,000 cells" in refused("many.csv")
+    savemat(tmp_path / "many.mat", {"rdm": np.zeros((700, 700))}, do_compression=True)
+    assert "more than 360,000 are not read" in refused("many.mat")
+
+
+def test_a_matrix_is_read_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work = []
+    monkeypatch.setattr(cohorts, "read_judgments", lambda *_, **__: at_work.append(gpu.turns._at_work))
+    (tmp_path / "m.csv").write_text("0")
+    cohorts.uploaded_cohort([(tmp_path / n, n) for n in "abc"], (tmp_path / "m.csv", "m.csv"))
+    assert at_work[0] is not None
+
+
 # What is fetched --------------------------------------------------------------------------------------------
 
 
@@ -408,6 +531,21 @@ def test_heads_are_fetched_so_often_for_one_address() -> None:
     fetches.check("b")
     time.sleep(0.15)
     fetches.check("a")
+
+
+def test_few_wait_for_the_hub_and_few_from_one_address() -> None:
+    places = Places(most=3, of_address=2)
+    with ExitStack() as waiting:
+        for _ in range(2):
+            waiting.enter_context(places.place("a"))
+        with pytest.raises(HubError, match="2 heads are being fetched for your address"), places.place("a"):
+            pass
+        waiting.enter_context(places.place("b"))
+        with pytest.raises(HubError, match="Many heads are being fetched"), places.place("c"):
+            pass
+    with places.place("a"):
+        pass
+    assert not places._taken
 
 
 def test_a_head_that_failed_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:

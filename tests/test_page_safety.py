@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from ais import loading
+from ais.demo import door
 from ais.heads import EMBEDDED
 from browsing import check_sentence, coffee, running_app
 
@@ -61,7 +64,7 @@ class Site:
 
     def call(self, data: Any, name: str = "explain") -> tuple[str, Any]:
         """What the API answers: the kind of event and its data."""
-        called = self.web.post(f"/gradio_api/call/{name}", json=data)
+        called = self.web.post(f"/gradio_api/call/{name}", content=json.dumps(data), headers=JSON)
         if called.status_code != 200:
             return "refused", called.json()["detail"]
         text = self.web.get(f"/gradio_api/call/explain/{called.json()['event_id']}").text
@@ -335,3 +338,43 @@ def test_an_upload_has_a_limit(site: Site) -> None:
     except httpx.WriteError:  # the server hung up while it was being sent
         return
     assert answer.status_code == 413
+
+
+@pytest.mark.slow
+def test_an_upload_that_stalls_gives_its_place_to_others(site: Site) -> None:
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    with ExitStack() as stack:
+        stalled = []
+        for _ in range(door.AT_ONCE):
+            address = (site.web.base_url.host, site.web.base_url.port)
+            stalled.append(stack.enter_context(socket.create_connection(address, 40)))
+            stalled[-1].sendall(head.encode())
+        assert site.upload(site.folder / "secret.png").startswith("/")  # it waits until they are sent away
+        for one in stalled:
+            answer = b"".join(iter(lambda one=one: one.recv(4096), b""))
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"came too slowly" in answer
+
+
+def test_half_a_character_breaks_no_answer(site: Site) -> None:
+    file = {"path": site.upload(site.folder / "secret.png")}
+    kind, said = site.call({"data": [file, "\ud800", "ais"]})
+    assert kind == "error"
+    assert "There is no head '?'" in said["error"]
+    said = site.ask(site.index("added"), [], {"asked": "\udfff/x y", "\ud800": 1})
+    assert check_sentence(said["output"]["data"][0]["reason"])
+    said = site.ask(site.index("picked"), [file | {"meta": FILE, "orig_name": "\ud800.png"}, CHOICE, None])
+    assert said["output"]["data"][0]["grids"]
+
+
+def test_a_stream_of_nobody_is_refused_quietly(site: Site) -> None:
+    def lines() -> int:
+        return (site.folder / "log").read_text().count("\n")
+
+    before = lines()
+    for address in ("queue/data?session_hash=never", "call/explain/never"):
+        assert site.web.get(f"/gradio_api/{address}").status_code == 404
+    assert lines() == before

@@ -14,8 +14,9 @@ import os
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -143,8 +144,9 @@ def offer_to_visitor(asked: str) -> Offer:
     source = head_source(asked.strip())
     if not isinstance(source, Repository) or (source.pinned and cached_snapshot(source, CONFIG, public=True)):
         return offer(asked, public=True)
-    _fetches.check(visitor().address)
-    with _few:
+    who = visitor().address
+    with _waiting.place(who), _few:
+        _fetches.check(who)
         try:
             return offer(asked, public=True)
         finally:
@@ -215,7 +217,38 @@ class Fetches:
             times.append(now)
 
 
-_fetches = Fetches()
+class Places:
+    """Those who wait for the Hub: so many of all and from one address, since each holds a thread of the page."""
+
+    def __init__(self, most: int = 8, of_address: int = 2) -> None:
+        self.most, self.of_address = most, of_address
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, address: str) -> Iterator[None]:
+        """While one waits.
+
+        Raises:
+            HubError: too many wait already.
+        """
+        with self._lock:
+            if address and self._taken[address] >= self.of_address:
+                raise HubError(
+                    f"{self.of_address} heads are being fetched for your address already. Try again when they are here."
+                )
+            if self._taken.total() >= self.most:
+                raise HubError("Many heads are being fetched already. Try again in a minute.")
+            self._taken[address] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[address] -= 1
+                self._taken += Counter()  # without those at 0
+
+
+_fetches, _waiting = Fetches(), Places()
 _few = threading.Semaphore(3)  # heads of visitors that are fetched at the same time
 
 

@@ -5,15 +5,19 @@ All of it runs in this process: on a Space that is lent a GPU for a call alone (
 
 from __future__ import annotations
 
+import contextlib
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.linalg import orthogonal_procrustes
+from torch import Tensor
 
 from ais import cohort, similarity
 from ais.backbones import BACKBONES, FrozenBackbone
@@ -25,11 +29,12 @@ from ais.errors import AISError, DataError, ImageError
 from ais.explain import backbone_cached
 from ais.images import read_image
 from ais.judgments import Judgments, read_judgments
-from ais.views import ViewName
+from ais.views import View, ViewName
 
 MOST = 60  # pictures
 FEWEST = 3
-LARGEST_MATRIX = 20 << 20  # bytes
+LARGEST_MATRIX, LARGEST_UNFOLDED = 2 << 20, 8 << 20  # bytes of a file, and of what is packed in it
+NUMBERS = MOST * MOST * 100  # in a matrix file: those of a hundred people
 VIEW: ViewName = "whole"
 DEFAULT = "efficientnet_lite0"
 THUMBNAIL = 144  # pixels of the longer side
@@ -109,11 +114,28 @@ def uploaded_cohort(pictures: Sequence[tuple[Path, str]], matrix: tuple[Path, st
             f"{name} is larger than {LARGEST_MATRIX >> 20} MB, too large for {MOST} pictures. Check it."
         )
     try:
-        judgments = read_judgments(path, len(pictures), [name for _, name in pictures])
+        with gpu.turns.admitted(slow=True) as turn:
+            judgments = turn.run(partial(_judgments, path, [name for _, name in pictures]))
     except DataError as error:  # nobody needs to know where the server keeps it
         places = f"{re.escape(str(path))}|{re.escape(path.name)}"
         raise DataError(re.sub(places, lambda _: name, str(error))) from error
     return Pictures([file for file, _ in pictures], [name for _, name in pictures], judgments)
+
+
+def _judgments(path: Path, names: list[str]) -> Judgments:
+    """Of a visitor's file, which may be made to unfold to more than there is memory."""
+    unfolded = 0
+    with (
+        contextlib.suppress(Exception),
+        zipfile.ZipFile(path) as archive,
+    ):  # what is none, or damaged, is told below
+        unfolded = sum(part.file_size for part in archive.infolist())
+    if unfolded > LARGEST_UNFOLDED:
+        raise DataError(
+            f"{path.name} unfolds to more than {LARGEST_UNFOLDED >> 20} MB, too large for {MOST} pictures. "
+            "Check it, or save it as CSV."
+        )
+    return read_judgments(path, len(names), names, most=NUMBERS)
 
 
 def compare(pictures: Pictures, backbone: str) -> Iterator[str | Compared]:
@@ -133,30 +155,29 @@ def compare(pictures: Pictures, backbone: str) -> Iterator[str | Compared]:
 def _compare(pictures: Pictures, backbone: str, turn: Turn) -> Iterator[str | Compared]:
     """Each step in a turn of its own: a picture that is read takes memory, too."""
     yield "Preparing the network"
-    with turn.go():
-        network = _network(backbone)
+    network = turn.run(lambda: _network(backbone))
     geometry = network.view(VIEW)
     thumbnails, rows, problems = [], [], []
     for number, (file, name) in enumerate(zip(pictures.files, pictures.names, strict=True), start=1):
         yield f"Looking at picture {number} of {len(pictures.files)}"
-        with turn.go():
-            turn.progress()
-            try:
-                picture = read_image(file)
-            except ImageError as error:
-                problems.append(str(error).replace(file.name, name))
-                continue
-            if not problems:
-                rows.append(network(geometry.tensor(picture)[None]).embedding)
-                picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)
-                thumbnails.append(picture)
+        try:
+            row, thumbnail = turn.run(partial(_seen, turn, file, network, geometry))
+        except ImageError as error:
+            problems.append(str(error).replace(file.name, name))
+            continue
+        if not problems:
+            rows.append(row)
+            thumbnails.append(thumbnail)
     if problems:
         raise DataError(listing("Some pictures cannot be read", problems))
     yield "Leaving out one feature map after another"
-    with turn.go():
-        turn.progress()
+    turn.progress()
+
+    def leave_out() -> tuple[np.ndarray, Comparison]:
         embedding = map_embedding(network, torch.cat(rows))
-        comparison = cohort.compare(embedding, pictures.judgments)
+        return embedding, cohort.compare(embedding, pictures.judgments)
+
+    embedding, comparison = turn.run(leave_out)
     compared = Compared(
         pictures=pictures, backbone=backbone, thumbnails=thumbnails, embedding=embedding, **vars(comparison)
     )
@@ -165,15 +186,24 @@ def _compare(pictures: Pictures, backbone: str, turn: Turn) -> Iterator[str | Co
     yield compared
 
 
+def _seen(turn: Turn, file: Path, network: FrozenBackbone, geometry: View) -> tuple[Tensor, Image.Image]:
+    """A picture's embedding (1, D), and a small copy."""
+    turn.progress()
+    picture = read_image(file)
+    row = network(geometry.tensor(picture)[None]).embedding
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return row, picture
+
+
 def look_at(compared: Compared, number: int, importance: np.ndarray) -> Look:
     """A picture of the cohort with its heatmap by the importance (C,) of the maps.
 
     Raises:
         ImageError: the picture is no longer there.
     """
-    with gpu.turns.turn():
-        network = _network(compared.backbone)
-        return cohort.look(compared.pictures.files[number], network, VIEW, importance)
+    file = compared.pictures.files[number]
+    with gpu.turns.admitted() as turn:
+        return turn.run(lambda: cohort.look(file, _network(compared.backbone), VIEW, importance))
 
 
 def alike(rdm: np.ndarray, i: int, j: int) -> float:

@@ -12,7 +12,9 @@ import inspect
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,7 +25,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ais.demo import storage
+from ais.demo import storage, values
 from ais.demo.visitors import address, listeners
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ CLOSED = re.compile(r"/(monitoring|login|logout|dev|pwa_icon)(/.*)?")
 LARGEST = 100_000_000  # bytes of an upload, as `launch` and the page have it
 LARGEST_REQUEST = 256 << 10  # bytes of any other request
 AT_ONCE = 8  # uploads from one address that are received at the same time; the others wait
+IDLE, QUEUED = 15.0, 60.0  # seconds that may pass without a byte, and that an upload waits for others to end
+SLOWEST = 8_000  # bytes a second of an upload, on average after `IDLE`
 DEEPEST = 12  # lists and objects in each other
 COMPRESSED = re.compile(r"/|/config/?|/gradio_api/(info|openapi\.json)/?|/(gradio_api/)?theme\.css")
 
@@ -80,6 +84,15 @@ class _Nothing(_Refusal):
         super().__init__(404, "There is nothing at this address.")
 
 
+class _TooSlow(_Refusal):
+    """What was announced does not come."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            408, "The file came too slowly, or not at all. Send it again, or choose a smaller one."
+        )
+
+
 class Door:
     """The middleware."""
 
@@ -108,7 +121,12 @@ class Door:
             await self._enter(scope, receive, answer)
         except _Refusal as refusal:
             if not begun:
-                await JSONResponse({"detail": refusal.sentence}, refusal.status)(scope, receive, answer)
+                close = (
+                    {"Connection": "close"} if refusal.status in (408, 413, 429) else {}
+                )  # the rest is not read
+                await JSONResponse({"detail": refusal.sentence}, refusal.status, close)(
+                    scope, receive, answer
+                )
         except Exception as error:
             logger.warning("%s %s: %s", scope["method"], scope["path"], type(error).__name__)
             logger.debug("what came in did not fit", exc_info=error)
@@ -135,6 +153,8 @@ class Door:
             await self.app(_sized(scope, len(body)), _replay(body, receive), send)
             storage.tidy()
         elif method == "GET" and (key := _stream(name, scope)):
+            if key not in scope["app"].get_blocks()._queue.pending_messages_per_session:
+                raise _Nothing  # Gradio finds it out in the midst of its answer
             with listeners.listening(key):
                 await self.app(scope, receive, send)
             if name.startswith("call/"):  # Gradio makes a session for each call, and would keep it
@@ -153,23 +173,45 @@ class Door:
             or int(headers.get("content-length", "0")) > limit
         ):
             raise too_large
-        received = 0
+        received, begun = 0, 0.0
 
         async def counted() -> Message:
             nonlocal received
-            message = await receive()
+            message = await _in_time(receive)
             received += len(message.get("body", b""))
             if received > limit:
                 raise too_large
+            if message.get("more_body") and received < (time.monotonic() - begun - IDLE) * SLOWEST:
+                raise _TooSlow
             return message
+
+        said = b""
+
+        async def remembered(message: Message) -> None:
+            nonlocal said
+            said += message.get("body", b"")
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                for path in _uploaded(said):
+                    storage.belongs(path, who)
+            await send(message)
 
         client = scope.get("client")
         who = address(client[0] if client else "", headers)
         few, count = self._uploading.get(who, (asyncio.Semaphore(AT_ONCE), 0))
         self._uploading[who] = few, count + 1
         try:
-            async with few:
-                await self.app(scope, counted, send)
+            try:
+                await asyncio.wait_for(few.acquire(), QUEUED)
+            except asyncio.TimeoutError:
+                raise _Refusal(
+                    429,
+                    f"{AT_ONCE} files from your address are being received already. Try again when they are here.",
+                ) from None
+            begun = time.monotonic()
+            try:
+                await self.app(scope, counted, remembered)
+            finally:
+                few.release()
         finally:
             few, count = self._uploading[who]
             self._uploading[who] = few, count - 1
@@ -287,19 +329,21 @@ def _files(value: Any, depth: int = 0) -> Any:
     """The same with every file as the page sends it: the path of an upload and its name, or nothing."""
     if depth > DEEPEST:
         raise _Refusal(400, "The request is nested too deeply.")
+    if isinstance(value, str):
+        return values.whole(value)
     if isinstance(value, list):
         return [_files(one, depth + 1) for one in value]
     if not isinstance(value, Mapping):
         return value
     if not {"path", "url", "meta"} & value.keys():
-        return {key: _files(one, depth + 1) for key, one in value.items()}
+        return {values.whole(key): _files(one, depth + 1) for key, one in value.items()}
     path = storage.upload(value.get("path"))
     if path is None:
         return None
     name = value.get("orig_name")
     return {
         "path": str(path),
-        "orig_name": name[:255] if isinstance(name, str) else path.name,
+        "orig_name": values.whole(name[:255]) if isinstance(name, str) else path.name,
         "meta": {"_type": "gradio.FileData"},
     }
 
@@ -307,7 +351,7 @@ def _files(value: Any, depth: int = 0) -> Any:
 def _stream(name: str, scope: Scope) -> str:
     """The session or event of which a request reads the answers; empty for any other request."""
     if name == "queue/data":
-        return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+        return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[-1]
     found = re.fullmatch(r"call/(?:v2/)?\w+/(\w+)", name)
     return found[1] if found else ""
 
@@ -318,7 +362,7 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
         raise _Refusal(415, "The request should be JSON.")
     data = b""
     while True:
-        message = await receive()
+        message = await _in_time(receive)
         if message["type"] == "http.disconnect":
             raise _Refusal(400, "The request broke off.")
         data += message.get("body", b"")
@@ -326,6 +370,24 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
             raise _Refusal(413, "The request is too large.")
         if not message.get("more_body"):
             return data
+
+
+async def _in_time(receive: Receive) -> Message:
+    """The next part of a request."""
+    try:
+        return await asyncio.wait_for(receive(), IDLE)  # type: ignore[arg-type]
+    except asyncio.TimeoutError:
+        raise _TooSlow from None
+
+
+def _uploaded(answer: bytes) -> list[Path]:
+    """The files that Gradio made of an upload, by its answer."""
+    try:
+        paths = json.loads(answer)
+    except ValueError:
+        return []
+    found = map(storage.upload, paths) if isinstance(paths, list) else []
+    return [file for file in found if file is not None]
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

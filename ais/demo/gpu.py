@@ -83,13 +83,13 @@ def explain_picture(
     slow = method in METHODS and METHODS[method].slow
     with turns.admitted(slow=slow) as turn:
         check_backbones(load_head_cached(head_source(head), public=public), public=public)
-        with turn.go():
 
-            def between(done: int, total: int) -> None:
-                if progress is not None:
-                    progress(done, total)
-                turn.progress(done, total)
+        def between(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+            turn.progress(done, total)
 
+        def compute() -> Explanation:
             if LENT:  # its time is bounded by `SECONDS`, and nothing comes out of its process before the end
                 made = _explain_lent(str(picture), head, method, public)
             else:
@@ -99,6 +99,11 @@ def explain_picture(
             if finish is not None:
                 finish(made)
             return made
+
+        if LENT:  # in the thread of the request, by which the Space knows whose GPU it is
+            with turn.go():
+                return compute()
+        return turn.run(compute)
 
 
 def prepare(head: str) -> None:
@@ -112,8 +117,8 @@ def prepare(head: str) -> None:
 
 def _rehearse(head: str) -> None:
     try:
-        with turns.turn():
-            explain(Image.new("RGB", (64, 64)), head)
+        with turns.admitted() as turn:
+            turn.run(lambda: explain(Image.new("RGB", (64, 64)), head))
     except AISError as error:
         logger.warning("%s", error)
     except Exception:

@@ -186,9 +186,9 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if not (isinstance(kind, str) and kind in wanted) or scale not in [*shown.grids]:
             raise AISError("There is no such file.")
         folder = session.new_folder()
-        with gpu.saves.turn():
-            saved = replace(shown, scale="density" if kind == "density" else scale)
-            file, *rest = saved.save(folder, files=[wanted[kind]], max_pixels=SAVED)
+        saved = replace(shown, scale="density" if kind == "density" else scale)
+        with gpu.saves.admitted() as turn:
+            file, *rest = turn.run(lambda: saved.save(folder, files=[wanted[kind]], max_pixels=SAVED))
         for member in rest:
             shutil.rmtree(member.parent)
         of = "" if number is None else f"-{values.stem(shown.head)}"

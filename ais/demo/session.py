@@ -25,7 +25,7 @@ import gradio as gr
 import torch
 from huggingface_hub import constants
 
-from ais.demo import storage
+from ais.demo import storage, values
 from ais.demo.catalog import BROKEN
 from ais.demo.cohorts import Compared, Pictures
 from ais.demo.folders import hide_paths
@@ -170,7 +170,7 @@ def text_field(said: Any, name: str, example: str) -> str:
     value = said[name]
     if not isinstance(value, str):
         raise AISError(f"{name} should be text, such as {example!r}, not {json.dumps(value)[:40]}.")
-    return value
+    return values.whole(value)
 
 
 def _without_places(text: str, said: str) -> str:

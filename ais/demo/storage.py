@@ -1,4 +1,4 @@
-"""What the page keeps on disk: uploads and results, removed oldest first beyond a number of bytes.
+"""What the page keeps on disk: uploads and results, removed beyond a number of bytes: the oldest of whoever has most.
 
 All of it lies in Gradio's folder for uploads, which is all that Gradio serves. An upload has a folder whose name is a
 salted hash of its content, a result one of `new_folder`: neither can be guessed, so whoever can name one was told.
@@ -15,14 +15,17 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gradio.utils import get_upload_folder
 
+from ais.demo.visitors import visitor
+
 RESULTS = 32 << 20  # bytes of results older than `FRESH`: browsers and clients fetch them at once
 UPLOADS = 128 << 20  # bytes of uploads older than that: they are read again for another head or method
+OF_ADDRESS = 100 << 20  # bytes of uploads older than that from one address, beside its newest
 MOST = 256 << 20  # bytes of all that no request uses
 FRESH = 30.0  # seconds
 PAUSE = 1.0  # seconds between two looks
@@ -31,6 +34,7 @@ _UPLOAD = re.compile(r"[0-9a-f]{64}")
 
 _lock = threading.Lock()
 _used: Counter[Path] = Counter()
+_owners: dict[Path, str] = {}  # the address that what lies in the folder comes from, where it is known
 _last = 0.0
 
 
@@ -43,7 +47,16 @@ def new_folder() -> Path:
     """An empty one for results, with an unguessable name."""
     made = folder() / f"ais-{secrets.token_hex(16)}"
     made.mkdir(parents=True)
+    belongs(made, visitor().address)
     return made
+
+
+def belongs(file: Path, address: str) -> None:
+    """A file in Gradio's folder, or a folder there, comes from this address."""
+    entry = _entry(file, folder())
+    if entry is not None:
+        with _lock:
+            _owners[entry] = address
 
 
 def upload(path: Any) -> Path | None:
@@ -90,6 +103,14 @@ def _tidy() -> None:
         used = {entry for entry, count in _used.items() if count > 0}
         for entry in [entry for entry, count in _used.items() if count <= 0]:
             del _used[entry]
+        for entry in [entry for entry in _owners if not entry.exists()]:
+            del _owners[entry]
+        uploads: dict[str, list[Path]] = {}
+        for entry, address in _owners.items():  # in the order in which they came
+            if address and _UPLOAD.fullmatch(entry.name):
+                uploads.setdefault(address, []).append(entry)
+    for of_address in uploads.values():
+        _remove(of_address[:-1], OF_ADDRESS, used, FRESH)
     remove_oldest(folder(), RESULTS, used, younger=FRESH, names="ais-*")
     remove_oldest(folder(), UPLOADS, used, younger=FRESH, names="?" * 64)
     remove_oldest(folder(), MOST, used)
@@ -98,30 +119,42 @@ def _tidy() -> None:
 
 
 def remove_oldest(root: Path, limit: int, used: set[Path], younger: float = 0.0, names: str = "*") -> None:
-    """Remove what lies in a folder, oldest first, until it has no more bytes than `limit`.
+    """Remove what lies in a folder until it has no more bytes than `limit`: the oldest of whoever has most there.
 
     Args:
         used: what stays. younger: what was changed so many seconds ago, or later, stays, too.
         names: which of it is meant, as a pattern.
     """
-    entries = []
     with contextlib.suppress(OSError):
-        for entry in root.glob(names):
-            with contextlib.suppress(OSError):
-                entries.append((*_age(entry), entry))
-    total = sum(size for _, size, _ in entries)
+        _remove(root.glob(names), limit, used, younger)
+
+
+def _remove(places: Iterable[Path], limit: int, used: set[Path], younger: float) -> None:
+    entries = []
+    for entry in places:
+        with contextlib.suppress(OSError):
+            entries.append((*_age(entry), entry))
     now = time.time()
-    for changed, size, entry in sorted(entries):
-        if total <= limit:
-            return
-        if entry in used or now - changed < younger:
-            continue
+    sizes: Counter[str] = Counter()
+    free: dict[str, list[tuple[float, int, Path]]] = {}  # what may go, the oldest last
+    with _lock:
+        owners = dict(_owners)
+    for changed, size, entry in sorted(entries, reverse=True):
+        owner = owners.get(entry, "")
+        sizes[owner] += size
+        if entry not in used and now - changed >= younger:
+            free.setdefault(owner, []).append((changed, size, entry))
+    while sizes.total() > limit and free:
+        owner = max(free, key=lambda owner: sizes[owner])
+        _, size, entry = free[owner].pop()
+        if not free[owner]:
+            del free[owner]
+        sizes[owner] -= size
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 entry.unlink()
-        total -= size
 
 
 def _age(entry: Path) -> tuple[float, int]:

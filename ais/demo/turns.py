@@ -2,6 +2,9 @@
 
 A slow computation gives way between its batches while a quick one waits, and ends when its visitor is gone or its time
 is over. Visitors take turns; one who has too many waiting already is told so at once.
+
+What is computed runs in few threads that stay, and not in the many that wait: torch keeps some megabytes for every
+thread that has ever computed, and never gives them back.
 """
 
 from __future__ import annotations
@@ -9,13 +12,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar
 
 from ais.demo.visitors import Visitor, visitor
 from ais.errors import AISError
+
+T = TypeVar("T")
 
 LONGEST = 180.0  # seconds that a slow computation may take
 PATIENCE = 300.0  # seconds that one waits for its turn
@@ -66,6 +74,15 @@ class Turn:
         finally:
             self._turns._release(self)
 
+    def run(self, function: Callable[[], T]) -> T:
+        """`go`, in a thread of those that compute; the function sees the same visitor as here.
+
+        Raises:
+            TurnError, GoneError: as `go`; and whatever the function raises.
+        """
+        with self.go():
+            return self._turns._threads[self.slow].submit(copy_context().run, function).result()
+
     def progress(self, done: int = 0, total: int = 0) -> None:
         """Called between two batches: to give way, or to end.
 
@@ -94,6 +111,8 @@ class Turns:
         self._at_work: Turn | None = None
         self._number = count(1)
         self._served: OrderedDict[str, int] = OrderedDict()  # by address, when they last had a turn
+        # One is enough for the quick ones, and each slow one that gives way keeps its own.
+        self._threads = [ThreadPoolExecutor(most, "ais-compute") for most in (1, OF_EVERYBODY.slow)]
 
     @contextmanager
     def admitted(self, *, slow: bool = False) -> Iterator[Turn]:

@@ -78,8 +78,13 @@ def _map_value(explanation: Explanation) -> dict[str, Any]:
 
 def short(text: str, most: int = LONGEST_WORD) -> str:
     """A text of someone else's on one line that is not too long."""
-    text = " ".join(text[: 4 * most].split())
+    text = " ".join(whole(text[: 4 * most]).split())
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def whole(text: str) -> str:
+    """A text without halves of characters (lone surrogates), which JSON may hold and no answer can."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def title(config: Config, repository: str = "") -> str:

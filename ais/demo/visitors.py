@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from gradio.context import LocalContext
 
+TRUST_VARIABLE = "AIS_TRUST_PROXY"
 GRACE = 8.0  # seconds without a listener after which a visitor is gone: a stream is opened after its question
 
 
@@ -81,10 +83,14 @@ def visitor() -> Visitor:
 
 
 def address(host: str, headers: Mapping[str, Any]) -> str:
-    """The visitor's address; a proxy on this network, as a Space has, is believed when it names another."""
+    """The visitor's address; a proxy on this network is believed when it names another, where there is one.
+
+    There is one on a Space, and where the owner says so; elsewhere anybody may write what it would say.
+    """
+    proxy = os.environ.get("SPACE_ID") or os.environ.get(TRUST_VARIABLE) == "1"
     try:
         found = ipaddress.ip_address(host)
-        if found.is_private and (said := str(headers.get("x-forwarded-for") or "")):
+        if proxy and found.is_private and (said := str(headers.get("x-forwarded-for") or "")):
             found = ipaddress.ip_address(said.rpartition(",")[2].strip())
     except ValueError:
         return host
