@@ -106,8 +106,11 @@ def score_command(
                     if table:
                         table.write(_csv_lines(row, header=len(rows) == 1))
                 except UnwritableError as error:
-                    problems.append(f"{error} The first {len(rows) - 1} pictures are in {table.place}.")  # type: ignore[union-attr]
-                    typer.echo(f"ais: {problems[-1]} The others are printed.", err=True)
+                    problems.append(f"{error}{_kept(len(rows) - 1, table)}")
+                    typer.echo(
+                        f"ais: {problems[-1]} The {'others' if len(rows) > 1 else 'scores'} are printed.",
+                        err=True,
+                    )
                     table = None
                 if table is None and not as_json:
                     bars.echo(line)
@@ -304,6 +307,13 @@ def _print_rows(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """One document of what was done, also if not all of it was; none if nothing was."""
     if rows:
         print_json({**document, "pictures": rows})
+
+
+def _kept(count: int, table: GrowingFile | None) -> str:
+    """What of a table that cannot grow any more is there."""
+    if not table or not count:
+        return ""
+    return f" The first {'picture is' if count == 1 else f'{count} pictures are'} in {table.place}."
 
 
 def _csv_lines(row: dict[str, Any], header: bool) -> str:
