@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ais.backbones import FrozenBackbone
 from ais.datasets import listing
-from ais.errors import AISError, DataError, ImageError
+from ais.errors import NO_MEMORY, AISError, DataError, ImageError
 from ais.files import write_atomically
 from ais.images import MAX_BYTES, read_image
 from ais.torch_state import own_state
@@ -212,7 +212,7 @@ def _decode(picture: Picture, views: Sequence[View], caches: Sequence[_Cache | N
     except ImageError as error:
         return Embedded([], problem=str(error))
     except MemoryError:
-        return Embedded([], problem="There is not enough memory for this picture: make it smaller.")
+        return Embedded([], problem=NO_MEMORY)
     except Exception as error:  # one picture must not end the run
         logger.debug("%s", picture, exc_info=True)
         return Embedded([], problem=f"The picture cannot be used ({type(error).__name__}: {error}).")
