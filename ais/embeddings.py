@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ais.backbones import FrozenBackbone
 from ais.datasets import listing
-from ais.errors import AISError, DataError, ImageError
+from ais.errors import NO_MEMORY, AISError, DataError, ImageError
 from ais.files import write_atomically
 from ais.images import MAX_BYTES, read_image
 from ais.torch_state import own_state
@@ -42,6 +42,7 @@ _FORMAT = "2"  # of the shards, and of how pictures are decoded; part of their k
 _SHARD = 64  # pictures in a file
 _AHEAD = 32  # pictures that are decoded while the network works on as many
 _BATCH = 16
+_BATCH_ON_CPU = 4  # whose maps fit into its caches: nearly twice as fast as 16
 _DECODERS = min(4, os.cpu_count() or 1)  # threads
 
 
@@ -212,7 +213,7 @@ def _decode(picture: Picture, views: Sequence[View], caches: Sequence[_Cache | N
     except ImageError as error:
         return Embedded([], problem=str(error))
     except MemoryError:
-        return Embedded([], problem="There is not enough memory for this picture: make it smaller.")
+        return Embedded([], problem=NO_MEMORY)
     except Exception as error:  # one picture must not end the run
         logger.debug("%s", picture, exc_info=True)
         return Embedded([], problem=f"The picture cannot be used ({type(error).__name__}: {error}).")
@@ -239,7 +240,8 @@ def _look(
     """The pictures with what their networks saw, in their order, each as soon as those before it are done."""
     given = 0
     for number, ((backbone, _), cache) in enumerate(zip(networks, caches, strict=True)):
-        for batch in _batches(pictures, number):
+        on_cpu = next(backbone.parameters()).device.type == "cpu"
+        for batch in _batches(pictures, number, _BATCH_ON_CPU if on_cpu else _BATCH):
             inputs = torch.stack([embedded.inputs[number] for embedded in batch])  # type: ignore[misc]
             for embedded, rows in zip(batch, _run(backbone, inputs), strict=True):
                 embedded.rows[number], embedded.inputs[number] = rows, None
@@ -251,16 +253,16 @@ def _look(
     yield from pictures[given:]
 
 
-def _batches(pictures: list[Embedded], number: int) -> Iterator[list[Embedded]]:
-    """Pictures whose inputs for this network are of one shape together, in bounded batches."""
+def _batches(pictures: list[Embedded], number: int, most: int) -> Iterator[list[Embedded]]:
+    """Pictures whose inputs for this network are of one shape together, at most so many at once."""
     shapes: dict[torch.Size, list[Embedded]] = {}
     for embedded in pictures:
         inputs = embedded.inputs[number] if embedded.inputs else None
         if inputs is not None:
             shapes.setdefault(inputs.shape, []).append(embedded)
     for alike in shapes.values():
-        for start in range(0, len(alike), _BATCH):
-            yield alike[start : start + _BATCH]
+        for start in range(0, len(alike), most):
+            yield alike[start : start + most]
 
 
 @own_state()

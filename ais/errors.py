@@ -29,3 +29,14 @@ class DataError(AISError):
 
 class HubError(AISError):
     """The Hugging Face Hub cannot be reached, or has not what was asked of it."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the computer's memory or the GPU's ran out, which torch says by a `RuntimeError`."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("allocate memory", "out of memory", "not enough memory"))
+    )
+
+
+NO_MEMORY = "There is not enough memory for this picture: make it smaller."

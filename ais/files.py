@@ -8,6 +8,7 @@ a file that the same call reads.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import stat
@@ -28,6 +29,7 @@ AnyPath = str | os.PathLike[str]
 
 _STAGING = ".ais-saving-"  # folders for what is being written, beside its place
 _ABANDONED = 24 * 3600  # seconds, where it cannot be seen whether their process still lives
+_PATIENCE = 10.0  # seconds, for what another run does in a moment
 
 
 def check_outputs(directory: AnyPath, names: Iterable[str], inputs: Iterable[AnyPath] = ()) -> None:
@@ -86,7 +88,12 @@ def write_atomically(
         for number, (name, data) in enumerate(files.items()):
             (new / str(number)).write_bytes(data() if callable(data) else data)
             _keep_mode(new / str(number), places[name])
-        _move_all(new, old, list(places.values()))
+        lock = _lock(directory, _PATIENCE)  # of two runs at once, one's files are not among the other's
+        try:
+            _move_all(new, old, list(places.values()))
+        finally:
+            if lock is not None:
+                os.close(lock)
     return list(places.values())
 
 
@@ -103,7 +110,7 @@ def staging(directory: Path) -> Iterator[Path]:
     except BaseException:
         _remove_empty(made)
         raise
-    lock = _lock(scratch)
+    lock = _lock(scratch, _PATIENCE)
     try:
         (scratch / "in use").touch()  # from now on whoever can lock it knows that its process is gone
         yield scratch
@@ -117,9 +124,10 @@ def staging(directory: Path) -> Iterator[Path]:
 class GrowingFile:
     """A text file that grows piece by piece, each of which is on the disk once it is written.
 
-    A new file grows in its place. Where there is one already, the new one grows beside it, as ``NAME.partial``, and
-    takes its place when it is complete, so a run that is stopped costs neither. A piece that does not fit on the disk
-    is taken back whole. If an error leaves it empty, it is removed.
+    A new file grows in its place. Where there is one already, the new one grows beside it, as ``NAME.partial`` (or
+    ``NAME.partial-2``, if there is that, too), and takes its place when it is complete, so a run that is stopped costs
+    neither. A piece that does not fit on the disk is taken back whole. If it is left empty and is not complete, it is
+    removed. Of two at once, the second is refused.
 
     Args:
         inputs: files that must not be overwritten.
@@ -128,20 +136,24 @@ class GrowingFile:
         place: where the text is now.
 
     Raises:
-        AISError, UnwritableError: as `check_outputs`.
+        AISError: as `check_outputs`.
+        UnwritableError: as there; or another run is writing the file.
     """
 
     def __init__(self, file: AnyPath, inputs: Iterable[AnyPath] = ()) -> None:
         self.target = Path(file)
-        new = not self.target.exists()
-        self.place = self.target if new else self.target.with_name(f"{self.target.name}.partial")
-        names = {self.target.name: None, self.place.name: None}
-        check_outputs(self.target.parent, names, inputs)
-        with _unwritable(self.target):
+        check_outputs(self.target.parent, [self.target.name], inputs)
+        with contextlib.ExitStack() as opened, _unwritable(self.target):
             self._made = _make_folder(self.target.parent)
-            self._stream = self.place.open("wb", buffering=0)
+            opened.callback(_remove_empty, self._made)
+            stream, new = _hold(self.target)
+            self._held = opened.enter_context(stream)
+            self.place, self._stream = (self.target, stream) if new else _open_beside(self.target)
+            opened.pop_all()
+        if fcntl is None and not new:
+            self._held.close()  # a file that is open cannot be replaced there
         _keep_mode(self.place, self.target)
-        self._empty = True
+        self._empty, self._complete = True, False
 
     def write(self, text: str) -> None:
         """Add a piece.
@@ -149,7 +161,7 @@ class GrowingFile:
         Raises:
             UnwritableError: it does not fit; all pieces before are there.
         """
-        with _unwritable(self.place):
+        with _unwritable(self.place, "Nothing was" if self._empty else "No more could be"):
             end = self._stream.tell()
             data = memoryview(text.encode("utf-8", "surrogateescape"))
             try:
@@ -172,6 +184,7 @@ class GrowingFile:
             if self.place != self.target:
                 self.place.replace(self.target)
                 self.place = self.target
+            self._complete = True
 
     def __enter__(self) -> GrowingFile:
         return self
@@ -179,10 +192,14 @@ class GrowingFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
-        if self._empty and error is not None:
-            self.place.unlink(missing_ok=True)
-            _remove_empty(self._made)
+        if fcntl is None or self.place != self.target:
+            self._stream.close()
+        try:
+            if self._empty and not self._complete:
+                self.place.unlink(missing_ok=True)
+                _remove_empty(self._made)
+        finally:
+            self._held.close()  # when nothing is changed any more
 
 
 # What may be written where ------------------------------------------------------------------------------------
@@ -242,12 +259,12 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unwritable(place: Path) -> Iterator[None]:
+def _unwritable(place: Path, what: str = "Nothing was") -> Iterator[None]:
     """An error of the system as a sentence that names the place."""
     try:
         yield
     except OSError as error:
-        raise UnwritableError(f"Nothing was written to {place}: {error.strerror or error}.") from error
+        raise UnwritableError(f"{what} written to {place}: {error.strerror or error}.") from error
 
 
 # How it is written --------------------------------------------------------------------------------------------
@@ -314,19 +331,73 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             return
 
 
-def _lock(folder: Path) -> int | None:
-    """Lock a folder for as long as this process lives; None where that is not possible, or another has it."""
+def _lock(folder: Path, patience: float = 0.0) -> int | None:
+    """Lock a folder for as long as this process lives; None where that is not possible, or another has it.
+
+    Args:
+        patience: seconds to wait for another.
+    """
     if fcntl is None:
         return None
+    end = time.monotonic() + patience
     descriptor = None
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.01)
     except OSError:
         if descriptor is not None:
             os.close(descriptor)
         return None
-    return descriptor
+    except BaseException:  # a signal while it waits
+        if descriptor is not None:
+            os.close(descriptor)
+        raise
+
+
+def _hold(file: Path) -> tuple[io.FileIO, bool]:
+    """Open a file for writing, made if it is not there, as it is if it is, so that no other run holds it as long as it
+    is open; and whether it was made.
+
+    Raises:
+        UnwritableError: another run holds it.
+    """
+    while True:
+        try:
+            stream, new = io.FileIO(file, "x"), True
+        except FileExistsError:
+            stream, new = io.FileIO(os.open(file, os.O_WRONLY), "w"), False
+        if fcntl is None:
+            return stream, new
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise UnwritableError(
+                f"Another run is writing {file}: wait for its end, or name another."
+            ) from error
+        except OSError:  # a disk without locks
+            return stream, new
+        state = os.fstat(stream.fileno())
+        if _identity(file) == (state.st_dev, state.st_ino):
+            return stream, new
+        stream.close()  # the one before has replaced or removed it just now
+
+
+def _open_beside(file: Path) -> tuple[Path, io.FileIO]:
+    """A new file beside another, whose name says that it is not complete."""
+    number = 1
+    while True:
+        place = file.with_name(f"{file.name}.partial" + (f"-{number}" if number > 1 else ""))
+        with contextlib.suppress(FileExistsError):
+            return place, io.FileIO(place, "x")
+        number += 1
 
 
 def _clear_abandoned(directory: Path) -> None:
@@ -335,7 +406,9 @@ def _clear_abandoned(directory: Path) -> None:
         with contextlib.suppress(OSError):
             old = time.time() - scratch.lstat().st_mtime > _ABANDONED
             lock = _lock(scratch)
-            if lock is not None:
-                os.close(lock)
-            if old or (lock is not None and (scratch / "in use").exists()):
-                shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                if old or (lock is not None and (scratch / "in use").exists()):
+                    shutil.rmtree(scratch, ignore_errors=True)
+            finally:
+                if lock is not None:
+                    os.close(lock)

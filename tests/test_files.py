@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import random
 import resource
 import signal
 import socket
@@ -207,6 +210,7 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_tidies_up(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     monkeypatch.undo()
+    monkeypatch.setattr("ais.files._PATIENCE", 0.1)
     write_atomically(tmp_path, {"c": b"c"})  # while the other is at work, its files are not touched
     assert len(list(tmp_path.glob(".ais-saving-*"))) == 1
     os.kill(child, signal.SIGKILL)
@@ -257,7 +261,84 @@ def test_one_that_is_there_stays_until_the_new_one_is_complete(tmp_path: Path) -
     with GrowingFile(place) as table:
         table.write("newer\n")
         table.complete()
-    assert content(tmp_path) == {"scores.csv": b"newer\n"}
+    assert content(tmp_path) == {"scores.csv": b"newer\n", "scores.csv.partial": b"new\n"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_of_two_runs_at_once_the_second_is_refused(there: bool, tmp_path: Path) -> None:
+    place = tmp_path / "scores.csv"
+    if there:
+        place.write_text("old")
+    with GrowingFile(place) as table:
+        for n in range(3):
+            with pytest.raises(UnwritableError, match="Another run is writing"):
+                GrowingFile(place)
+            table.write(f"{n}\n")
+        table.complete()
+    assert content(tmp_path) == {"scores.csv": b"0\n1\n2\n"}
+    with GrowingFile(place) as table:
+        table.write("3\n")
+        table.complete()
+    assert content(tmp_path) == {"scores.csv": b"3\n"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_many_processes_leave_a_whole_table(there: bool, tmp_path: Path) -> None:
+    place = tmp_path / "scores.csv"
+    if there:
+        place.write_text("old")
+
+    def grow(number: int) -> None:
+        for _ in range(10):
+            with contextlib.suppress(UnwritableError), GrowingFile(place) as table:
+                for row in range(20):
+                    table.write(f"{number} {row}\n")
+                    time.sleep(0.0005 * number)
+                table.complete()
+                written = table.target.read_text().splitlines()
+                assert written in ([f"{n} {row}" for row in range(20)] for n in range(4))
+
+    children = [in_a_child(functools.partial(grow, number)) for number in range(4)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_where_nothing_can_be_locked_nobodys_file_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ais.files.fcntl", None)
+    place = tmp_path / "scores.csv"
+    place.write_text("old")
+    with GrowingFile(place) as first, GrowingFile(place) as second:
+        for table in (first, second):
+            table.write("a\n")
+            table.write("b\n")
+        assert first.place != second.place
+        first.complete()
+    assert content(tmp_path) == {"scores.csv": b"a\nb\n", "scores.csv.partial-2": b"a\nb\n"}
+
+
+def test_two_results_at_once_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"folder {n}/file" for n in range(5)]
+
+    replace = Path.replace
+
+    def slow(source: Path, place: Path) -> Path:
+        time.sleep(random.random() * 0.02)
+        return replace(source, place)
+
+    def write(number: int) -> None:
+        random.seed(number)
+        write_atomically(tmp_path / "out", dict.fromkeys(names, str(number).encode()))
+
+    monkeypatch.setattr(Path, "replace", slow)
+
+    children = [in_a_child(functools.partial(write, number)) for number in range(4)]
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    found = content(tmp_path / "out")
+    assert len({found[name] for name in names}) == 1
+    assert len(found) == 2 * len(names)
 
 
 def test_nothing_is_left_of_a_table_without_rows(tmp_path: Path) -> None:
@@ -273,8 +354,10 @@ def test_a_row_that_does_not_fit_is_taken_back_whole(tmp_path: Path) -> None:
             table.write("0123456789\n")
             table.write("0123456789\n")
             for _ in range(2):
-                with pytest.raises(UnwritableError):
+                with pytest.raises(UnwritableError, match="No more could be written"):
                     table.write("0123456789\n")
+        with GrowingFile(tmp_path / "none.csv") as table, pytest.raises(UnwritableError, match="Nothing was"):
+            table.write("0123456789\n" * 3)
 
     assert os.waitpid(in_a_child(fill), 0)[1] == 0
-    assert (tmp_path / "scores.csv").read_text() == "0123456789\n" * 2
+    assert content(tmp_path) == {"scores.csv": b"0123456789\n" * 2}

@@ -105,7 +105,7 @@ def test_a_table_that_gets_full(folder: Path, tmp_path: Path, monkeypatch: pytes
         nonlocal rows
         rows += 1
         if rows > 2:
-            raise UnwritableError("Nothing was written: No space left on device.")
+            raise UnwritableError("No more could be written: No space left on device.")
         write(table, text)
 
     monkeypatch.setattr(GrowingFile, "write", filling)
@@ -136,6 +136,41 @@ def test_many_explanations(folder: Path, tmp_path: Path) -> None:
     assert "5.png" in result.stdout
     assert "1 of 6 pictures could not be explained." in result.stderr
     assert "one picture" in call("explain", folder, "--out", out, "--rating", "3", status=2).stderr
+
+
+def test_one_that_is_too_much_for_the_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pictures.explain
+
+    def explain(source: Path, *arguments: Any, **options: Any) -> Any:
+        if source.name == "1.png":
+            raise MemoryError
+        if source.name == "3.png":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return original(source, *arguments, **options)
+
+    monkeypatch.setattr(pictures, "explain", explain)
+    result = call("explain", folder, "--out", tmp_path / "out", status=2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "2", "4", "5"]
+    assert result.stdout.count("not enough memory for this picture") == 2
+
+
+def test_a_folder_without_pictures_among_others(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for command in (["score"], ["explain", "--out", tmp_path / "out"]):
+        result = call(*command, tmp_path / "empty", folder, "--json", status=2)
+        assert len(result.json["pictures"]) == COUNT
+        assert "no pictures in the folder" in result.stderr
+        assert "no pictures in the folder" in call(*command, tmp_path / "empty", status=2).stderr
+
+
+def test_a_table_that_another_run_is_writing(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "scores.csv"
+    with GrowingFile(table):
+        result = call("score", folder, "--output", table, status=2)
+        assert "Another run is writing" in result.stderr
+        assert len(result.stdout.splitlines()) == COUNT
 
 
 def test_a_picture_from_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ais.cli import (  # noqa: F401  each adds its commands
     training,
 )
 from ais.cli.common import Stopped, app
-from ais.errors import AISError
+from ais.errors import AISError, out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -53,9 +53,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has had enough
         _close_stdout()
         raise SystemExit(1) from None
-    except MemoryError:
-        _stop("There is not enough memory for this. Try a smaller picture, or fewer at once.", 1)
     except Exception as error:
+        if out_of_memory(error):
+            _stop("There is not enough memory for this. Try a smaller picture, or fewer at once.", 1)
         if isinstance(error, OSError) and error.errno in _FULL:
             _close_stdout()
             _stop(f"The results could not be printed: {error.strerror}.", 1)

@@ -21,7 +21,7 @@ import typer
 
 from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
 from ais.embeddings import NamedBytes, Picture
-from ais.errors import AISError, ImageError, UnwritableError
+from ais.errors import NO_MEMORY, AISError, DataError, ImageError, UnwritableError, out_of_memory
 from ais.explain import explain
 from ais.explanation import FILES, Explanation, Kind, Score
 from ais.files import GrowingFile, check_outputs
@@ -80,9 +80,8 @@ def score_command(
     """
     with Bars("loading the head"):
         loaded = load_head(head)
-    pictures = _named(paths)
+    pictures, problems = _named(paths)
     rows: list[dict[str, Any]] = []
-    problems: list[str] = []
     document: dict[str, Any] = {}
     with ExitStack() as opened:
         if as_json:
@@ -114,8 +113,11 @@ def score_command(
                     if table:
                         table.write(_csv_lines(row, header=len(rows) == 1))
                 except UnwritableError as error:
-                    problems.append(f"{error} The first {len(rows) - 1} pictures are in {table.place}.")  # type: ignore[union-attr]
-                    typer.echo(f"ais: {problems[-1]} The others are printed.", err=True)
+                    problems.append(f"{error}{_kept(len(rows) - 1, table)}")
+                    typer.echo(
+                        f"ais: {problems[-1]} The {'others' if len(rows) > 1 else 'scores'} are printed.",
+                        err=True,
+                    )
                     table = None
                 if table is None and not as_json:
                     bars.echo(line)
@@ -184,7 +186,7 @@ def explain_command(
 
     Of several pictures, one that cannot be read gets a sentence, the others go on, and the exit status is 2.
     """
-    pictures = _named(paths)
+    pictures, problems = _named(paths)
     alone = len(paths) == 1 and pictures[0].folder is None
     if rating is not None and not alone:
         raise AISError("--rating is what people said of one picture: name that picture alone.")
@@ -214,11 +216,13 @@ def explain_command(
                         progress=partial(bars, METHODS[method].label),
                     )
                     written = [str(file) for file in explanation.save(folder)]
-                except (ImageError, UnwritableError) as error:
-                    if alone:
+                except Exception as error:
+                    no_memory = out_of_memory(error)
+                    if alone or not (no_memory or isinstance(error, (ImageError, UnwritableError))):
                         raise
-                    rows.append({"path": named.path, "error": str(error)})
-                    bars.echo(f"{printable(named.path)}: {error}", err=as_json)
+                    sentence = NO_MEMORY if no_memory else str(error)
+                    rows.append({"path": named.path, "error": sentence})
+                    bars.echo(f"{printable(named.path)}: {sentence}", err=as_json)
                 else:
                     rows.append({"path": named.path, **explanation.to_dict(), "files": written})
                     if alone and as_json:
@@ -231,33 +235,49 @@ def explain_command(
             raise
     failed = sum("error" in row for row in rows)
     if failed:
-        raise AISError(f"{failed} of {len(rows)} pictures could not be explained.")
+        problems.append(f"{failed} of {len(rows)} pictures could not be explained.")
+    if problems:
+        raise AISError(" ".join(problems))
 
 
 # Which pictures -----------------------------------------------------------------------------------------------
 
 
-def _named(paths: Sequence[str]) -> list[Named]:
-    """The pictures of a call: files as they are named, the pictures of folders, and standard input."""
+def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
+    """The pictures of a call: files as they are named, the pictures of folders, and standard input; and a sentence for
+    each folder that gives none, which is printed, too.
+
+    Raises:
+        AISError: there are no pictures at all.
+    """
     if paths.count(STANDARD_INPUT) > 1:
         raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
     found: list[Named] = []
+    problems: list[str] = []
     for path in paths:
         place = from_home(path)
         if path == STANDARD_INPUT:
             found.append(Named(path, _standard_input()))
         elif os.path.isdir(place):  # noqa: PTH112  a Path raises for a name that is too long
-            inside, left_out = find_pictures(place)
+            try:
+                inside, left_out = find_pictures(place)
+            except DataError as error:
+                problems.append(str(error))
+                continue
             if not inside:
-                raise AISError(
+                problems.append(
                     " ".join([f"There are no pictures in the folder {printable(place)}.", *left_out])
                 )
-            if left_out:
+            elif left_out:
                 typer.echo(left_out_line(Path(place), left_out), err=True)
             found += [Named(str(file), file, Path(place)) for file in inside]
         else:
             found.append(Named(place if "://" in place else str(Path(place)), place))
-    return found
+    if problems and not found:
+        raise AISError(" ".join(problems))
+    for problem in problems:
+        typer.echo(f"ais: {problem} The others go on.", err=True)
+    return found, problems
 
 
 def _standard_input() -> NamedBytes:
@@ -335,6 +355,13 @@ def _check_table(file: Path) -> None:
         raise AISError(
             f"{printable(str(file))} is not a table of scores, so it is not written over: choose another --output."
         )
+
+
+def _kept(count: int, table: GrowingFile | None) -> str:
+    """What of a table that cannot grow any more is there."""
+    if not table or not count:
+        return ""
+    return f" The first {'picture is' if count == 1 else f'{count} pictures are'} in {table.place}."
 
 
 def _csv_lines(row: dict[str, Any], header: bool) -> str:
