@@ -201,7 +201,8 @@ def prune_command(
     ]
     typer.echo(f"  change on the test pictures, with its 95 % interval: {', '.join(changes)}")
     worse = d["rmse_low"] > 0 or d["plcc_high"] < 0
-    typer.echo(f"  {'A gain' if report.gain else 'A loss' if worse else 'No gain'} beyond chance.")
+    more = "; it is worse, and that beyond chance" if worse else ""
+    typer.echo(f"  {'A gain' if report.gain else 'No gain'} beyond chance{more}.")
     for file in files:
         typer.echo(f"  {file}")
 
