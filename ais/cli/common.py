@@ -310,7 +310,8 @@ def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
     if not out.is_dir() or all(file.name.startswith(".") for file in out.iterdir()):
         return
     try:
-        read_config(out)
+        there = read_config(out)
+        typer.echo(f"{out} holds a head of {there.target.name}, which will be replaced.", err=True)
     except HeadError as error:
         raise AISError(
             f"{out} holds files that are not a head's, so no head is written there: choose an --out that is new, empty "
