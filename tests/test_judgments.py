@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +214,13 @@ def test_matlab_names_that_leave_a_doubt(tmp_path: Path, caplog: pytest.LogCaptu
     assert (read_judgments(file, 5, sorted(WORDS)).rdms[0] == found).all()
     assert "what kinds holds is not taken for the pictures' names" in caplog.text
     io.savemat(file, {"rdm": found})
-    opaque = np.array([14, 16, 6, 8, 17, 0], "<u4").tobytes()  # no more than its head: of class 17
-    file.write_bytes(file.read_bytes() + opaque)
+    content = BytesIO()
+    io.savemat(content, {"x": np.zeros(2, np.uint32)})
+    words = [
+        struct.pack("<II", 1, len(word)) + word.ljust(8, b"\0") for word in (b"names", b"MCOS", b"string")
+    ]
+    opaque = b"".join([struct.pack("<4I", 6, 8, 17, 0), *words, content.getvalue()[128:]])  # of class 17
+    file.write_bytes(file.read_bytes() + struct.pack("<II", 14, len(opaque)) + opaque)
     with pytest.raises(DataError, match=r"an object of MATLAB, such as a string array .* cellstr\(names\)"):
         read_judgments(file, 5, sorted(WORDS))
 
