@@ -195,6 +195,10 @@ def run(url: str, pid: int, folder: Path, visitors: int, requests: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    time.sleep(5)  # what was at work ends, and any request has the page tidy up
+    httpx.post(url + "gradio_api/cancel", json={})
+    time.sleep(3)
+    print(f"afterwards              {memory(pid):15.0f} MB memory  {disk(folder):7.1f} MB disk")
     print(f"told to come back later: {sum(visitor.refused for visitor in people)} times")
     for kind, seconds in sorted(times.items()):
         high = sorted(seconds)[int(0.95 * (len(seconds) - 1))]
