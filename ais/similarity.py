@@ -316,6 +316,11 @@ def _importance(geometry: Geometry, places: np.ndarray, human: np.ndarray, maps:
         i, j = index.reshape(2, -1)
         return rest(maps[start + which], pictures.astype(np.intp).tobytes())[i, j]
 
+    if (
+        not geometry.pairs.any()
+    ):  # all are equal, so that no distance is looked at below; each must have one still
+        for channel in maps:
+            rest(channel, np.arange(size, dtype=np.intp).tobytes())
     whole = _distances(geometry.rows, geometry.metric).ravel()[places]
     base = _correlations(whole, human, pairs, np.zeros(len(whole)), lambda row, at: whole[row, at])
     scores = np.empty((len(places), len(maps)))

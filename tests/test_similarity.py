@@ -202,6 +202,13 @@ def test_whatever_the_ties_importance_is_that_of_dropping_each_column(data: Any,
     assert importance(rows, human, metric) == pytest.approx(dropped(rows, human, metric), abs=1e-9)
 
 
+def test_equal_pictures_without_a_distance_are_refused() -> None:
+    human = squareform([0.0, 1.0, 2.0])
+    with pytest.raises(DataError, match=r"Without feature map 2 .* picture 1 .*no correlation distance"):
+        importance(np.array([[0.1, 0.1, 0.0]] * 3), human, "correlation")
+    assert (importance(np.array([[0.1, 0.2, 0.4]] * 3), human, "correlation") == 0).all()
+
+
 def test_a_map_that_changes_no_distance_has_no_importance_at_all() -> None:
     rng = np.random.default_rng(0)
     rows = duplicates(rng)
