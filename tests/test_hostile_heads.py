@@ -190,6 +190,13 @@ def check_finite(made: ais.Explanation) -> None:
     assert np.isfinite(made.heatmap).all()
 
 
+@pytest.mark.parametrize("mean", [500.0, -500.0])
+def test_a_score_far_beyond_the_scale_is_refused(mean: float, folder: Path, picture: Image.Image) -> None:
+    change_tensors(folder, {"rating_mean": lambda t: t.fill_(mean)})
+    with pytest.raises(HeadError, match="on a scale of 1 to 7, which says nothing of a picture"):
+        ais.score(picture, folder)
+
+
 def test_a_wide_interval_ends_where_the_scale_does(folder: Path, picture: Image.Image) -> None:
     edit(folder, interval={"level": 0.9, "error": 9e8, "factor": 9e8})
     assert ais.score(picture, folder)[1:3] == (1.0, 7.0)

@@ -196,6 +196,22 @@ def test_the_citation_and_the_examples_of_a_card_stay(made: Place) -> None:
         (head / "README.md").unlink()
 
 
+def test_scores_are_written_over_scores_alone_and_under_no_other_kinds_name(made: Place) -> None:
+    for name in ("mine.csv", "photo.png", "book.xlsx"):
+        mine = made.heads / name
+        mine.write_bytes(b"not of AIS")
+        try:
+            sentence = refused(Writes("score {data} --head {heads}/one --output {out}", ""), made, mine)
+            assert ("not a table of scores" if name == "mine.csv" else "ends in .csv") in sentence
+        finally:
+            mine.unlink()
+
+
+def test_the_figure_of_rates_is_a_png(made: Place) -> None:
+    command = "find-rate {data} --target rating_mean --backbone little1 --strategy last-k --out {out}"
+    assert "ends in .png" in refused(Writes(command, ""), made, made.heads / "photo.jpg")
+
+
 def test_a_head_is_an_input_too(made: Place) -> None:
     writes = Writes("score {data} --head {heads}/one --output {heads}/one/config.json", "")
     assert "is read by this call" in refused(writes, made, made.heads)

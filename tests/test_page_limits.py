@@ -203,6 +203,38 @@ def test_nothing_is_computed_for_one_who_has_gone(as_visitor: Any, monkeypatch: 
         turn.progress()
 
 
+def test_one_who_leaves_while_giving_way_ends_no_turn_but_its_own(
+    as_visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SHARE", 0.0)
+    processor = Turns()
+    gone, begun, done, finished = (threading.Event() for _ in range(4))
+
+    def quick() -> None:
+        as_visitor("2")
+        with processor.turn() as turn:
+            begun.set()
+            done.wait(20)
+            at_work.append(processor._at_work is turn)
+            finished.set()
+
+    at_work: list[bool] = []
+    as_visitor("1", gone=gone.is_set)
+    threading.Thread(target=lambda: (begun.wait(20), gone.set())).start()
+
+    def slow() -> None:
+        with processor.turn(slow=True) as turn:
+            start(quick)
+            while not begun.wait(0.01):
+                turn.progress()  # gives way, and waits for the next turn
+
+    with pytest.raises(GoneError):
+        slow()
+    done.set()
+    assert finished.wait(20)
+    assert at_work == [True]
+
+
 def test_a_picture_is_not_looked_at_for_one_who_has_gone(
     as_visitor: Any, photograph: Image.Image, tmp_path: Path
 ) -> None:

@@ -196,6 +196,8 @@ class Turns:
 
     def _release(self, turn: Turn) -> None:
         with self._changed:
+            if self._at_work is not turn:  # it gave way, and did not get its turn again
+                return
             turn._spent += time.monotonic() - turn.began
             self._at_work = None
             self._changed.notify_all()
