@@ -144,6 +144,14 @@ def test_explain_with_no_network_and_no_cache(method: str, cat: Path, tmp_path: 
     np.testing.assert_allclose(np.load(document["files"][0]), expected.heatmap, atol=1e-5)
 
 
+def test_the_range_that_is_printed_is_that_of_the_unit_beside_it(cat: Path, tmp_path: Path) -> None:
+    for scale, what in (("density", "pixels"), ("points", "cells")):
+        words = call("explain", str(cat), "--out", str(tmp_path / scale), "--scale", scale).stdout
+        made = ais.explain(cat, scale=scale)  # type: ignore[arg-type]
+        shown = made.density if scale == "density" else made.grid
+        assert f"{what} from {np.nanmin(shown):+.3g} to {np.nanmax(shown):+.3g} {made.unit}" in words
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -220,6 +220,16 @@ def test_marks_that_may_divide_thousands(tmp_path: Path, ratings: list[str], vot
     assert read_ratings(tmp_path, "mos", table="numbers.xlsx").ratings.tolist() == [998, 1.125, 2]
 
 
+def test_ratings_of_single_people_are_recognised(tmp_path: Path) -> None:
+    rows = [[name, rating] for rating in "123" for name in ("a.jpg", "b.jpg", "c.jpg")]
+    rated(tmp_path, text([["file_name", "mos"], *rows], ","))
+    with pytest.raises(
+        DataError, match=r"6 of 9 rows name a picture .* average them for each picture"
+    ) as refusal:
+        read_ratings(tmp_path, "mos")
+    assert "1 problem:" in str(refusal.value)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_marks_that_may_divide_thousands_in_a_matrix(tmp_path: Path, suffix: str) -> None:
     rows = [["0", "998", "1.050"], ["998", "0", "1.204"], ["1.050", "1.204", "0"]]
