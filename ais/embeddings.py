@@ -29,7 +29,8 @@ from ais.backbones import FrozenBackbone
 from ais.datasets import listing
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError
 from ais.files import write_atomically
-from ais.images import MAX_BYTES, read_image
+from ais.image_headers import MAX_BYTES
+from ais.images import read_image
 from ais.torch_state import own_state
 from ais.views import View, ViewName
 

@@ -14,12 +14,12 @@ from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import stats
 
-from ais.cohort import Look
 from ais.explanation import Explanation
 from ais.heatmaps import colorize, overlay
 from ais.images import read_image
 from ais.keeping import GainReport
 from ais.range_test import RateCurve
+from ais.workflows.align import Look
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#5c6670"

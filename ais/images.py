@@ -17,20 +17,7 @@ from PIL import ExifTags, Image, ImageCms
 from ais.color import to_srgb
 from ais.decoding import decode
 from ais.errors import ImageError
-from ais.image_headers import (
-    AVIF,
-    GIVE,
-    HEIF,
-    MAX_ASPECT,
-    MAX_BYTES,
-    MAX_FRAMES,
-    MAX_PIXELS,
-    MAX_SIDE,
-    MIN_SIDE,
-    check_size,
-    too_large,
-    unsupported,
-)
+from ais.image_headers import AVIF, GIVE, HEIF, MAX_BYTES, check_size, too_large, unsupported
 from ais.pixels import eight_bits, from_samples
 
 __all__ = [

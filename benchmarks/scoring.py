@@ -26,7 +26,7 @@ from ais.folders import find_pictures
 from ais.heads import EMBEDDED, RegressionHead
 from ais.images import read_image
 from ais.loading import load_head
-from ais.scoring import score_pictures
+from ais.workflows.score import score_pictures
 
 BATCHES = (16, 4)  # the first is what the others are compared with
 

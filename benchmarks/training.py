@@ -32,8 +32,8 @@ from ais.embeddings import embed
 from ais.fitting import Recipe, fit_variants
 from ais.heads import Target
 from ais.images import read_image
-from ais.training import train_head
 from ais.views import View
+from ais.workflows.train import train_head
 from benchmarks.ablation import seconds
 
 VARIANTS = 10

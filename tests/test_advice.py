@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais.advice import _PENALTIES, Advice, advise, ridge_out_of_fold
 from ais.datasets import grouped_folds
 from ais.errors import DataError
 from ais.strategies import STRATEGIES
+from ais.workflows.advise import _PENALTIES, Advice, advise, ridge_out_of_fold
 
 
 def problem(n: int = 200, dim: int = 30, noise: float = 0.3) -> tuple[Tensor, np.ndarray, list[str]]:

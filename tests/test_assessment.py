@@ -12,9 +12,7 @@ import torch
 from safetensors.torch import save
 
 from ais import crossvalidation, evaluation
-from ais.assessment import WORST, HeldOut, evaluate_head, held_out
 from ais.backbones import load_backbone
-from ais.combining import combine_heads
 from ais.crossvalidation import Plan
 from ais.datasets import RatedSet
 from ais.errors import DataError
@@ -23,7 +21,9 @@ from ais.images import read_image
 from ais.loading import load_head
 from ais.stacking import cross_fitted
 from ais.strategies import untrained
-from ais.training import TrainingReport, train_head
+from ais.workflows.combine import combine_heads
+from ais.workflows.evaluate import WORST, HeldOut, evaluate_head, held_out
+from ais.workflows.train import TrainingReport, train_head
 from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
 
 TARGET = Target("brightness", 0, 10, "made for a test")

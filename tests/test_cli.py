@@ -24,7 +24,6 @@ from typer.testing import CliRunner
 
 import ais
 from ais import cli
-from ais.advice import advise
 from ais.cards import CURVE, model_card
 from ais.cli import common
 from ais.crossvalidation import Plan, look
@@ -32,6 +31,7 @@ from ais.datasets import read_ratings
 from ais.explanation import FILES
 from ais.heads import BACKBONE, RegressionHead, StackedHead
 from ais.range_test import RateCurve
+from ais.workflows.advise import advise
 from pictures import odd_pictures
 from test_converters import generated, oasis  # noqa: F401  a fixture
 from test_crossvalidation import add_backbones, make_set

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from ais import evaluation
-from ais.assessment import held_out
-from ais.combining import combine_heads
 from ais.datasets import RatedSet, grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import RegressionHead, StackedHead, content_key
 from ais.loading import load_head
 from ais.stacking import cross_fitted, fit_stack
+from ais.workflows.combine import combine_heads
+from ais.workflows.evaluate import held_out
 from test_assessment import by_hand, joined, trained
 from test_crossvalidation import PLAN, add_backbones, make_set
 

@@ -117,7 +117,7 @@ def test_an_explanation_comes_back_from_another_process_as_it_was(photograph: Im
 def test_what_the_space_says_of_its_gpu_is_shown() -> None:
     import gradio as gr
 
-    from ais.demo.page import sentence
+    from ais.demo.session import sentence
 
     assert sentence(gr.Error("You have no GPU quota left.")) == "You have no GPU quota left."
 

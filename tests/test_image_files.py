@@ -18,7 +18,8 @@ from PIL import Image
 
 from ais import image_headers, images
 from ais.errors import ImageError
-from ais.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE, SUFFIXES, read_image
+from ais.image_headers import MAX_ASPECT, MAX_PIXELS, MAX_SIDE
+from ais.images import SUFFIXES, read_image
 from layouts import samples, tiff_of
 from pictures import damaged, encoded, exif, photo, png, png_chunk
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ais import cohort, loading, similarity
+from ais import loading, similarity
 from ais.backbones import load_backbone
 from ais.demo import cohorts, shapes
+from ais.workflows import align
 from browsing import check_sentence, coffee, number, running_app, upload, visiting
 
 pytestmark = pytest.mark.browser
@@ -34,10 +35,10 @@ def open_page(url: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> cohort.CohortReport:
+def expected() -> align.CohortReport:
     files, _, judgments = shapes.cohort()
     backbone = load_backbone(cohorts.DEFAULT)
-    return cohort.align(cohort.Cohort(files, judgments), backbone, splits=0)
+    return align.align(align.Cohort(files, judgments), backbone, splits=0)
 
 
 def tab(open_page: Any, **options: Any) -> Any:
@@ -92,7 +93,7 @@ def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any)
     index = 7
     data = choose(page, index)
     backbone = load_backbone(cohorts.DEFAULT)
-    look = cohort.look(shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index])
+    look = align.look(shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index])
     side = data["sides"][0]
     assert (side["h"], side["w"]) == look.grid.shape
     np.testing.assert_allclose(side["grid"], look.grid.ravel(), atol=1e-3)

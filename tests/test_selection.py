@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais import crossvalidation, evaluation, selection
-from ais.assessment import held_out
+from ais import crossvalidation, evaluation
+from ais import pruning as pruning_module
 from ais.backbones import load_backbone
 from ais.crossvalidation import fit_head, look
 from ais.datasets import RatedSet, grouped_split
@@ -23,8 +23,10 @@ from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead
 from ais.loading import load_head
 from ais.pruning import Judged, PruningReport, WayName
-from ais.selection import prune_head
-from ais.training import train_head
+from ais.workflows import prune
+from ais.workflows.evaluate import held_out
+from ais.workflows.prune import prune_head
+from ais.workflows.train import train_head
 from test_assessment import TARGET, by_hand, joined, pruned, trained
 from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
 
@@ -81,7 +83,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
 ) -> None:
     fitted: list[set[str]] = []
     judged: list[tuple[Sequence[Judged], Sequence[Judged]]] = []
-    original_fit, original_prune = crossvalidation.fit_variants, selection.prune
+    original_fit, original_prune = crossvalidation.fit_variants, pruning_module.prune
 
     def fitting(embedding: Tensor, ratings: np.ndarray, groups: Sequence[str], **options: Any) -> Any:
         fitted.append(set(groups))
@@ -92,7 +94,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
         return original_prune(validation, test, *rest)
 
     monkeypatch.setattr(crossvalidation, "fit_variants", fitting)
-    monkeypatch.setattr(selection, "prune", pruning)
+    monkeypatch.setattr(prune, "prune", pruning)
     prune_head(rated, head, name="pruned", seed=3)
     ((validation, test),) = judged
     assert rated.groups is not None

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import cohort, similarity
+from ais import similarity
 from ais.backbones import load_backbone
 from ais.demo import cohorts, shapes
 from ais.demo.cohorts import Compared, Pictures
 from ais.errors import AISError, DataError
 from ais.judgments import Judgments
+from ais.workflows import align
 
 
 def compared(pictures: Pictures, backbone: str = cohorts.DEFAULT) -> Compared:
@@ -59,7 +60,7 @@ def test_the_page_computes_what_the_command_computes(
 ) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
     files, _, judgments = shapes.cohort()
-    report = cohort.align(cohort.Cohort(files, judgments), load_backbone(cohorts.DEFAULT), splits=0)
+    report = align.align(align.Cohort(files, judgments), load_backbone(cohorts.DEFAULT), splits=0)
     np.testing.assert_allclose(drawn.model_rdm, report.model_rdm, atol=1e-5)
     np.testing.assert_array_equal(drawn.human_rdm, report.human_rdm)
     assert drawn.alignment == pytest.approx(report.alignment, abs=1e-3)

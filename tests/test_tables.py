@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ais.cohort import read_cohort
 from ais.datasets import columns, picture_files, read_ratings
 from ais.errors import AISError, DataError
 from ais.judgments import read_judgments
 from ais.tables import decimal_mark, number, read_sheet, read_table
+from ais.workflows.align import read_cohort
 from pictures import encoded, photo
 
 JPEG = encoded(photo(16, 12), "JPEG")

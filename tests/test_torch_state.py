@@ -21,19 +21,7 @@ from torch import Tensor
 
 import ais
 import ais.cli
-from ais import (
-    advice,
-    assessment,
-    cohort,
-    combining,
-    crossvalidation,
-    embeddings,
-    evaluation,
-    scoring,
-    selection,
-    strategies,
-    training,
-)
+from ais import crossvalidation, embeddings, evaluation, strategies
 from ais import faithfulness as faith
 from ais.backbones import FrozenBackbone
 from ais.crossvalidation import Plan
@@ -43,6 +31,7 @@ from ais.explanation import Explanation
 from ais.heads import Member, RegressionHead, StackConfig, StackedHead
 from ais.judgments import Judgments
 from ais.loading import load_head
+from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from test_assessment import TARGET, trained
 from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
 
@@ -98,9 +87,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(data, new, folder / "one", folder / "tuned", folder / "stack", one, backbone, embedding)
 
 
-def _judgments(world: World) -> cohort.Cohort:
+def _judgments(world: World) -> align.Cohort:
     colours = np.stack([np.asarray(Image.open(file))[0, 0] for file in world.data.files[:8]]).astype(float)
-    return cohort.Cohort(world.data.files[:8], Judgments(squareform(pdist(colours))[None]))
+    return align.Cohort(world.data.files[:8], Judgments(squareform(pdist(colours))[None]))
 
 
 def _members(world: World) -> list[RegressionHead]:
@@ -111,7 +100,7 @@ def _members(world: World) -> list[RegressionHead]:
 
 def _mixed(world: World) -> RatedSet:
     """New pictures with ratings to which both members of the stack have something to say."""
-    heard = [assessment.held_out(world.new, member, cache=False).scores.mean(1) for member in _members(world)]
+    heard = [evaluate.held_out(world.new, member, cache=False).scores.mean(1) for member in _members(world)]
     return replace(world.new, ratings=np.clip(0.5 * heard[0] + 0.5 * heard[1], 0, 10))
 
 
@@ -146,22 +135,22 @@ CASES: dict[str, Case] = {
     "list_heads": lambda w: ais.list_heads(),
     "backbone_of": lambda w: explaining.backbone_of(load_head(w.tuned)).network.state_dict(),
     "embed": lambda w: embeddings.embed(w.data.files, w.backbone, "crop", cache=False),
-    "look": lambda w: [w.pictures, cohort.look(w.picture, w.backbone, "whole", np.linspace(-1, 1, 12)).grid],
-    "align": lambda w: cohort.align(_judgments(w), w.backbone, splits=0),
-    "train_head": lambda w: training.train_head(
+    "look": lambda w: [w.pictures, align.look(w.picture, w.backbone, "whole", np.linspace(-1, 1, 12)).grid],
+    "align": lambda w: align.align(_judgments(w), w.backbone, splits=0),
+    "train_head": lambda w: train.train_head(
         w.data, w.backbone, name="again", target=TARGET, plan=PLAN, cache=False
     )[0].state_dict(),
-    "held_out": lambda w: assessment.held_out(w.new, load_head(w.stack), cache=False),
-    "evaluate_head": lambda w: assessment.evaluate_head(
-        assessment.held_out(w.data, load_head(w.tuned), cache=False), load_head(w.tuned)
+    "held_out": lambda w: evaluate.held_out(w.new, load_head(w.stack), cache=False),
+    "evaluate_head": lambda w: evaluate.evaluate_head(
+        evaluate.held_out(w.data, load_head(w.tuned), cache=False), load_head(w.tuned)
     ),
-    "prune_head": lambda w: selection.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
-    "combine_heads": lambda w: combining.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
+    "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
+    "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
     "rate_curve": lambda w: crossvalidation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
     "faithfulness": lambda w: faith.faithfulness(w.data.files[:2], w.backbone, w.loaded),
-    "advise": lambda w: advice.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
+    "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_pictures": lambda w: [
-        one.score for head in (w.tuned, w.stack) for one in scoring.score_pictures(w.data.files, load_head(head))
+        one.score for head in (w.tuned, w.stack) for one in score.score_pictures(w.data.files, load_head(head))
     ],
     "untrained": lambda w: strategies.untrained("little1", 3).network.state_dict(),
 }  # fmt: skip

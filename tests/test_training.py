@@ -22,7 +22,7 @@ from ais.heads import BACKBONE, Target
 from ais.images import read_image
 from ais.loading import load_head
 from ais.strategies import Tuning
-from ais.training import train_head
+from ais.workflows.train import train_head
 from test_crossvalidation import add_backbones
 from test_embeddings import make_backbone
 from test_fitting import predict

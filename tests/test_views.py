@@ -18,10 +18,7 @@ from torchvision.transforms.functional import InterpolationMode
 from ais.errors import ImageError
 from ais.images import read_image
 from ais.views import Interpolation, Placement, View, ViewName
-from pictures import (
-    FORMATS,
-    photo,
-)
+from pictures import FORMATS, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of much that it then reads
 

@@ -15,16 +15,7 @@ from types import FrameType
 
 import typer
 
-from ais.cli import (  # noqa: F401  each adds its commands
-    cards,
-    data,
-    judging,
-    listing,
-    pictures,
-    publishing,
-    similarity,
-    training,
-)
+from ais.cli import cards, data, judging, listing, pictures, publishing, similarity, training
 from ais.cli.common import Stopped, app
 from ais.errors import AISError, out_of_memory
 

@@ -13,7 +13,6 @@ import numpy as np
 import typer
 
 from ais import figures
-from ais.assessment import HeldOut, evaluate_head, held_out
 from ais.cards import PICTURES, model_card
 from ais.cli.common import (
     SD,
@@ -47,7 +46,8 @@ from ais.files import check_outputs, write_atomically
 from ais.heads import EMBEDDED, Head, RegressionHead
 from ais.loading import load_head
 from ais.pruning import WayName
-from ais.selection import prune_head
+from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
+from ais.workflows.prune import prune_head
 
 EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
 _HOW = {

@@ -28,9 +28,9 @@ from ais.files import GrowingFile, check_outputs
 from ais.folders import find_pictures, left_out_line, printable
 from ais.heads import EMBEDDED, Head, StackedHead
 from ais.heatmaps import METHODS, MethodName, Scale
-from ais.images import MAX_BYTES
+from ais.image_headers import MAX_BYTES
 from ais.loading import load_head
-from ais.scoring import score_pictures
+from ais.workflows.score import score_pictures
 
 STANDARD_INPUT = "-"
 _COLUMNS = ("path", *Score._fields, "error")

@@ -11,17 +11,7 @@ import typer
 
 from ais import figures
 from ais.backbones import FrozenBackbone, load_backbone
-from ais.cli.common import (
-    AsJson,
-    Bars,
-    ImageColumn,
-    OnDevice,
-    TableFile,
-    app,
-    print_json,
-    print_table,
-)
-from ais.cohort import Cohort, CohortReport, align, look, read_cohort, with_interval
+from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, print_json, print_table
 from ais.datasets import METADATA
 from ais.errors import AISError
 from ais.explain import pick_device
@@ -29,6 +19,7 @@ from ais.files import check_outputs, write_atomically
 from ais.mapscores import FILE
 from ais.similarity import Metric
 from ais.views import ViewName
+from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 
 FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
 SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most

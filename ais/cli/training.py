@@ -12,7 +12,6 @@ import typer
 from safetensors.torch import save
 
 from ais import figures
-from ais.advice import advise
 from ais.backbones import load_backbone
 from ais.cards import CURVE, model_card
 from ais.cli.common import (
@@ -39,7 +38,6 @@ from ais.cli.common import (
     read_set,
     say_ungrouped,
 )
-from ais.combining import combine_heads
 from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
 from ais.evaluation import ceiling
@@ -49,8 +47,10 @@ from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
 from ais.loading import heads_directory, load_head, read_config
 from ais.strategies import STRATEGIES, Tuning, untrained
-from ais.training import train_head
 from ais.views import ViewName
+from ais.workflows.advise import advise
+from ais.workflows.combine import combine_heads
+from ais.workflows.train import train_head
 
 BackboneName = Annotated[
     str,

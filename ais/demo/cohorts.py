@@ -19,9 +19,8 @@ from PIL import Image
 from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
-from ais import cohort, similarity
+from ais import similarity
 from ais.backbones import BACKBONES, FrozenBackbone
-from ais.cohort import Comparison, Look, map_embedding
 from ais.datasets import listing
 from ais.demo import gpu, shapes
 from ais.demo.turns import Turn
@@ -30,6 +29,8 @@ from ais.explain import backbone_cached
 from ais.images import read_image
 from ais.judgments import Judgments, read_judgments
 from ais.views import View, ViewName
+from ais.workflows import align
+from ais.workflows.align import Comparison, Look, map_embedding
 
 MOST = 60  # pictures
 FEWEST = 3
@@ -175,7 +176,7 @@ def _compare(pictures: Pictures, backbone: str, turn: Turn) -> Iterator[str | Co
 
     def leave_out() -> tuple[np.ndarray, Comparison]:
         embedding = map_embedding(network, torch.cat(rows))
-        return embedding, cohort.compare(embedding, pictures.judgments)
+        return embedding, align.compare(embedding, pictures.judgments)
 
     embedding, comparison = turn.run(leave_out)
     compared = Compared(
@@ -203,7 +204,7 @@ def look_at(compared: Compared, number: int, importance: np.ndarray) -> Look:
     """
     file = compared.pictures.files[number]
     with gpu.turns.admitted() as turn:
-        return turn.run(lambda: cohort.look(file, _network(compared.backbone), VIEW, importance))
+        return turn.run(lambda: align.look(file, _network(compared.backbone), VIEW, importance))
 
 
 def alike(rdm: np.ndarray, i: int, j: int) -> float:

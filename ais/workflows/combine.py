@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.assessment import held_out
 from ais.crossvalidation import Report
 from ais.datasets import RatedSet, grouped_folds
 from ais.embeddings import content_hashes
@@ -20,6 +19,7 @@ from ais.evaluation import calibrate, ceiling, difference, metrics
 from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
 from ais.stacking import cross_fitted, fit_stack
 from ais.torch_state import own_state
+from ais.workflows.evaluate import held_out
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,9 @@ from ais.torch_state import own_state
 logger = logging.getLogger(__name__)
 
 _TEST = 0.25  # share of the pictures that the choice is tested on
+
 _FOLDS = 5
+
 _FEWEST_GROUPS = 8
 
 

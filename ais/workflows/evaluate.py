@@ -22,6 +22,7 @@ from ais.strategies import STRATEGIES, untrained
 from ais.torch_state import own_state
 
 _FEWEST = 10  # pictures that say anything
+
 WORST = 10
 
 How = Literal["unseen", "cross-validation", "unknown"]

@@ -22,6 +22,7 @@ from ais.fitting import fit_projection
 from ais.torch_state import own_state
 
 Size = Literal["very small", "small", "medium", "large"]
+
 Knowledge = Literal["most", "part", "little"]
 
 # Below 1,000 pictures even the last blocks, with their hundreds of thousands of weights, learn single
@@ -34,7 +35,9 @@ SMALL, MEDIUM, LARGE = 1_000, 10_000, 100_000  # pictures, at least
 MOST, PART = 0.7, 0.3
 
 _FOLDS = 5
+
 _FEWEST_PICTURES, _FEWEST_GROUPS = 20, 4
+
 _PENALTIES = 10.0 ** np.arange(-3, 4)  # times the mean eigenvalue of the Gram matrix
 
 _TABLE: dict[Size, dict[Knowledge, str]] = {
@@ -43,6 +46,7 @@ _TABLE: dict[Size, dict[Knowledge, str]] = {
     "medium": {"most": "head-then-all", "part": "head-then-all", "little": "layerwise"},
     "large": {"most": "head-then-all", "part": "layerwise", "little": "scratch"},
 }
+
 _WHY = {
     "head": "So only the head learns: a backbone with millions of weights would learn these pictures by heart.",
     "last-k": (
@@ -68,6 +72,7 @@ _KNOWS: dict[Knowledge, str] = {
     "part": "a part of what matters here",
     "little": "little of what matters here",
 }
+
 _WARNINGS: dict[Size, str] = {
     "very small": (
         "Warning: the head can only use what the backbone knows. Try other backbones, or collect more pictures. "
