@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from ais.datasets import listing
-from ais.errors import DataError, ImageError
+from ais.errors import DataError, ImageError, listing
 from ais.images import read_image
 from ais.views import View
 

@@ -20,8 +20,8 @@ from scipy import io as matlab
 
 from ais import tables
 from ais.columns import FILE_NAME
-from ais.datasets import METADATA, listing
-from ais.errors import DataError
+from ais.datasets import METADATA
+from ais.errors import DataError, listing
 from ais.files import check_outputs, staging
 
 logger = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from ais.finetuning import find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads import HeadConfig, Interval, RegressionHead, Target
 from ais.images import read_image
+from ais.progress import Report
 from ais.range_test import RateCurve
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.torch_state import own_state
@@ -32,10 +33,10 @@ from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str, int, int], None]  # ("pictures", "folds" or "steps", done, total)
 Result = TypeVar("Result")
 
 _FORMAT = 1  # of what is kept of a fold: to be raised when the same plan gives other heads
+
 _CHECKSUM = 32  # bytes of SHA-256 before it
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ais.columns import FILE_NAME, column_beside, picture_column, require
-from ais.errors import DataError, ImageError
+from ais.errors import DataError, ImageError, listing
 from ais.folders import find_pictures, left_out_line
 from ais.images import read_image
 from ais.paths import FileFinder
@@ -39,10 +39,13 @@ from ais.tables import (
 logger = logging.getLogger(__name__)
 
 METADATA = "metadata.csv"
+
 _TABLES = (".csv", ".tsv", ".xlsx")  # what is looked for where there is no metadata.csv
-_LISTED = 200  # problems named in one message
+
 _FEW = 2  # rows: with more, a problem of all of them is said once
+
 _DECODERS = 2  # threads
+
 _SPLITS = {  # as tables write them: as they are called here
     word: split
     for split, words in {
@@ -318,14 +321,6 @@ def columns(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None
         DataError: there is no table, or it cannot be read.
     """
     return _open_table(Path(folder), table)[0].columns
-
-
-def listing(what: str, problems: list[str]) -> str:
-    """One message of many problems, of which the first few are named."""
-    more = len(problems) - _LISTED
-    lines = problems[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return "\n  ".join([f"{what}, {count}:", *lines])
 
 
 def _open_table(folder: Path, table: str | os.PathLike[str] | None) -> tuple[Table, list[str]]:

@@ -26,8 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ais.backbones import FrozenBackbone
-from ais.datasets import listing
-from ais.errors import NO_MEMORY, AISError, DataError, ImageError
+from ais.errors import NO_MEMORY, AISError, DataError, ImageError, listing
 from ais.files import write_atomically
 from ais.image_headers import MAX_BYTES
 from ais.images import read_image

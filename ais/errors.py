@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AISError(ValueError):
     """Something the user can put right: `str(error)` is a sentence of what is wrong and what to do."""
@@ -40,3 +42,18 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 NO_MEMORY = "There is not enough memory for this picture: make it smaller."
+
+_LISTED = 200  # problems named in one message
+
+
+def listing(what: str, problems: list[str]) -> str:
+    """One message of many problems, of which the first few are named."""
+    more = len(problems) - _LISTED
+    lines = problems[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n  ".join([f"{what}, {count}:", *lines])
+
+
+def _one_of(what: str, value: str, allowed: Any) -> None:
+    if value not in allowed:
+        raise AISError(f"There is no {what} {value!r}. Choose one of: {', '.join(allowed)}.")

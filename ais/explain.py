@@ -19,14 +19,15 @@ from torch import Tensor
 
 from ais import heatmaps, importance
 from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone, weights_size
-from ais.errors import AISError, HeadError
+from ais.errors import AISError, HeadError, _one_of
 from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
-from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Progress, Scale
+from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.hub import Repository
 from ais.images import Source, read_image
 from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
+from ais.progress import Progress
 from ais.stacking import combine_points, resample
 from ais.torch_state import own_state
 from ais.views import Placement
@@ -231,6 +232,7 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
 
 
 _MORE = 1 << 20  # bytes of a tuned backbone's file that are none of its weights
+
 _lock = threading.Lock()
 
 
@@ -410,11 +412,6 @@ def _published(
             f"view {config.view}, with {config.channels}: choose a head on the same."
         )
     return [torch.from_numpy(scores.importance).float()]
-
-
-def _one_of(what: str, value: str, allowed: Any) -> None:
-    if value not in allowed:
-        raise AISError(f"There is no {what} {value!r}. Choose one of: {', '.join(allowed)}.")
 
 
 def _file_name(image: Source) -> str:

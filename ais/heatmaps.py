@@ -23,13 +23,17 @@ from torch import Tensor, nn
 
 from ais.backbones import Features, FrozenBackbone
 from ais.heads import RegressionHead
+from ais.progress import Progress
 
 Scale = Literal["relative", "points", "density"]
+
 SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
+
 PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
+
 MethodName = Literal["ais", "gradcam", "occlusion"]  # the keys of METHODS
+
 Grids = dict[Scale, Tensor]
-Progress = Callable[[int, int], None]  # how much is done, and of how much; what it raises ends the work
 
 # Blue lowers, red raises: the ends of ColorBrewer's RdBu, which colour-blind people tell apart. -1 to +1.
 COLORS: tuple[tuple[int, int, int], ...] = (
@@ -43,6 +47,7 @@ COLORS: tuple[tuple[int, int, int], ...] = (
     (178, 24, 43),
     (103, 0, 31),
 )
+
 _TABLE = np.stack(  # (513, 3), from -1 to +1
     [
         np.interp(np.linspace(-1, 1, 513), np.linspace(-1, 1, len(COLORS)), channel)
@@ -50,8 +55,11 @@ _TABLE = np.stack(  # (513, 3), from -1 to +1
     ],
     axis=-1,
 ).round().astype(np.uint8)  # fmt: skip
+
 _BLOCK = 1 << 20  # pixels coloured at a time
+
 _UNSEEN = 0.55  # how much a part of the picture that the network did not see is dimmed
+
 _OCCLUSION_BATCH = 16
 
 

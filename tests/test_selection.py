@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ais import crossvalidation, evaluation
+from ais import fitting as fitting_module
 from ais import pruning as pruning_module
 from ais.backbones import load_backbone
 from ais.crossvalidation import fit_head, look
@@ -83,7 +84,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
 ) -> None:
     fitted: list[set[str]] = []
     judged: list[tuple[Sequence[Judged], Sequence[Judged]]] = []
-    original_fit, original_prune = crossvalidation.fit_variants, pruning_module.prune
+    original_fit, original_prune = fitting_module.fit_variants, pruning_module.prune
 
     def fitting(embedding: Tensor, ratings: np.ndarray, groups: Sequence[str], **options: Any) -> Any:
         fitted.append(set(groups))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ais import crossvalidation, evaluation
+from ais import crossvalidation, embeddings, evaluation
 from ais.backbones import load_backbone
 from ais.crossvalidation import Plan
 from ais.datasets import RatedSet, read_ratings
@@ -110,7 +110,7 @@ def test_alignment_is_the_mean_residual_of_heads_that_never_saw_the_picture(
         rated, backbone, name="bright", target=TARGET, plan=Plan(variants=2, recipe=replace(SMALL, epochs=4))
     )
     assert len(fits) == 11
-    embedded = crossvalidation.embed(rated.files, backbone, "whole")
+    embedded = embeddings.embed(rated.files, backbone, "whole")
     assert embedded.delta is not None
     total = torch.zeros(12)
     for i, rating in enumerate(rated.ratings):
@@ -184,7 +184,7 @@ def test_test_pictures_are_kept_out_and_scored_once(
     expected = evaluation.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
     assert report.metrics["test"] == pytest.approx(expected | {"pictures": 12}, abs=1e-5)
     assert head.config.metrics["test"] == report.metrics["test"]
-    seen = np.array(head.has_seen(crossvalidation.embed(rated.files, backbone, "whole").hashes))
+    seen = np.array(head.has_seen(embeddings.embed(rated.files, backbone, "whole").hashes))
     assert np.flatnonzero(~seen).tolist() == test.tolist()
     assert head.config.seen == 48
     assert not caplog.records

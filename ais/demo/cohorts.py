@@ -21,10 +21,9 @@ from torch import Tensor
 
 from ais import similarity
 from ais.backbones import BACKBONES, FrozenBackbone
-from ais.datasets import listing
 from ais.demo import gpu, shapes
 from ais.demo.turns import Turn
-from ais.errors import AISError, DataError, ImageError
+from ais.errors import AISError, DataError, ImageError, listing
 from ais.explain import backbone_cached
 from ais.images import read_image
 from ais.judgments import Judgments, read_judgments

@@ -22,8 +22,9 @@ from ais.demo.turns import Turns
 from ais.errors import AISError
 from ais.explain import backbone_of, explain, load_head_cached
 from ais.explanation import Explanation
-from ais.heatmaps import METHODS, Progress
+from ais.heatmaps import METHODS
 from ais.loading import load_head
+from ais.progress import Progress
 
 logger = logging.getLogger(__name__)
 

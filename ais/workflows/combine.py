@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.crossvalidation import Report
 from ais.datasets import RatedSet, grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, difference, metrics
 from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
+from ais.progress import Report
 from ais.stacking import cross_fitted, fit_stack
 from ais.torch_state import own_state
 from ais.workflows.evaluate import held_out

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from ais.backbones import FrozenBackbone, load_backbone
-from ais.crossvalidation import Pictures, Plan, Report, cross_validate, look
+from ais.crossvalidation import Pictures, Plan, cross_validate, look
 from ais.datasets import RatedSet
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.evaluation import by_category, ceiling, coverage, metrics, worst
 from ais.explain import backbone_of, pick_device
 from ais.heads import RegressionHead, StackedHead
+from ais.progress import Report
 from ais.pruning import silence
 from ais.stacking import cross_fitted
 from ais.strategies import STRATEGIES, untrained

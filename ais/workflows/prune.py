@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ais.backbones import FrozenBackbone
-from ais.crossvalidation import Pictures, Plan, Report, fit_head, fold_heads, look
+from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
 from ais.datasets import RatedSet, grouped_folds, grouped_split
 from ais.errors import DataError
 from ais.evaluation import calibrate, metrics
 from ais.explain import backbone_of
 from ais.heads import RegressionHead, content_key
+from ais.progress import Report
 from ais.pruning import Judged, PruningReport, WayName, prune, silence
 from ais.torch_state import own_state
 

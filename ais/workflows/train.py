@@ -13,11 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ais.backbones import FrozenBackbone
-from ais.crossvalidation import OutOfFold, Pictures, Plan, Report, cross_validate, fit, look
+from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
 from ais.datasets import RatedSet
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, metrics
 from ais.heads import HeadConfig, RegressionHead, Target, content_key
+from ais.progress import Report
 from ais.torch_state import own_state
 from ais.views import ViewName
 
