@@ -22,7 +22,7 @@ from ais import tables
 from ais.columns import FILE_NAME
 from ais.datasets import METADATA
 from ais.errors import DataError, listing
-from ais.files import check_outputs, staging
+from ais.io.files import check_outputs, staging
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from ais.backbones import FrozenBackbone
 from ais.datasets import RatedSet, grouped_folds
 from ais.embeddings import EmbeddedSet, cache_directory, embed
 from ais.errors import AISError, DataError
-from ais.files import write_atomically
 from ais.finetuning import find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads import HeadConfig, Interval, RegressionHead, Target
 from ais.images import read_image
+from ais.io.files import write_atomically
 from ais.progress import Report
 from ais.range_test import RateCurve
 from ais.strategies import STRATEGIES, Tuning, untrained

@@ -23,8 +23,8 @@ from ais.errors import AISError, HeadError, _one_of
 from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
-from ais.hub import Repository
 from ais.images import Source, read_image
+from ais.io.hub import Repository
 from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
 from ais.progress import Progress

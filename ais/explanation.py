@@ -18,8 +18,8 @@ from PIL.Image import Image, Resampling
 
 from ais import heatmaps
 from ais.errors import AISError, ImageError
-from ais.files import write_atomically
 from ais.heatmaps import METHODS, Scale
+from ais.io.files import write_atomically
 from ais.version import __version__
 from ais.views import Placement
 

@@ -20,8 +20,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ais.errors import HeadError
-from ais.files import write_atomically
-from ais.hub import Repository
+from ais.io.files import write_atomically
+from ais.io.hub import Repository
 from ais.torch_state import own_precision, own_state
 from ais.views import ViewName
 

@@ -41,7 +41,7 @@ from ais.heads import (
     StackedHead,
     Target,
 )
-from ais.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
+from ais.io.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
 from ais.torch_state import own_state
 
 CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head

@@ -27,7 +27,7 @@ from ais.cards import model_card, named_in
 from ais.checks import check_folder, file_names
 from ais.errors import AISError, HeadError, HubError
 from ais.heads import CARD, CONFIG, HeadConfig, StackedHead
-from ais.hub import (
+from ais.io.hub import (
     FAULTS,
     MAIN,
     PATIENCE,

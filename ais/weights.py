@@ -25,9 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ais.downloads import download
 from ais.errors import HubError, WeightsError
-from ais.hub import Repository, look_up, offline
+from ais.io.downloads import download
+from ais.io.hub import Repository, look_up, offline
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from ais import loading
 from ais.demo import catalog, values
 from ais.demo.catalog import Catalog, Offer, collection_slug, head_source
 from ais.errors import HeadError, HubError
-from ais.hub import Repository
+from ais.io.hub import Repository
 from conftest import make_head
 from hub_failures import Hang, Status
 from local_hub import LocalHub

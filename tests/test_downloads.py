@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import ais
-from ais import downloads
 from ais.backbones import BACKBONES, load_backbone
 from ais.demo.catalog import Catalog
 from ais.errors import AISError, WeightsError
-from ais.hub import offline
+from ais.io import downloads
+from ais.io.hub import offline
 from ais.publishing import push_head, repository_to_push
 from ais.weights import read_weights
 from local_hub import LocalHub

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ais.errors import AISError, UnwritableError
-from ais.files import GrowingFile, check_outputs, write_atomically
+from ais.io.files import GrowingFile, check_outputs, write_atomically
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
@@ -210,7 +210,7 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_tidies_up(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     monkeypatch.undo()
-    monkeypatch.setattr("ais.files._PATIENCE", 0.1)
+    monkeypatch.setattr("ais.io.files._PATIENCE", 0.1)
     write_atomically(tmp_path, {"c": b"c"})  # while the other is at work, its files are not touched
     assert len(list(tmp_path.glob(".ais-saving-*"))) == 1
     os.kill(child, signal.SIGKILL)
@@ -306,7 +306,7 @@ def test_many_processes_leave_a_whole_table(there: bool, tmp_path: Path) -> None
 def test_where_nothing_can_be_locked_nobodys_file_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ais.files.fcntl", None)
+    monkeypatch.setattr("ais.io.files.fcntl", None)
     place = tmp_path / "scores.csv"
     place.write_text("old")
     with GrowingFile(place) as first, GrowingFile(place) as second:

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import ais
-from ais import hub as hub_module
 from ais.errors import AISError, HeadError, HubError
 from ais.explain import load_head_cached
 from ais.heads import RegressionHead, StackedHead
-from ais.hub import Repository, parse_repository
+from ais.io import hub
+from ais.io import hub as io_hub
+from ais.io.hub import Repository, parse_repository
 from ais.loading import find_head, load_head, read_card
 from conftest import make_head
 from hub_failures import BAD_TOKEN, TOO_MANY, CutShort, Dribble, Flipped, Hang, Padded, Redirect, Status
@@ -317,7 +318,7 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], Any], str]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "PATIENCE", 1.5)
+    monkeypatch.setattr(hub, "PATIENCE", 1.5)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
 
 
@@ -340,15 +341,13 @@ def test_every_failure_is_a_sentence_and_passes(
     hub.heal()
     hub.accept()
     hub.add_head(ID, folder)
-    monkeypatch.setattr(
-        hub_module, "PATIENCE", 9
-    )  # the client's thread that was left behind may hold its lock
+    monkeypatch.setattr(io_hub, "PATIENCE", 9)  # the client's thread that was left behind may hold its lock
     assert load_head(ID).notice == ""
 
 
 def test_nobody_waits_longer_than_ten_seconds() -> None:
     """A time-out of the connection, and then one more for the thread that has it."""
-    assert hub_module.PATIENCE < 10
+    assert hub.PATIENCE < 10
 
 
 def test_no_such_repository(hub: LocalHub) -> None:

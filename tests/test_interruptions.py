@@ -22,7 +22,7 @@ from ais import cli
 from ais.cli import pictures
 from ais.cli.common import Bars
 from ais.errors import UnwritableError
-from ais.files import GrowingFile
+from ais.io.files import GrowingFile
 from test_cli import call
 
 COUNT = 6

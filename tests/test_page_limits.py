@@ -30,7 +30,7 @@ from ais.demo.session import AILING, FULL, Session, Shelf, sentence
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
 from ais.errors import AISError, DataError, HeadError, HubError
-from ais.files import write_atomically
+from ais.io.files import write_atomically
 from conftest import make_head
 
 

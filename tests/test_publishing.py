@@ -25,7 +25,7 @@ from ais import space as space_module
 from ais.cards import model_card, named_in
 from ais.checks import check_folder
 from ais.errors import AISError, HeadError, HubError
-from ais.hub import Repository
+from ais.io.hub import Repository
 from ais.loading import load_head, read_config
 from ais.publishing import push_head, repository_to_push
 from ais.space import push_space

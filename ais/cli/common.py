@@ -22,8 +22,8 @@ from ais.checks import file_names
 from ais.columns import NONE
 from ais.datasets import RatedSet, columns, picture_files, read_ratings
 from ais.errors import AISError, DataError, HeadError
-from ais.files import check_outputs
 from ais.heads import Head
+from ais.io.files import check_outputs
 from ais.loading import read_config
 from ais.version import __version__
 

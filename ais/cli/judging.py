@@ -42,8 +42,8 @@ from ais.datasets import RatedSet
 from ais.errors import AISError
 from ais.explain import backbone_of
 from ais.faithfulness import faithfulness
-from ais.files import check_outputs, write_atomically
 from ais.heads import EMBEDDED, Head, RegressionHead
+from ais.io.files import check_outputs, write_atomically
 from ais.loading import load_head
 from ais.pruning import WayName
 from ais.workflows.evaluate import HeldOut, evaluate_head, held_out

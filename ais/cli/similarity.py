@@ -15,7 +15,7 @@ from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, 
 from ais.datasets import METADATA
 from ais.errors import AISError
 from ais.explain import pick_device
-from ais.files import check_outputs, write_atomically
+from ais.io.files import check_outputs, write_atomically
 from ais.mapscores import FILE
 from ais.similarity import Metric
 from ais.views import ViewName

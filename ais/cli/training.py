@@ -42,9 +42,9 @@ from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
 from ais.evaluation import ceiling
 from ais.explain import pick_device
-from ais.files import check_outputs, write_atomically
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
+from ais.io.files import check_outputs, write_atomically
 from ais.loading import heads_directory, load_head, read_config
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.views import ViewName

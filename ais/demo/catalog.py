@@ -30,7 +30,7 @@ from ais.demo.visitors import visitor
 from ais.errors import AISError, HeadError, HubError
 from ais.explain import load_head_cached
 from ais.heads import CONFIG, WEIGHTS, Head, RegressionHead, StackedHead
-from ais.hub import (
+from ais.io.hub import (
     FAULTS,
     PATIENCE,
     PUBLIC_CACHE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ais.errors import HubError
 from ais.heads import CONFIG
-from ais.hub import parse_repository
+from ais.io.hub import parse_repository
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from ais.explain import load_head_cached
 from ais.explanation import Explanation
 from ais.heads import CONFIG, EMBEDDED
 from ais.heatmaps import METHODS
-from ais.hub import HEADS_VARIABLE, Repository, cached_snapshot
+from ais.io.hub import HEADS_VARIABLE, Repository, cached_snapshot
 from ais.progress import Progress
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))

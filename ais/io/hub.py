@@ -26,13 +26,13 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
+from huggingface_hub.errors import (
     DisabledRepoError,
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # httpx's, or that of the client's own copy of it
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -40,22 +40,29 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils import validate_repo_id
 
 from ais.errors import AISError, HubError
-from ais.files import write_atomically
+from ais.io.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 8.0  # seconds without an answer; then the Hub is down for us
+
 SLOWEST = 50_000  # bytes per second that a download must reach on average
+
 MAIN = "main"
+
 PUBLIC_CACHE = "ais-public"  # beside the client's own cache: what everybody may read
+
 HEADS_VARIABLE = "AIS_HEADS"  # of the environment: the heads of the Hub that a page offers
 
 _OFFLINE = ("AIS_OFFLINE", "HF_HUB_OFFLINE")
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
+
 _ADDRESS = re.compile(
     r"(?:https?://)?(?:huggingface\.co|hf\.co)/(?P<id>[^/@?#]+/[^/@?#]+)(?:/tree/(?P<rev>[^?#]+))?/?"
 )

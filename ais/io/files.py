@@ -28,7 +28,9 @@ except ImportError:  # Windows
 AnyPath = str | os.PathLike[str]
 
 _STAGING = ".ais-saving-"  # folders for what is being written, beside its place
+
 _ABANDONED = 24 * 3600  # seconds, where it cannot be seen whether their process still lives
+
 _PATIENCE = 10.0  # seconds, for what another run does in a moment
 
 

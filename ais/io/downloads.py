@@ -20,10 +20,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tqdm import tqdm
 
 from ais.errors import WeightsError
-from ais.hub import PATIENCE, SLOWEST, bounded, offline
+from ais.io.hub import PATIENCE, SLOWEST, bounded, offline
 
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch and torchvision name their files
+
 _PIECE = 1 << 17  # bytes
+
 _SCHEME = "https://"
 
 

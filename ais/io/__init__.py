@@ -1,0 +1,1 @@
+"""Files and the Hugging Face Hub: writing all or nothing, and fetching."""
