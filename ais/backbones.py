@@ -21,9 +21,9 @@ import torchvision
 from torch import Tensor, nn
 
 from ais.errors import AISError, WeightsError
+from ais.images.preprocessing import Interpolation, View, ViewName
 from ais.splitting import fuse, resolve_layer, split
 from ais.torch_state import own_precision, own_state
-from ais.views import Interpolation, View, ViewName
 from ais.weights import State, read_tensors, read_weights, weights_file
 
 TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's

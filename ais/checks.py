@@ -13,7 +13,7 @@ from huggingface_hub import get_token
 from ais.cards import PICTURES, model_card, named_in
 from ais.errors import HeadError, ImageError
 from ais.heads import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig, RegressionHead, StackedHead
-from ais.images import read_image
+from ais.images.reading import read_image
 from ais.loading import load_head
 
 _SECRETS = {

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ais.errors import DataError
-from ais.images import SUFFIXES
+from ais.images.reading import SUFFIXES
 from ais.tables import Table, decimal_mark, folded, names_listed, number, quote
 
 FILE_NAME = "file_name"

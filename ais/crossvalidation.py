@@ -23,13 +23,13 @@ from ais.errors import AISError, DataError
 from ais.finetuning import find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads import HeadConfig, Interval, RegressionHead, Target
-from ais.images import read_image
+from ais.images.preprocessing import ViewName
+from ais.images.reading import read_image
 from ais.io.files import write_atomically
 from ais.progress import Report
 from ais.range_test import RateCurve
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.torch_state import own_state
-from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
 

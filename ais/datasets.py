@@ -20,8 +20,8 @@ import numpy as np
 
 from ais.columns import FILE_NAME, column_beside, picture_column, require
 from ais.errors import DataError, ImageError, listing
-from ais.folders import find_pictures, left_out_line
-from ais.images import read_image
+from ais.images.folders import find_pictures, left_out_line
+from ais.images.reading import read_image
 from ais.paths import FileFinder
 from ais.tables import (
     Row,

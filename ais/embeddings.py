@@ -27,11 +27,11 @@ from torch import Tensor
 
 from ais.backbones import FrozenBackbone
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, listing
-from ais.image_headers import MAX_BYTES
-from ais.images import read_image
+from ais.images.guards import MAX_BYTES
+from ais.images.preprocessing import View, ViewName
+from ais.images.reading import read_image
 from ais.io.files import write_atomically
 from ais.torch_state import own_state
-from ais.views import View, ViewName
 
 logger = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from ais.errors import AISError, HeadError, _one_of
 from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
-from ais.images import Source, read_image
+from ais.images.preprocessing import Placement
+from ais.images.reading import Source, read_image
 from ais.io.hub import Repository
 from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
 from ais.progress import Progress
 from ais.stacking import combine_points, resample
 from ais.torch_state import own_state
-from ais.views import Placement
 
 HeadSource = str | os.PathLike[str] | Repository | RegressionHead | StackedHead
 
@@ -51,7 +51,7 @@ def explain(
     """A picture's score and where in the picture it comes from.
 
     Args:
-        image: a path, bytes, an open file, a `PIL.Image.Image` or an array (see `ais.images.read_image`).
+        image: a path, bytes, an open file, a `PIL.Image.Image` or an array (see `ais.images.reading.read_image`).
         head: the name of a head that comes with AIS, the folder of one, its id on the Hub (``user/repo``, or
             ``user/repo@revision``), or a loaded one.
         method: ``ais``, ``gradcam`` or ``occlusion``.

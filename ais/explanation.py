@@ -19,9 +19,9 @@ from PIL.Image import Image, Resampling
 from ais import heatmaps
 from ais.errors import AISError, ImageError
 from ais.heatmaps import METHODS, Scale
+from ais.images.preprocessing import Placement
 from ais.io.files import write_atomically
 from ais.version import __version__
-from ais.views import Placement
 
 Kind = Literal["prediction", "residual", "dual", "alignment", "similarity"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -24,7 +24,7 @@ from ais.backbones import FrozenBackbone
 from ais.evaluation import with_interval
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
-from ais.images import Source, read_image
+from ais.images.reading import Source, read_image
 from ais.torch_state import own_state
 
 STEPS = 14
@@ -47,7 +47,7 @@ def faithfulness(
     About 150 forward passes for every picture.
 
     Args:
-        pictures: whatever `ais.images.read_image` reads; at least two.
+        pictures: whatever `ais.images.reading.read_image` reads; at least two.
         seed: of the random grids and the randomised heads.
         progress: called with (done, total) after every picture.
 

@@ -16,7 +16,7 @@ from scipy import stats
 
 from ais.explanation import Explanation
 from ais.heatmaps import colorize, overlay
-from ais.images import read_image
+from ais.images.reading import read_image
 from ais.keeping import GainReport
 from ais.range_test import RateCurve
 from ais.workflows.align import Look

@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ais.augmentation import Group, Pictures, augment
 from ais.datasets import grouped_split
 from ais.errors import AISError, DataError
 from ais.fitting import Variants
+from ais.images.augmentation import augment
+from ais.images.preprocessing import View
 from ais.range_test import RateCurve, read_curves
 from ais.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
 from ais.torch_state import own_state
-from ais.views import View
+from ais.training.loader import Group, Pictures
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 

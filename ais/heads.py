@@ -20,10 +20,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ais.errors import HeadError
+from ais.images.preprocessing import ViewName
 from ais.io.files import write_atomically
 from ais.io.hub import Repository
 from ais.torch_state import own_precision, own_state
-from ais.views import ViewName
 
 if TYPE_CHECKING:
     from typing_extensions import Self

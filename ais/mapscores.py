@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ais.errors import DataError
-from ais.views import ViewName
+from ais.images.preprocessing import ViewName
 
 FILE = "similarity.safetensors"
 _LARGEST = 64 << 20  # bytes

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ais.errors import DataError
-from ais.images import SUFFIXES
+from ais.images.reading import SUFFIXES
 from ais.tables import folded, names_listed
 
 _INDEX = re.compile(r"(\D*?)0*(\d{1,9})", re.ASCII)

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from pathlib import Path, PureWindowsPath
 
-from ais.images import SUFFIXES
+from ais.images.reading import SUFFIXES
 from ais.tables import folded
 
 

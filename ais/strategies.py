@@ -78,7 +78,7 @@ class Tuning:
         validation: share of the pictures kept for that.
         last_k: blocks that learn in "last-k".
         layer_decay: from each block to the one before it, in "layerwise".
-        augment: vary the pictures trained on, as `ais.augmentation.augment`.
+        augment: vary the pictures trained on, as `ais.images.augmentation.augment`.
     """
 
     learning_rate: float | None = None

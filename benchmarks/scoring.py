@@ -22,9 +22,9 @@ import torch
 
 import ais
 from ais.explain import backbone_of
-from ais.folders import find_pictures
 from ais.heads import EMBEDDED, RegressionHead
-from ais.images import read_image
+from ais.images.folders import find_pictures
+from ais.images.reading import read_image
 from ais.loading import load_head
 from ais.workflows.score import score_pictures
 

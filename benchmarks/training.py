@@ -31,8 +31,8 @@ from ais.datasets import RatedSet, read_ratings
 from ais.embeddings import embed
 from ais.fitting import Recipe, fit_variants
 from ais.heads import Target
-from ais.images import read_image
-from ais.views import View
+from ais.images.preprocessing import View
+from ais.images.reading import read_image
 from ais.workflows.train import train_head
 from benchmarks.ablation import seconds
 

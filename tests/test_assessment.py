@@ -17,7 +17,7 @@ from ais.crossvalidation import Plan
 from ais.datasets import RatedSet
 from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead, Target
-from ais.images import read_image
+from ais.images.reading import read_image
 from ais.loading import load_head
 from ais.stacking import cross_fitted
 from ais.strategies import untrained

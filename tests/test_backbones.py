@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ais import importance
 from ais.backbones import BACKBONES, FrozenBackbone, backbone_spec, load_backbone
 from ais.errors import AISError
-from ais.images import read_image
+from ais.images.reading import read_image
 from conftest import OASIS, TinyNetwork, make_head, randomise
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")

@@ -32,7 +32,7 @@ from ais.datasets import RatedSet, grouped_folds, read_ratings
 from ais.errors import DataError
 from ais.finetuning import held_out
 from ais.fitting import Recipe, fit_variants
-from ais.images import read_image
+from ais.images.reading import read_image
 from ais.strategies import STRATEGIES, Tuning, untrained
 from conftest import TinyNetwork, make_head, randomise
 from test_fitting import predict

@@ -12,8 +12,8 @@ from torch import Tensor
 from ais.backbones import Features, FrozenBackbone
 from ais.embeddings import NamedBytes, cache_directory, embed, embed_each
 from ais.errors import DataError
-from ais.images import read_image
-from ais.views import View, ViewName
+from ais.images.preprocessing import View, ViewName
+from ais.images.reading import read_image
 from conftest import TinyNetwork, randomise
 
 MEAN = STD = (0.5, 0.5, 0.5)

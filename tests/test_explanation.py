@@ -16,7 +16,7 @@ from PIL import Image
 import ais
 from ais.errors import AISError
 from ais.explanation import FILES
-from ais.views import View
+from ais.images.preprocessing import View
 from conftest import make_head
 
 

@@ -17,7 +17,7 @@ from ais.backbones import FrozenBackbone
 from ais.errors import DataError
 from ais.faithfulness import COMPARED, STEPS, deletion_insertion, faithfulness, hide, randomised, resemblance
 from ais.heads import RegressionHead
-from ais.views import Placement, View
+from ais.images.preprocessing import Placement, View
 from conftest import make_head
 
 

@@ -15,8 +15,8 @@ from scipy.ndimage import label
 from ais import figures
 from ais.errors import ImageError
 from ais.explanation import Explanation
+from ais.images.preprocessing import Placement
 from ais.range_test import RateCurve
-from ais.views import Placement
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 METRICS = {"plcc": 0.7, "plcc_low": 0.6, "plcc_high": 0.8, "rmse": 0.8}

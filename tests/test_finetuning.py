@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ais.augmentation import Pictures, augment
 from ais.backbones import BACKBONES
 from ais.errors import AISError, DataError
 from ais.finetuning import Tuned, find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
-from ais.images import read_image
+from ais.images.augmentation import augment
+from ais.images.preprocessing import View
+from ais.images.reading import read_image
 from ais.strategies import STRATEGIES, Strategy, Tuning, blocks, parameter_groups, strategy_named, untrained
-from ais.views import View
+from ais.training.loader import Pictures
 from conftest import TinyNetwork, randomise
 
 VIEW = View("whole", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ais.errors import DataError
-from ais.folders import find_pictures
+from ais.images.folders import find_pictures
 
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", ".git", ".Trash-1000")
 

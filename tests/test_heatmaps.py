@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ais import heatmaps, importance
 from ais.backbones import FrozenBackbone
 from ais.heads import RegressionHead
-from ais.views import View
+from ais.images.preprocessing import View
 from conftest import TinyNetwork, make_head, randomise
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from ais import color
-from ais.images import read_image
+from ais.images.reading import color, read_image
 from layouts import tiff_of
 from pictures import encoded, photo
 

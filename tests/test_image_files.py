@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import image_headers, images
 from ais.errors import ImageError
-from ais.image_headers import MAX_ASPECT, MAX_PIXELS, MAX_SIDE
-from ais.images import SUFFIXES, read_image
+from ais.images.guards import MAX_ASPECT, MAX_PIXELS, MAX_SIDE
+from ais.images.reading import SUFFIXES, guards, read_image, reading
 from layouts import samples, tiff_of
 from pictures import damaged, encoded, exif, photo, png, png_chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-HEIF = pytest.mark.skipif(not image_headers.HEIF, reason="needs the extra heif")
+HEIF = pytest.mark.skipif(not guards.HEIF, reason="needs the extra heif")
 
 
 def refusal(source: Any) -> str:
@@ -104,7 +103,7 @@ def test_what_cameras_and_scanners_make_is_within_the_bounds() -> None:
         (2_480, 20_000),  # a roll through a scanner
         (32_768, 400),
     ):
-        image_headers.check_size(width, height, "")
+        guards.check_size(width, height, "")
         assert width * height <= MAX_PIXELS
     assert MAX_SIDE >= 32_768
     assert MAX_ASPECT >= 50
@@ -144,7 +143,7 @@ def test_long_texts_and_profiles_do_not_cost_the_picture() -> None:
 
 
 def test_avif(tmp_path: Path) -> None:
-    if not image_headers.AVIF:
+    if not guards.AVIF:
         pytest.skip("Pillow was built without AVIF")
     base = photo(60, 40)
     data = encoded(base, "AVIF", quality=100, subsampling="4:4:4")
@@ -180,8 +179,8 @@ def _linear() -> bytes:
 
 
 def test_heic_without_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_headers, "HEIF", False)
-    monkeypatch.setattr(image_headers, "AVIF", False)
+    monkeypatch.setattr(guards, "HEIF", False)
+    monkeypatch.setattr(guards, "AVIF", False)
     for brands in (b"heic\0\0\0\0mif1", b"mif1\0\0\0\0heic", b"msf1\0\0\0\0hevc"):
         data = struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(200)
         assert "is a HEIC picture, which is not read here: run `pip install pillow-heif`" in refusal(data)
@@ -257,7 +256,7 @@ def test_tiffs_of_every_layout_are_turned(orientation: int, bits: int, planar: b
     levels = samples(24, 40, 3, bits)
     found = read_image(tiff_of(levels, bits, 2, planar=planar, tags={274: (3, [orientation])}))
     plain = read_image(tiff_of(levels, bits, 2))
-    turn = images._UPRIGHT.get(orientation)
+    turn = reading._UPRIGHT.get(orientation)
     np.testing.assert_array_equal(
         np.asarray(found), np.asarray(plain if turn is None else plain.transpose(turn))
     )
@@ -324,14 +323,14 @@ def _whole() -> list[bytes]:
             ("WEBP", {"icc_profile": _linear()}),
             ("GIF", {}),
             ("BMP", {}),
-            *([("AVIF", {"icc_profile": _linear()})] * image_headers.AVIF),
+            *([("AVIF", {"icc_profile": _linear()})] * guards.AVIF),
         )
     ]
     whole += [
         tiff_of(levels, 16, 2, planar=planar, deflate=deflate) for planar in (0, 1) for deflate in (0, 1)
     ]
     whole.append(tiff_of(levels[..., :1], 16, 0))
-    return whole + ([heic(base, icc_profile=_linear())] if image_headers.HEIF else [])
+    return whole + ([heic(base, icc_profile=_linear())] if guards.HEIF else [])
 
 
 def test_three_hundred_damaged_pictures_give_an_image_or_a_sentence() -> None:

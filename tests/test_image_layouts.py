@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from ais.errors import ImageError
-from ais.images import read_image
+from ais.images.reading import read_image
 from layouts import png_of, samples, tiff, tiff_of
 from pictures import encoded, photo, png_chunk
 

@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from ais import image_headers
 from ais.errors import AISError, ImageError
-from ais.images import read_image
+from ais.images.reading import guards, read_image
 from pictures import (
     animation,
     damaged,
@@ -350,7 +349,7 @@ def test_paths_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(Path, "open", _forbidden)
         assert sentence(tmp_path / "secret.jpg") == '"secret.jpg" may not be read: change its permissions.'
     with (tmp_path / "secret.jpg").open("rb") as file, monkeypatch.context() as patch:
-        patch.setattr(image_headers, "MAX_BYTES", 100)
+        patch.setattr(guards, "MAX_BYTES", 100)
         assert sentence(file).startswith('"secret.jpg" is larger than')
     assert "cannot be read" in sentence(file)  # closed by now
 
@@ -423,7 +422,7 @@ def test_two_hundred_odd_pictures(tmp_path: Path) -> None:
 @few
 @given(
     st.binary(max_size=400),
-    st.sampled_from([b"", b"RIFF0000WEBP", *(magic for magic, _ in image_headers._SIGNATURES)]),
+    st.sampled_from([b"", b"RIFF0000WEBP", *(magic for magic, _ in guards._SIGNATURES)]),
 )
 def test_fuzz_random_bytes(data: bytes, start: bytes) -> None:
     read_or_refuse(start + data)

@@ -233,7 +233,7 @@ def test_hover_reads_the_downloaded_heatmap(open_page: Any, photo: Path, head: s
 
 
 def test_upsampling_in_the_browser_is_that_of_python(open_page: Any) -> None:
-    from ais.views import Placement
+    from ais.images.preprocessing import Placement
 
     page = open_page()
     rng = np.random.default_rng(0)

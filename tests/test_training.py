@@ -19,7 +19,7 @@ from ais.errors import DataError
 from ais.explain import score
 from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads import BACKBONE, Target
-from ais.images import read_image
+from ais.images.reading import read_image
 from ais.loading import load_head
 from ais.strategies import Tuning
 from ais.workflows.train import train_head

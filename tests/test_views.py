@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from ais.errors import ImageError
-from ais.images import read_image
-from ais.views import Interpolation, Placement, View, ViewName
+from ais.images.preprocessing import Interpolation, Placement, View, ViewName
+from ais.images.reading import read_image
 from pictures import FORMATS, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of much that it then reads

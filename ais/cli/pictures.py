@@ -24,10 +24,10 @@ from ais.embeddings import NamedBytes, Picture
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, UnwritableError, out_of_memory
 from ais.explain import explain
 from ais.explanation import FILES, Explanation, Kind, Score
-from ais.folders import find_pictures, left_out_line, printable
 from ais.heads import EMBEDDED, Head, StackedHead
 from ais.heatmaps import METHODS, MethodName, Scale
-from ais.image_headers import MAX_BYTES
+from ais.images.folders import find_pictures, left_out_line, printable
+from ais.images.guards import MAX_BYTES
 from ais.io.files import GrowingFile, check_outputs
 from ais.loading import load_head
 from ais.workflows.score import score_pictures

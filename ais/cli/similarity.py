@@ -15,10 +15,10 @@ from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, 
 from ais.datasets import METADATA
 from ais.errors import AISError
 from ais.explain import pick_device
+from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.mapscores import FILE
 from ais.similarity import Metric
-from ais.views import ViewName
 from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 
 FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")

@@ -44,10 +44,10 @@ from ais.evaluation import ceiling
 from ais.explain import pick_device
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
+from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.loading import heads_directory, load_head, read_config
 from ais.strategies import STRATEGIES, Tuning, untrained
-from ais.views import ViewName
 from ais.workflows.advise import advise
 from ais.workflows.combine import combine_heads
 from ais.workflows.train import train_head

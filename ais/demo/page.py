@@ -302,7 +302,7 @@ def build() -> gr.Blocks:
                 gr.File(visible=False, label="heatmap"),
             ],
             api_name="explain",
-            preprocess=False,  # the file as it came: `ais.images` reads it, as everywhere
+            preprocess=False,  # the file as it came: `ais.images.reading` reads it, as everywhere
             **_COMPUTE,
         )
     return demo.queue(max_size=128, api_open=False)  # nothing passes the queue by

@@ -22,14 +22,14 @@ from ais.datasets import METADATA, picture_files
 from ais.embeddings import embed
 from ais.errors import AISError, DataError
 from ais.heatmaps import relative_grid
-from ais.images import read_image
+from ais.images.preprocessing import Placement, ViewName
+from ais.images.reading import read_image
 from ais.judgments import Judgments, read_judgments
 from ais.keeping import GainReport
 from ais.mapscores import MapScores
 from ais.saliency import spectral_residual
 from ais.similarity import Metric
 from ais.torch_state import own_state
-from ais.views import Placement, ViewName
 
 Report = Callable[[str, int, int], None]  # stage, done, in all
 

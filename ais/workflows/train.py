@@ -18,9 +18,9 @@ from ais.datasets import RatedSet
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, metrics
 from ais.heads import HeadConfig, RegressionHead, Target, content_key
+from ais.images.preprocessing import ViewName
 from ais.progress import Report
 from ais.torch_state import own_state
-from ais.views import ViewName
 
 logger = logging.getLogger(__name__)
 

@@ -6,27 +6,24 @@ whichever thread does it and whatever its batch is; no global random state is re
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from ais.errors import DataError, ImageError, listing
-from ais.images import read_image
-from ais.views import View
+from ais.images.augmentation import Change
+from ais.images.preprocessing import View
+from ais.images.reading import read_image
 
 Group = tuple[np.ndarray, Tensor]  # rows (B,) of one shape, and their inputs (B, 3, h, w)
-Change = Callable[[Tensor, int], Tensor]  # a picture, uint8 (3, h, w), and its row -> the same, varied
 
 _MEMORY = 2 << 30  # bytes of decoded pictures that are kept
+
 _THREADS = 2
-_LEAST_AREA = 0.8  # of a picture, after cropping
-_LIGHT = 0.1  # by which brightness and contrast go up or down, at most
 
 
 class Pictures:
@@ -98,22 +95,3 @@ class Pictures:
             return self._decode(row)
         except ImageError as error:
             return f"{self.files[row]}: {error}"
-
-
-def augment(picture: Tensor, rng: np.random.Generator) -> Tensor:
-    """A picture, uint8 (3, h, w), as it might have been taken: mirrored, a little closer, lighter or flatter.
-
-    Mild, since framing and light are part of what people rate. The crop keeps the aspect ratio.
-    """
-    height, width = picture.shape[1:]
-    side = math.sqrt(rng.uniform(_LEAST_AREA, 1))
-    h, w = round(height * side), round(width * side)
-    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    brightness, contrast = rng.uniform(1 - _LIGHT, 1 + _LIGHT, 2).tolist()
-    picture = functional.resized_crop(picture, top, left, h, w, [height, width], antialias=True)
-    # As torchvision's adjust_brightness and adjust_contrast, which work in torch's default type, whatever that is.
-    values = picture.to(torch.float32).mul(brightness).clamp_(0, 255).floor_()
-    red, green, blue = values
-    grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_().mean()
-    picture = values.mul(contrast).add_(grey, alpha=1 - contrast).clamp_(0, 255).to(torch.uint8)
-    return functional.horizontal_flip(picture) if rng.random() < 0.5 else picture

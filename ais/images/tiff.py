@@ -13,25 +13,35 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ais.errors import ImageError
-from ais.image_headers import check_size, unsupported
+from ais.images.guards import check_size, unsupported
 
 _TYPE_BYTES = dict(zip(range(1, 14), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), strict=True)) | dict.fromkeys(
     (16, 17, 18), 8
 )
+
 _NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+
 _DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
+
 _COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 50001)
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+
 _FILL_ORDER, _OFFSETS, _ORIENTATION, _SAMPLES, _COUNTS, _PLANAR = 266, 273, 274, 277, 279, 284
+
 _COLORMAP, _TILE_OFFSETS, _TILE_COUNTS, _EXTRA, _FORMAT = 320, 324, 325, 338, 339
+
 _DNG = 50706
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
+
 _COLORS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
+
 _Numbers = tuple[int, ...]
+
 _Layouts = dict[tuple[int, _Numbers], _Numbers]  # (photometric, extra samples): the bits of a sample
-_READ: _Layouts = {  # what Pillow reads rightly, and what `ais.decoding` puts right
+
+_READ: _Layouts = {  # what Pillow reads rightly, and what `ais.images.decoding` puts right
     (WHITE_IS_ZERO, ()): (1, 2, 4, 8, 16),
     (BLACK_IS_ZERO, ()): (1, 2, 4, 8, 12, 16),
     (BLACK_IS_ZERO, (2,)): (8,),
@@ -46,12 +56,14 @@ _READ: _Layouts = {  # what Pillow reads rightly, and what `ais.decoding` puts r
     (YCBCR, ()): (8,),
     (LAB, ()): (8,),
 }
+
 _READ_REVERSED: _Layouts = {  # the same, for files that begin each byte with its lowest bit
     (WHITE_IS_ZERO, ()): (1, 2, 4),
     (BLACK_IS_ZERO, ()): (1, 2, 4, 8),
     (RGB, ()): (8,),
     (PALETTE, ()): (8,),
 }
+
 _READ_PLANES: _Layouts = {  # the same, for files with a plane a sample
     (photometric, extra): (8, 16)
     for photometric, extras in (

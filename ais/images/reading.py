@@ -14,36 +14,26 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from ais.color import to_srgb
-from ais.decoding import decode
 from ais.errors import ImageError
-from ais.image_headers import AVIF, GIVE, HEIF, MAX_BYTES, check_size, too_large, unsupported
-from ais.pixels import eight_bits, from_samples
-
-__all__ = [
-    "FORMATS",
-    "MAX_ASPECT",
-    "MAX_BYTES",
-    "MAX_FRAMES",
-    "MAX_PIXELS",
-    "MAX_SIDE",
-    "MIN_SIDE",
-    "SUFFIXES",
-    "Source",
-    "read_image",
-]
+from ais.images.color import to_srgb
+from ais.images.decoding import decode
+from ais.images.guards import AVIF, GIVE, HEIF, MAX_BYTES, check_size, too_large, unsupported
+from ais.images.pixels import eight_bits, from_samples
 
 logger = logging.getLogger(__name__)
 
 Source = str | Path | bytes | BinaryIO | Image.Image | np.ndarray  # the doors a picture can come through
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *["AVIF"] * AVIF, *["HEIF"] * HEIF)
+
 _SUFFIXES = ".jpg .jpeg .jfif .jpe .mpo .png .webp .gif .bmp .tif .tiff"
+
 SUFFIXES = frozenset(  # of the files that are read on this machine
     f"{_SUFFIXES}{' .avif' * AVIF}{' .heic .heif' * HEIF}".split()
 )
 
 _ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]+):/|data:")  # a scheme of one letter is a Windows drive
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

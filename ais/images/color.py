@@ -16,7 +16,9 @@ from PIL import Image, ImageCms
 logger = logging.getLogger(__name__)
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # a mode's colour space in the words of ICC
+
 _MAX_PROFILE = 8_000_000  # bytes; that of a press has two or three million
+
 _SAME = 1  # of 255: a profile that moves no colour further is sRGB by another name
 
 

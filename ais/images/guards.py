@@ -17,22 +17,33 @@ from PIL import ImageFile, features
 from ais.errors import ImageError
 
 MAX_BYTES = 100_000_000
+
 MAX_PIXELS = 52_000_000  # a camera of 50 megapixels makes up to 51.3 million pixels
+
 MAX_SIDE = 32_768
+
 MAX_ASPECT = 100  # of the longer side to the shorter
+
 MAX_FRAMES = 1_000
+
 MIN_SIDE = 8
 
 GIVE = "give a JPEG, PNG, WebP, GIF, BMP or TIFF picture"
+
 EXPORT = "export it as a JPEG picture, or as a PNG or TIFF with 8 bits a channel"
 
 AVIF = bool(features.check("avif"))
+
 HEIF = find_spec("pillow_heif") is not None  # the extra "heif"
 
 _MAX_SCANS = 50  # of a JPEG; the best encoders make some fifteen, each costs a pass over all pixels
+
 _MAX_SEGMENTS = 10_000  # of a JPEG, before its pixels; depth maps and XMP of phones come to hundreds
+
 _MAX_STRAY = 100_000  # bytes of a JPEG between its segments
+
 _MAX_CHUNKS = 200_000  # of a PNG
+
 _MAX_RLE = 4_000_000  # bytes of a run-length encoded BMP: Pillow decodes it in Python
 
 _SIGNATURES = (
@@ -45,6 +56,7 @@ _SIGNATURES = (
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
 )
+
 _OTHERS = (  # how files of other kinds begin: (offset, bytes, what to call them)
     (4, b"ftypcrx ", "a camera's raw file"),
     (4, b"ftyp", "a video"),
@@ -61,7 +73,9 @@ _OTHERS = (  # how files of other kinds begin: (offset, bytes, what to call them
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\3\4", "a zip archive or an office document"),
 )
+
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
 _BAD_JPEGS = {3: "a lossless JPEG", 11: "a lossless JPEG", 0xF7: "a JPEG-LS picture"} | dict.fromkeys(
     (5, 6, 7, 13, 14, 15), "a hierarchical JPEG"
 )
@@ -316,7 +330,7 @@ def _gif(data: bytes, name: str) -> None:
 
 
 def _bmp(data: bytes, name: str) -> bytes:
-    """With a palette that Pillow takes for one; what Pillow does not read it says itself (see `ais.images`)."""
+    """With a palette that Pillow takes for one; what Pillow does not read it says itself (see `ais.images.reading`)."""
     if len(data) < 50:
         return data  # damaged: it is refused when it is opened
     (header,) = struct.unpack_from("<I", data, 14)

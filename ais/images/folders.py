@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ais.errors import DataError
-from ais.images import SUFFIXES
+from ais.images.reading import SUFFIXES
 
 # What systems leave in folders, beside all that begins with a dot; in lower case.
 _NOT_OURS = frozenset(
@@ -25,6 +25,7 @@ _NOT_OURS = frozenset(
         "desktop.ini",
     )
 )
+
 # Endings that are not worth a word.
 _NO_PICTURES = frozenset(
     (".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".toml",
@@ -32,7 +33,9 @@ _NO_PICTURES = frozenset(
      ".py", ".ipynb", ".r", ".m", ".js", ".css", ".sh", ".npy", ".npz", ".mat", ".pkl", ".pt", ".pth", ".safetensors",
      ".h5", ".db", ".sqlite", ".zip", ".gz", ".tar", ".7z", ".rar", ".xmp", ".aae", ".thm", ".lnk", ".url", ".partial")
 )  # fmt: skip
+
 _EXTRA = frozenset({".heic", ".heif"})  # read with a package more
+
 _NAMED = 3  # of each kind that is left out
 
 

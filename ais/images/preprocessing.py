@@ -18,9 +18,11 @@ from PIL import Image
 from ais.torch_state import own_precision
 
 ViewName = Literal["crop", "whole"]
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 _STRIP = 1 << 20  # pixels of a heatmap worked out at a time
+
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

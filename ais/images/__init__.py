@@ -1,0 +1,1 @@
+"""Reading image files safely, and what a network sees of an image."""

@@ -1,0 +1,1 @@
+"""Fitting heads, and choosing among them."""
