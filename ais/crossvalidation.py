@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ais import importance
 from ais.backbones import FrozenBackbone
-from ais.datasets import RatedSet, grouped_folds
+from ais.data.ratings import RatedSet
+from ais.data.splits import grouped_folds
 from ais.embeddings import EmbeddedSet, cache_directory, embed
 from ais.errors import AISError, DataError
 from ais.finetuning import find_rate, fine_tune, held_out

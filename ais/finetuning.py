@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ais.datasets import grouped_split
+from ais.data.splits import grouped_split
 from ais.errors import AISError, DataError
 from ais.fitting import Variants
 from ais.images.augmentation import augment

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.datasets import grouped_split
+from ais.data.splits import grouped_split
 from ais.errors import DataError
 from ais.heads import HeadConfig, RegressionHead
 

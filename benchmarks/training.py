@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import ais
 from ais.backbones import load_backbone
-from ais.datasets import RatedSet, read_ratings
+from ais.data.ratings import RatedSet, read_ratings
 from ais.embeddings import embed
 from ais.fitting import Recipe, fit_variants
 from ais.heads import Target

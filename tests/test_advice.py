@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais.datasets import grouped_folds
+from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.strategies import STRATEGIES
 from ais.workflows.advise import _PENALTIES, Advice, advise, ridge_out_of_fold

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from ais import crossvalidation, evaluation
 from ais.backbones import load_backbone
 from ais.crossvalidation import Plan
-from ais.datasets import RatedSet
+from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead, Target
 from ais.images.reading import read_image

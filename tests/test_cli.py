@@ -27,7 +27,7 @@ from ais import cli
 from ais.cards import CURVE, model_card
 from ais.cli import common
 from ais.crossvalidation import Plan, look
-from ais.datasets import read_ratings
+from ais.data.ratings import read_ratings
 from ais.explanation import FILES
 from ais.heads import BACKBONE, RegressionHead, StackedHead
 from ais.range_test import RateCurve

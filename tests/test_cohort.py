@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from ais import cli, figures, similarity
 from ais.backbones import FrozenBackbone, load_backbone
+from ais.data.rdms import Judgments
 from ais.embeddings import embed
 from ais.errors import AISError, DataError
-from ais.judgments import Judgments
 from ais.mapscores import read_map_scores
 from ais.workflows.align import align, look, map_embedding, read_cohort, with_interval
 from test_crossvalidation import add_backbones

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ais import evaluation
-from ais.datasets import RatedSet, grouped_folds
+from ais.data.ratings import RatedSet
+from ais.data.splits import grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import RegressionHead, StackedHead, content_key

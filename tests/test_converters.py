@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ais.converters import convert_aigciqa2023, convert_oasis
-from ais.datasets import columns, read_ratings
+from ais.data.converters.aigciqa2023 import convert_aigciqa2023
+from ais.data.converters.oasis import convert_oasis
+from ais.data.ratings import columns, read_ratings
 from ais.errors import DataError
 from pictures import encoded, photo
 

@@ -28,7 +28,8 @@ from ais.crossvalidation import (
     look,
     rate_curve,
 )
-from ais.datasets import RatedSet, grouped_folds, read_ratings
+from ais.data.ratings import RatedSet, read_ratings
+from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.finetuning import held_out
 from ais.fitting import Recipe, fit_variants

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ais import datasets
-from ais.datasets import RatedSet, grouped_folds, grouped_split, read_ratings
+from ais.data import ratings
+from ais.data.ratings import RatedSet, read_ratings
+from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
 from pictures import encoded, photo
 
@@ -128,7 +129,7 @@ def test_what_no_skipping_mends(tmp_path: Path) -> None:
 
 def test_pictures_are_not_opened_without_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(datasets, "read_image", opened.append)
+    monkeypatch.setattr(ratings, "read_image", opened.append)
     place = folder(tmp_path, "file_name,mos\nbad.jpg,1\nb.jpg,2\n", "bad.jpg b.jpg")
     assert len(read_ratings(place, "mos")) == 2
     assert opened == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ais.datasets import grouped_folds, grouped_split
+from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
 from ais.fitting import Recipe, Variants, fit_projection, fit_variants
 

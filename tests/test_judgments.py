@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import io
 
+from ais.data.rdms import read_judgments
 from ais.errors import DataError
-from ais.judgments import read_judgments
 
 SIMILARITY92 = Path(__file__).parents[2] / "shared" / "data" / "similarity92"
 

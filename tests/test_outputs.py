@@ -101,7 +101,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         "training.load_backbone", "training.rate_curve", "training.train_head",
     ):  # fmt: skip
         monkeypatch.setattr(f"ais.cli.{name}", computed)
-    monkeypatch.setattr("ais.converters._files", computed)
+    monkeypatch.setattr("ais.data.converters.common._files", computed)
 
 
 def state_of(folder: Path) -> list[tuple[str, int, bytes]]:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from ais import similarity
 from ais.backbones import load_backbone
+from ais.data.rdms import Judgments
 from ais.demo import cohorts, shapes
 from ais.demo.cohorts import Compared, Pictures
 from ais.errors import AISError, DataError
-from ais.judgments import Judgments
 from ais.workflows import align
 
 

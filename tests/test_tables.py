@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ais.datasets import columns, picture_files, read_ratings
+from ais.data.ratings import columns, picture_files, read_ratings
+from ais.data.rdms import read_judgments
+from ais.data.tables import decimal_mark, number, read_sheet, read_table
 from ais.errors import AISError, DataError
-from ais.judgments import read_judgments
-from ais.tables import decimal_mark, number, read_sheet, read_table
 from ais.workflows.align import read_cohort
 from pictures import encoded, photo
 

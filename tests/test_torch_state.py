@@ -25,11 +25,11 @@ from ais import crossvalidation, embeddings, evaluation, strategies
 from ais import faithfulness as faith
 from ais.backbones import FrozenBackbone
 from ais.crossvalidation import Plan
-from ais.datasets import RatedSet
+from ais.data.ratings import RatedSet
+from ais.data.rdms import Judgments
 from ais.errors import AISError
 from ais.explanation import Explanation
 from ais.heads import Member, RegressionHead, StackConfig, StackedHead
-from ais.judgments import Judgments
 from ais.loading import load_head
 from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from test_assessment import TARGET, trained

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from ais import crossvalidation, embeddings, evaluation
 from ais.backbones import load_backbone
 from ais.crossvalidation import Plan
-from ais.datasets import RatedSet, read_ratings
+from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
 from ais.explain import score
 from ais.fitting import Recipe, Variants, fit_variants

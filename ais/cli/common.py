@@ -19,8 +19,8 @@ from tqdm import tqdm
 from typer.models import CommandFunctionType as CommandFunction
 
 from ais.checks import file_names
-from ais.columns import NONE
-from ais.datasets import RatedSet, columns, picture_files, read_ratings
+from ais.data.columns import NONE
+from ais.data.ratings import RatedSet, columns, picture_files, read_ratings
 from ais.errors import AISError, DataError, HeadError
 from ais.heads import Head
 from ais.io.files import check_outputs

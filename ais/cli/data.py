@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ais.cli.common import AsJson, Bars, Commands, app, print_json
-from ais.converters import convert_aigciqa2023, convert_oasis
-from ais.datasets import METADATA, columns
+from ais.data.converters.aigciqa2023 import convert_aigciqa2023
+from ais.data.converters.oasis import convert_oasis
+from ais.data.ratings import METADATA, columns
 
 data_app = Commands(
     name="data",

@@ -38,7 +38,7 @@ from ais.cli.common import (
     print_table,
     read_set,
 )
-from ais.datasets import RatedSet
+from ais.data.ratings import RatedSet
 from ais.errors import AISError
 from ais.explain import backbone_of
 from ais.faithfulness import faithfulness

@@ -12,7 +12,7 @@ import typer
 from ais import figures
 from ais.backbones import FrozenBackbone, load_backbone
 from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, print_json, print_table
-from ais.datasets import METADATA
+from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.explain import pick_device
 from ais.images.preprocessing import ViewName

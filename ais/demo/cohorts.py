@@ -21,13 +21,13 @@ from torch import Tensor
 
 from ais import similarity
 from ais.backbones import BACKBONES, FrozenBackbone
+from ais.data.rdms import Judgments, read_judgments
 from ais.demo import gpu, shapes
 from ais.demo.turns import Turn
 from ais.errors import AISError, DataError, ImageError, listing
 from ais.explain import backbone_cached
 from ais.images.preprocessing import View, ViewName
 from ais.images.reading import read_image
-from ais.judgments import Judgments, read_judgments
 from ais.workflows import align
 from ais.workflows.align import Comparison, Look, map_embedding
 

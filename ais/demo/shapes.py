@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ais.judgments import Judgments
+from ais.data.rdms import Judgments
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": "#d9503f", "green": "#3f9b76", "blue": "#3f6fc4", "yellow": "#e3ae33"}

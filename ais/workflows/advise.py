@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.datasets import grouped_folds
+from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.fitting import fit_projection
 from ais.torch_state import own_state

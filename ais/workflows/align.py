@@ -18,13 +18,13 @@ from PIL import Image
 
 from ais import keeping, similarity
 from ais.backbones import FrozenBackbone
-from ais.datasets import METADATA, picture_files
+from ais.data.ratings import METADATA, picture_files
+from ais.data.rdms import Judgments, read_judgments
 from ais.embeddings import embed
 from ais.errors import AISError, DataError
 from ais.heatmaps import relative_grid
 from ais.images.preprocessing import Placement, ViewName
 from ais.images.reading import read_image
-from ais.judgments import Judgments, read_judgments
 from ais.keeping import GainReport
 from ais.mapscores import MapScores
 from ais.saliency import spectral_residual
@@ -160,9 +160,9 @@ def read_cohort(
         folder: with a ``metadata.csv`` whose column ``file_name`` names the pictures; else all pictures in it, by
             name. Theirs is the order of the matrices' rows, unless the matrices come with names; without a table, that
             order has to be the same in every usual way of sorting names.
-        rdm: as `ais.judgments.read_judgments` takes it.
+        rdm: as `ais.data.rdms.read_judgments` takes it.
         average: take the mean of the people's matrices for one matrix, as published.
-        table, image: another table and its column that names the pictures, as in `ais.datasets.picture_files`.
+        table, image: another table and its column that names the pictures, as in `ais.data.ratings.picture_files`.
 
     Raises:
         DataError: too few pictures, or matrices that do not fit them, by number or by name, or whose order is not

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.datasets import RatedSet, grouped_folds
+from ais.data.ratings import RatedSet
+from ais.data.splits import grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, difference, metrics

@@ -10,7 +10,7 @@ import torch
 
 from ais.backbones import FrozenBackbone, load_backbone
 from ais.crossvalidation import Pictures, Plan, cross_validate, look
-from ais.datasets import RatedSet
+from ais.data.ratings import RatedSet
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.evaluation import by_category, ceiling, coverage, metrics, worst

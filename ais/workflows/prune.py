@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ais.backbones import FrozenBackbone
 from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
-from ais.datasets import RatedSet, grouped_folds, grouped_split
+from ais.data.ratings import RatedSet
+from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
 from ais.evaluation import calibrate, metrics
 from ais.explain import backbone_of

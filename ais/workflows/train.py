@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ais.backbones import FrozenBackbone
 from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
-from ais.datasets import RatedSet
+from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.evaluation import calibrate, ceiling, metrics
 from ais.heads import HeadConfig, RegressionHead, Target, content_key

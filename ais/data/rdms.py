@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import io
 
-from ais import matlab
-from ais.errors import DataError
-from ais.pairing import by_first, by_pictures, check_order, only_numbers, same_order
-from ais.tables import (
+from ais.data import matlab
+from ais.data.pairing import by_first, by_pictures, check_order, only_numbers, same_order
+from ais.data.tables import (
     check_file,
     decimal_mark,
     either,
@@ -33,18 +32,26 @@ from ais.tables import (
     read_sheet,
     thousands,
 )
+from ais.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 _TABLES = (".csv", ".tsv", ".xlsx", ".txt")
+
 SUFFIXES = (".npy", ".mat", *_TABLES)
+
 _KINDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+
 _FEWEST = 3  # pictures: fewer have less than three pairs, which have no order to speak of
+
 _LARGEST = (
     2**25
 )  # numbers in one file, a quarter of a gigabyte as float64: a small .mat may unfold to as much
+
 _RELATIVE = 1e-6  # of the largest dissimilarity: what a matrix written in single precision may be off
+
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none"}  # in lower case: what is written for no number
+
 _NOT_NUMBERS = (
     "cell",
     "struct",
@@ -54,10 +61,13 @@ _NOT_NUMBERS = (
     "opaque",
     "unknown",
 )  # kinds of MATLAB's arrays
+
 _MEADOWS = (
     "rdmutv"  # Meadows' vectors, with the pictures' names in stimuli; of many people both with _PERSON behind
 )
+
 _WORKSPACE = "__function_workspace__"  # what MATLAB keeps for its objects
+
 _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern", re.IGNORECASE)
 
 

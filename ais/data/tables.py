@@ -24,11 +24,17 @@ from ais.errors import DataError
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
 _MOST_BYTES = 2**29
+
 _MOST_CELLS = 2**25
+
 _SAMPLE = 2**16  # characters by which the delimiter is found
+
 _WORKBOOKS = (".xlsx", ".xlsm")
+
 _NOT_READ = (".xls", ".xlsb", ".ods", ".numbers")
+
 _DELIMITERS = ("\t", ";", ",", " ")  # of two that fit equally well, the first
+
 _BOMS = (  # the longer first: UTF-16's begins UTF-32's
     (b"\xef\xbb\xbf", "utf-8"),
     (b"\xff\xfe\0\0", "utf-32-le"),
@@ -36,12 +42,19 @@ _BOMS = (  # the longer first: UTF-16's begins UTF-32's
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
+
 _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f]")
+
 _SEPARATOR = re.compile(r'(?:"sep=(.)"|sep=(.))(?=\r|\n|$)', re.IGNORECASE)
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
+
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+
 _THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 

@@ -6,8 +6,8 @@ import os
 import unicodedata
 from pathlib import Path, PureWindowsPath
 
+from ais.data.tables import folded
 from ais.images.reading import SUFFIXES
-from ais.tables import folded
 
 
 class FileFinder:

@@ -6,18 +6,21 @@ import difflib
 import re
 from pathlib import Path
 
+from ais.data.tables import Table, decimal_mark, folded, names_listed, number, quote
 from ais.errors import DataError
 from ais.images.reading import SUFFIXES
-from ais.tables import Table, decimal_mark, folded, names_listed, number, quote
 
 FILE_NAME = "file_name"
+
 NONE = "-"  # in the place of a column's name: none, not even the usual one
+
 # Other people's names for columns, as `_plain` has them. The second line of the pictures' says it less surely.
 _PICTURES = (
     "filename file filepath filenames image imagename imagefile imagefilename imagepath images img imgname imgpath "
     "picture picturename picturefile pictures pic photo photoname photograph path",
     "name id imageid imgid pictureid item stimulus stimulusname stimulusfile stim",
 )
+
 _BESIDE = {
     "sd": "sd std stdev stddev stdv standarddeviation",
     "n": "n count raters nraters numraters nratings numratings votes nvotes numvotes",

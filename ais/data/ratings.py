@@ -2,7 +2,7 @@
 
 The other columns are up to the folder's maker: one is the rating to learn, one may name the group of each
 picture (a theme, an author, a scene) that must never be shared between training and testing. The table may have
-another name, format (see `ais.tables`) and column of pictures; what is guessed of these is said on the log.
+another name, format (see `ais.data.tables`) and column of pictures; what is guessed of these is said on the log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ais.columns import FILE_NAME, column_beside, picture_column, require
-from ais.errors import DataError, ImageError, listing
-from ais.images.folders import find_pictures, left_out_line
-from ais.images.reading import read_image
-from ais.paths import FileFinder
-from ais.tables import (
+from ais.data.columns import FILE_NAME, column_beside, picture_column, require
+from ais.data.paths import FileFinder
+from ais.data.tables import (
     Row,
     Table,
     decimal_mark,
@@ -35,6 +31,9 @@ from ais.tables import (
     read_table,
     thousands,
 )
+from ais.errors import DataError, ImageError, listing
+from ais.images.folders import find_pictures, left_out_line
+from ais.images.reading import read_image
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ def read_ratings(
         category: the column of the categories, or None.
         split: the column that says train(ing), val(id) or validation, or test(ing), or None.
         skip_bad: leave out the rows with a problem, and say so in `RatedSet.skipped`.
-        table: a file as `ais.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else the
+        table: a file as `ais.data.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else the
             only table that the folder holds.
         image: the column that names the pictures; None takes ``file_name``, or else the column that is called much
             like it.
@@ -277,41 +276,6 @@ def picture_files(
     if problems:
         raise DataError(listing(f"{found.sheet.file} cannot be used as it is", problems))
     return [folder / path for path, _ in checked]
-
-
-def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """The fold of each of N pictures, (N,); no group is in two, and the folds are of about one size."""
-    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first, ties by chance
-    fold_of = np.empty(len(names), dtype=np.int64)
-    load = np.zeros(folds, dtype=np.int64)
-    for name in order:
-        fold_of[name] = load.argmin()
-        load[fold_of[name]] += sizes[name]
-    return fold_of[index]
-
-
-def grouped_split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """Whole groups drawn until they hold `share` of the pictures: (N,) True for these.
-
-    A group of more than half the share is passed over where it would overshoot by more than is missing, so
-    that one large group does not make most of the set; at least one group is drawn, and one is not.
-    """
-    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    wanted = share * len(index)
-    drawn: list[int] = []
-    held = 0
-    for name in order:
-        if held >= wanted or len(drawn) == len(names) - 1:
-            break
-        size = sizes[name]
-        if size > wanted / 2 and held + size - wanted > wanted - held:
-            continue
-        drawn.append(name)
-        held += size
-    return np.isin(index, drawn or order[:1])
 
 
 def columns(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from ais.data.tables import folded, names_listed
 from ais.errors import DataError
 from ais.images.reading import SUFFIXES
-from ais.tables import folded, names_listed
 
 _INDEX = re.compile(r"(\D*?)0*(\d{1,9})", re.ASCII)
+
 _DIGITS = re.compile(r"\d+", re.ASCII)
+
 _AUTOMATIC = (
     "",
     "v",

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import io
 
 _KINDS = ("cell", "char", "struct")
+
 _MOST = 2**22  # cells of one variable
 
 

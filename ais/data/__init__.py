@@ -1,0 +1,1 @@
+"""Tables of ratings, matrices of dissimilarities, and published data sets as such folders."""

@@ -1,0 +1,1 @@
+"""Published data sets as folders of rated images."""
