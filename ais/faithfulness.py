@@ -21,10 +21,10 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ais import importance
 from ais.backbones import FrozenBackbone
-from ais.evaluation import with_interval
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
 from ais.images.reading import Source, read_image
+from ais.metrics.bootstrap import with_interval
 from ais.torch_state import own_state
 
 STEPS = 14

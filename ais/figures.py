@@ -106,7 +106,7 @@ def scatter(
         predicted, rated: (N,), in points.
         low, high: the ends of the rating scale.
         target_name: the word for what is rated.
-        metrics: as `ais.evaluation.metrics` gives them.
+        metrics: as `ais.metrics.regression.metrics` gives them.
 
     Returns:
         PNG.

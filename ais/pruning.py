@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ais import importance
 from ais.errors import DataError
-from ais.evaluation import difference
 from ais.heads import RegressionHead
+from ais.metrics.regression import difference
 
 Progress = Callable[[int, int], None]  # maps judged, maps in all
 WayName = Literal["greedy", "negative"]
@@ -54,7 +54,7 @@ class PruningReport:
         maps, silenced: how many there are, and how many of them are silenced now.
         validation, test: ``before`` and ``after``, each with ``plcc`` and ``rmse``. The validation pictures
             flatter: the maps were chosen on them.
-        difference: of `ais.evaluation.difference`, after less before, on the test pictures.
+        difference: of `ais.metrics.regression.difference`, after less before, on the test pictures.
         gain: of the two 95 % intervals one lies on the good side of zero, and neither on the bad side.
     """
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from ais import crossvalidation, evaluation
+from ais import crossvalidation
 from ais.backbones import load_backbone
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
@@ -19,6 +19,7 @@ from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead, Target
 from ais.images.reading import read_image
 from ais.loading import load_head
+from ais.metrics import bootstrap, regression
 from ais.stacking import cross_fitted
 from ais.strategies import untrained
 from ais.workflows.combine import combine_heads
@@ -32,7 +33,7 @@ TARGET = Target("brightness", 0, 10, "made for a test")
 @pytest.fixture(autouse=True)
 def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbones(tmp_path, monkeypatch)
-    monkeypatch.setattr(evaluation, "_RESAMPLES", 50)  # what is resampled is not the point here
+    monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)  # what is resampled is not the point here
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +217,12 @@ def test_the_report_is_what_the_evaluation_says(rated: RatedSet, others: RatedSe
     report = evaluate_head(held, head)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     predicted = held.scores.mean(1)
-    assert report["metrics"] == evaluation.metrics(predicted, others.ratings, others.groups)
+    assert report["metrics"] == regression.metrics(predicted, others.ratings, others.groups)
     assert others.sd is not None
     assert others.n is not None
-    assert report["ceiling"] == evaluation.ceiling(others.ratings, others.sd, others.n)
+    assert report["ceiling"] == regression.ceiling(others.ratings, others.sd, others.n)
     assert others.categories is not None
-    assert report["categories"] == evaluation.by_category(predicted, others.ratings, others.categories)
+    assert report["categories"] == regression.by_category(predicted, others.ratings, others.categories)
     counts = {"pictures": 24, "groups": 12, "grouped": True, "left_out": 0, "skipped": 1, "how": "unseen"}
     assert report.items() >= counts.items()
     assert (report["head"], report["target"]) == ("head", "rating_mean")

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from ais import evaluation
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import RegressionHead, StackedHead, content_key
 from ais.loading import load_head
+from ais.metrics import bootstrap, regression
 from ais.stacking import cross_fitted, fit_stack
+from ais.training import calibration
 from ais.workflows.combine import combine_heads
 from ais.workflows.evaluate import held_out
 from test_assessment import by_hand, joined, trained
@@ -29,7 +30,7 @@ FIRST = replace(PLAN, folds=4)
 @pytest.fixture(autouse=True)
 def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbones(tmp_path, monkeypatch)
-    monkeypatch.setattr(evaluation, "_RESAMPLES", 50)  # what is resampled is not the point here
+    monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)  # what is resampled is not the point here
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,13 @@ def test_a_stack_weighs_its_members_by_what_they_have_not_seen(
 
     config = stack.config
     predicted = cross_fitted(scores, rated.ratings, parts[0].folds)  # type: ignore[arg-type]
-    expected = evaluation.metrics(predicted.mean(1), rated.ratings, rated.groups)
+    expected = regression.metrics(predicted.mean(1), rated.ratings, rated.groups)
     assert config.metrics.items() >= expected.items()
     assert config.metrics.items() >= {"pictures": 36, "groups": 18, "folds": 4, "grouped": True}.items()
     assert rated.sd is not None
     assert rated.n is not None
-    assert config.metrics["ceiling"] == evaluation.ceiling(rated.ratings, rated.sd, rated.n)
-    assert config.interval == evaluation.calibrate(predicted, rated.ratings)
+    assert config.metrics["ceiling"] == regression.ceiling(rated.ratings, rated.sd, rated.n)
+    assert config.interval == calibration.calibrate(predicted, rated.ratings)
     single = [np.corrcoef(part.scores.mean(1), rated.ratings)[0, 1] for part in parts]
     best = int(np.argmax(single))
     assert config.metrics["over_best"]["head"] == members[best].config.name
@@ -96,7 +97,7 @@ def test_pictures_that_no_member_has_seen_will_do(
     assert stack.intercept.item() == pytest.approx(intercept, rel=1e-3)
     assert others.groups is not None
     predicted = cross_fitted(scores, others.ratings, grouped_folds(others.groups, 10, 0))
-    expected = evaluation.metrics(predicted.mean(1), others.ratings, others.groups)
+    expected = regression.metrics(predicted.mean(1), others.ratings, others.groups)
     assert stack.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-4)
     assert stack.config.metrics["folds"] == 10
     hashes = content_hashes([*rated.files, *others.files])

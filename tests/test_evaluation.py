@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 
 from ais.errors import DataError
-from ais.evaluation import (
-    MEASURES,
-    by_category,
-    calibrate,
-    ceiling,
-    coverage,
-    difference,
-    metrics,
-    with_interval,
-    worst,
-)
+from ais.metrics.bootstrap import with_interval
+from ais.metrics.regression import MEASURES, by_category, ceiling, coverage, difference, metrics, worst
+from ais.training.calibration import calibrate
 
 
 def pair(n: int = 200, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

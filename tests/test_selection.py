@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais import crossvalidation, evaluation
+from ais import crossvalidation
 from ais import fitting as fitting_module
 from ais import pruning as pruning_module
 from ais.backbones import load_backbone
@@ -24,7 +24,9 @@ from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead
 from ais.loading import load_head
+from ais.metrics import bootstrap, regression
 from ais.pruning import Judged, PruningReport, WayName
+from ais.training import calibration
 from ais.workflows import prune
 from ais.workflows.evaluate import held_out
 from ais.workflows.prune import prune_head
@@ -36,7 +38,7 @@ from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
 @pytest.fixture(autouse=True)
 def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbones(tmp_path, monkeypatch)
-    monkeypatch.setattr(evaluation, "_RESAMPLES", 50)  # what is resampled is not the point here
+    monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)  # what is resampled is not the point here
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def test_a_pruned_head_and_its_figures(
     made, report = prune_head(others, head, name="pruned", seed=1)
     test = others.rows(for_testing(others, 1))
     scores = silenced_by_hand(head, test, made.config.pruned)
-    expected = evaluation.metrics(scores.mean(1), test.ratings, test.groups)
+    expected = regression.metrics(scores.mean(1), test.ratings, test.groups)
     for key, value in expected.items():
         assert made.config.metrics[key] == pytest.approx(value, abs=1e-5)
     assert made.config.metrics["pictures"] == len(test)
@@ -132,9 +134,9 @@ def test_a_pruned_head_and_its_figures(
     assert report.test["before"]["plcc"] == pytest.approx(np.corrcoef(before, test.ratings)[0, 1], abs=1e-5)
     assert report.test["after"]["rmse"] == pytest.approx(expected["rmse"], abs=1e-5)
     assert report.difference == pytest.approx(
-        evaluation.difference(before, scores.mean(1), test.ratings, test.groups), abs=1e-5
+        regression.difference(before, scores.mean(1), test.ratings, test.groups), abs=1e-5
     )
-    calibrated = evaluation.calibrate(scores, test.ratings)
+    calibrated = calibration.calibrate(scores, test.ratings)
     assert asdict(made.config.interval) == pytest.approx(asdict(calibrated), abs=1e-5)
     assert (report.maps, report.silenced) == (12, len(made.config.pruned))
 
@@ -160,7 +162,7 @@ def test_pictures_that_maps_were_chosen_on_are_no_longer_unseen(
     held = held_out(others, made)
     assert (held.how, held.left_out) == ("unseen", len(rest))
     assert held.data.files == others.rows(for_testing(others)).files
-    measured = evaluation.metrics(held.scores.mean(1), held.data.ratings, held.groups)
+    measured = regression.metrics(held.scores.mean(1), held.data.ratings, held.groups)
     assert made.config.metrics["plcc"] == pytest.approx(measured["plcc"], abs=1e-6)
 
 
@@ -174,7 +176,7 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     pictures = look(rated.rows(~test), backbone, "whole")
     judge = fit_head(pictures, backbone, PLAN, head.config, PLAN.seed)
     scores = silenced_by_hand(judge, rated.rows(test), made.config.pruned)
-    expected = evaluation.metrics(scores.mean(1), rated.ratings[test], rated.rows(test).groups)
+    expected = regression.metrics(scores.mean(1), rated.ratings[test], rated.rows(test).groups)
     assert made.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-5)
     assert made.config.metrics["rmse"] == pytest.approx(expected["rmse"], abs=1e-5)
     assert torch.equal(made.weight1, head.weight1)  # but the weights are the head's own

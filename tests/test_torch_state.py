@@ -21,7 +21,7 @@ from torch import Tensor
 
 import ais
 import ais.cli
-from ais import crossvalidation, embeddings, evaluation, strategies
+from ais import crossvalidation, embeddings, strategies
 from ais import faithfulness as faith
 from ais.backbones import FrozenBackbone
 from ais.crossvalidation import Plan
@@ -31,6 +31,7 @@ from ais.errors import AISError
 from ais.explanation import Explanation
 from ais.heads import Member, RegressionHead, StackConfig, StackedHead
 from ais.loading import load_head
+from ais.metrics import bootstrap
 from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from test_assessment import TARGET, trained
 from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
@@ -65,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         add_backbones(folder, patch)
-        patch.setattr(evaluation, "_RESAMPLES", 20)
+        patch.setattr(bootstrap, "_RESAMPLES", 20)
         patch.setattr(faith, "STEPS", 2)
         data, new = make_set(folder / "set", 24), make_set(folder / "new", 12, seed=1)
         one, _ = trained(data, folder / "one")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ais import crossvalidation, embeddings, evaluation
+from ais import crossvalidation, embeddings
 from ais.backbones import load_backbone
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet, read_ratings
@@ -21,6 +21,7 @@ from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads import BACKBONE, Target
 from ais.images.reading import read_image
 from ais.loading import load_head
+from ais.metrics import regression
 from ais.strategies import Tuning
 from ais.workflows.train import train_head
 from test_crossvalidation import add_backbones
@@ -181,7 +182,7 @@ def test_test_pictures_are_kept_out_and_scored_once(
     view = backbone.view("whole")
     embedding = torch.cat([backbone(view.tensor(read_image(rated.files[i]))[None]).embedding for i in test])
     groups = [(rated.groups or [])[i] for i in test]
-    expected = evaluation.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
+    expected = regression.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
     assert report.metrics["test"] == pytest.approx(expected | {"pictures": 12}, abs=1e-5)
     assert head.config.metrics["test"] == report.metrics["test"]
     seen = np.array(head.has_seen(embeddings.embed(rated.files, backbone, "whole").hashes))

@@ -40,13 +40,13 @@ from ais.cli.common import (
 )
 from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
-from ais.evaluation import ceiling
 from ais.explain import pick_device
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.loading import heads_directory, load_head, read_config
+from ais.metrics.regression import ceiling
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.workflows.advise import advise
 from ais.workflows.combine import combine_heads

@@ -15,11 +15,12 @@ from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.embeddings import content_hashes
 from ais.errors import DataError
-from ais.evaluation import calibrate, ceiling, difference, metrics
 from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
+from ais.metrics.regression import ceiling, difference, metrics
 from ais.progress import Report
 from ais.stacking import cross_fitted, fit_stack
 from ais.torch_state import own_state
+from ais.training.calibration import calibrate
 from ais.workflows.evaluate import held_out
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from ais.crossvalidation import Pictures, Plan, cross_validate, look
 from ais.data.ratings import RatedSet
 from ais.embeddings import content_hashes
 from ais.errors import DataError
-from ais.evaluation import by_category, ceiling, coverage, metrics, worst
 from ais.explain import backbone_of, pick_device
 from ais.heads import RegressionHead, StackedHead
+from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
 from ais.progress import Report
 from ais.pruning import silence
 from ais.stacking import cross_fitted
@@ -136,7 +136,7 @@ def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str
     """All that is to be said of a head by its scores, ready for JSON.
 
     Returns:
-        ``how``, ``pictures``, ``groups``, ``left_out``; ``metrics`` (of `ais.evaluation.metrics`); ``ceiling``, the
+        ``how``, ``pictures``, ``groups``, ``left_out``; ``metrics`` (of `ais.metrics.regression.metrics`); ``ceiling``, the
         highest PLCC that these ratings allow, or None; ``interval``: its ``level``, the share of ratings ``inside``,
         and whether that is within 85 to 95 % (``holds``); ``categories``; ``worst``, ten pictures.
     """

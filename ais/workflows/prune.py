@@ -14,12 +14,13 @@ from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
-from ais.evaluation import calibrate, metrics
 from ais.explain import backbone_of
 from ais.heads import RegressionHead, content_key
+from ais.metrics.regression import metrics
 from ais.progress import Report
 from ais.pruning import Judged, PruningReport, WayName, prune, silence
 from ais.torch_state import own_state
+from ais.training.calibration import calibrate
 
 logger = logging.getLogger(__name__)
 

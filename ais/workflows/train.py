@@ -16,11 +16,12 @@ from ais.backbones import FrozenBackbone
 from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
-from ais.evaluation import calibrate, ceiling, metrics
 from ais.heads import HeadConfig, RegressionHead, Target, content_key
 from ais.images.preprocessing import ViewName
+from ais.metrics.regression import ceiling, metrics
 from ais.progress import Report
 from ais.torch_state import own_state
+from ais.training.calibration import calibrate
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class TrainingReport:
     """What was measured while a head was trained, and what else it leaves.
 
     Attributes:
-        metrics: of `ais.evaluation.metrics`, out of fold.
+        metrics: of `ais.metrics.regression.metrics`, out of fold.
         out_of_fold: what they were measured on; ratings (N,) of the same pictures.
         epochs, curves: of the head's own variants, as `ais.fitting.Variants`.
         tuned: the tensors of the backbone, if the strategy trained it, too.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from ais.errors import DataError
-from ais.heads import Interval
+from ais.metrics.bootstrap import _groups, with_interval
 
 MEASURES = ("plcc", "srcc", "krcc", "rmse", "mae")
-_RESAMPLES = 1000
-_LEVEL = 0.95
+
 _FEWEST = 3  # pictures of a category for which a correlation is told
 
 
@@ -78,53 +76,6 @@ def difference(
     return with_interval(("plcc", "rmse"), measure, _groups(groups, len(y)))
 
 
-def with_interval(
-    names: Sequence[str], measure: Callable[[np.ndarray], Sequence[float]], groups: Sequence[Any] | np.ndarray
-) -> dict[str, float]:
-    """Measures of N rows with their 95 % bootstrap intervals (percentile method), resampling whole groups.
-
-    Pictures of one theme are not independent: an interval that resamples them one by one is too narrow.
-
-    Args:
-        names: of the measures.
-        measure: rows, integers of any number with repeats -> a value for each name.
-        groups: (N,), which rows belong together.
-
-    Returns:
-        For each name the value on all rows, and ``name_low`` and ``name_high``; the same on every call.
-
-    Raises:
-        DataError: fewer than two groups, which say nothing of how other groups would do.
-    """
-    kinds, inverse = np.unique(np.asarray(groups), return_inverse=True)
-    if len(kinds) < 2:
-        raise DataError(
-            "An interval takes at least two groups of pictures to compare: give more pictures, or leave the "
-            "groups out."
-        )
-    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    interval = stats.bootstrap(
-        (np.arange(len(members)),),
-        lambda drawn: np.array(measure(np.concatenate([members[group] for group in drawn]))),
-        n_resamples=_RESAMPLES,
-        vectorized=False,
-        confidence_level=_LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    values = measure(np.arange(len(inverse)))
-    return {
-        f"{name}{end}": float(value)
-        for name, *ends in zip(names, values, interval.low, interval.high, strict=True)
-        for end, value in zip(("", "_low", "_high"), ends, strict=True)
-    }
-
-
-def _groups(groups: Sequence[str] | None, count: int) -> Sequence[str] | np.ndarray:
-    """Every picture on its own where no groups are known."""
-    return np.arange(count) if groups is None else groups
-
-
 def _varies(x: np.ndarray, y: np.ndarray) -> bool:
     return bool(np.ptp(x) > 0 and np.ptp(y) > 0)
 
@@ -153,24 +104,6 @@ def ceiling(ratings: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
     spread = float(np.var(ratings, ddof=1))
     noise = float(np.mean(np.square(sd) / n))
     return math.sqrt(1 - noise / spread) if noise < spread else 0.0
-
-
-def calibrate(scores: np.ndarray, ratings: np.ndarray, level: float = 0.9) -> Interval:
-    """The interval's width such that `level` of the held-out ratings lie inside.
-
-    As in split conformal prediction: each error, in units of the width that the picture would get with a
-    factor of 1, and of these the quantile with its correction for a finite sample. The folds' heads stand in
-    for the final one, which has seen a little more. `RegressionHead.interval` is the other half of this.
-
-    Args:
-        scores: (N, K) out of fold.
-        ratings: (N,).
-    """
-    error = scores.mean(1) - ratings
-    rmse = float(np.sqrt(np.mean(error**2)))
-    widths = np.sqrt(rmse**2 + scores.var(1))
-    rank = min(len(error), math.ceil((len(error) + 1) * level))
-    return Interval(level, rmse, float(np.sort(np.abs(error) / widths)[rank - 1]))
 
 
 def coverage(scores: np.ndarray, half_widths: np.ndarray, ratings: np.ndarray) -> float:

@@ -1,0 +1,1 @@
+"""How well predictions match ratings, with intervals."""
