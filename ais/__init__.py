@@ -1,6 +1,8 @@
 """AIS: the score people would give a picture, and where in the picture it comes from."""
 
-from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError, HeadError, HubError, ImageError, WeightsError
 from ais.explain import explain, score
 from ais.explanation import Explanation, Score

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ais.backbones import backbone_spec
+from ais.backbones.registry import backbone_spec
 from ais.errors import AISError, HeadError
 from ais.heads import Config, HeadConfig, StackConfig
 from ais.strategies import STRATEGIES

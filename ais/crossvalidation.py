@@ -16,10 +16,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ais import importance
-from ais.backbones import FrozenBackbone
+from ais.backbones.embeddings import EmbeddedSet, cache_directory, embed
+from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
-from ais.embeddings import EmbeddedSet, cache_directory, embed
 from ais.errors import AISError, DataError
 from ais.finetuning import find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ais import heatmaps, importance
-from ais.backbones import Features, FrozenBackbone, backbone_spec, load_backbone, weights_size
+from ais.backbones.frozen import Features, FrozenBackbone
+from ais.backbones.loading import backbone_cached, pick_device
+from ais.backbones.registry import backbone_spec, weights_size
 from ais.errors import AISError, HeadError, _one_of
 from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
-from ais.heads import CONFIG, EMBEDDED, MOST_MEMBERS, RegressionHead, StackedHead
+from ais.heads import CONFIG, EMBEDDED, RegressionHead, StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.images.preprocessing import Placement
 from ais.images.reading import Source, read_image
@@ -189,34 +190,6 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
 
 
 @own_state()
-def backbone_cached(
-    name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
-) -> FrozenBackbone:
-    """`load_backbone`, from a cache of the last few.
-
-    Args:
-        tuned, sha256: the file of a tuned backbone, and its hash.
-
-    Raises:
-        AISError: no such device. WeightsError: the weights are not to be had.
-    """
-    with _lock:  # so that two requests at once do not load the same weights twice
-        return _backbone(name, layer, pick_device(device), tuned, sha256)
-
-
-def pick_device(device: str = "auto") -> str:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        AISError: no such device here.
-    """
-    _one_of("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise AISError("There is no CUDA device that PyTorch can use here. Choose the device auto or cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-@own_state()
 def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHead | StackedHead:
     """`load_head`, from a cache of the last few; a head that is loaded already passes through.
 
@@ -232,13 +205,6 @@ def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHea
 
 
 _MORE = 1 << 20  # bytes of a tuned backbone's file that are none of its weights
-
-_lock = threading.Lock()
-
-
-@lru_cache(maxsize=MOST_MEMBERS)
-def _backbone(name: str, layer: str, device: str, tuned: Path | None, sha256: str) -> FrozenBackbone:
-    return load_backbone(name, layer, weights=tuned or "default", device=device)
 
 
 @lru_cache(maxsize=8)

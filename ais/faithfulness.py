@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ais import importance
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS
 from ais.images.reading import Source, read_image

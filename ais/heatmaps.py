@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from ais.backbones import Features, FrozenBackbone
+from ais.backbones.frozen import Features, FrozenBackbone
 from ais.heads import RegressionHead
 from ais.progress import Progress
 

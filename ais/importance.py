@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ais.backbones import Features, FrozenBackbone
+from ais.backbones.frozen import Features, FrozenBackbone
 from ais.heads import REACH_BLOCK, RegressionHead
 
 _BAGS = 8  # parts that the rows of a sum are shared out to, for the threads

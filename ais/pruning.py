@@ -33,7 +33,7 @@ class Judged:
     A set of pictures is a list of these: one for every fold with the fold's own head, or a single one.
 
     Attributes:
-        embedding: (N, D). delta: (N, C), as `ais.backbones.Features.delta`. Both on the head's device.
+        embedding: (N, D). delta: (N, C), as `ais.backbones.frozen.Features.delta`. Both on the head's device.
         ratings: (N,), in points.
         groups: N names; pictures of one group are resampled together.
     """

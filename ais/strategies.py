@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ais.backbones import FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
 from ais.errors import AISError
 from ais.torch_state import own_state
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 import ais
 from ais import heatmaps, importance
-from ais.backbones import FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
 from ais.heads import RegressionHead
 from ais.loading import load_head
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 import ais
-from ais.backbones import load_backbone
+from ais.backbones.loading import load_backbone
 from ais.pruning import Judged, greedy, negative_impact
 from benchmarks.ablation import head_for, seconds
 

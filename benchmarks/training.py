@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 import ais
-from ais.backbones import load_backbone
+from ais.backbones.embeddings import embed
+from ais.backbones.loading import load_backbone
 from ais.data.ratings import RatedSet, read_ratings
-from ais.embeddings import embed
 from ais.fitting import Recipe, fit_variants
 from ais.heads import Target
 from ais.images.preprocessing import View
@@ -38,7 +38,7 @@ from benchmarks.ablation import seconds
 
 VARIANTS = 10
 BATCH = 16  # pictures of one pass
-DECODERS = 2  # threads, as in ais.embeddings
+DECODERS = 2  # threads, as in ais.backbones.embeddings
 
 
 def batches(files: list[Path], view: View, device: str) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.heads import HeadConfig, Interval, RegressionHead, Target
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from ais import crossvalidation
-from ais.backbones import load_backbone
+from ais.backbones.loading import load_backbone
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.errors import DataError

@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ais import importance
-from ais.backbones import BACKBONES, FrozenBackbone, backbone_spec, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.errors import AISError
 from ais.images.reading import read_image
 from conftest import OASIS, TinyNetwork, make_head, randomise

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ais.backbones import BACKBONES, backbone_spec
+from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.cards import CURVE, EXAMPLES, model_card, named_in
 from ais.crossvalidation import Plan
 from ais.errors import HeadError

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ais.backbones.embeddings import content_hashes
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
-from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import RegressionHead, StackedHead, content_key
 from ais.loading import load_head

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ais import crossvalidation
-from ais.backbones import BACKBONES, Backbone, FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES, Backbone
 from ais.crossvalidation import (
     OutOfFold,
     Pictures,

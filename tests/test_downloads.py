@@ -17,13 +17,14 @@ import pytest
 import torch
 
 import ais
-from ais.backbones import BACKBONES, load_backbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES
+from ais.backbones.weights import read_weights
 from ais.demo.catalog import Catalog
 from ais.errors import AISError, WeightsError
 from ais.io import downloads
 from ais.io.hub import offline
 from ais.publishing import push_head, repository_to_push
-from ais.weights import read_weights
 from local_hub import LocalHub
 
 CONTENT = bytes(range(256)) * 2000

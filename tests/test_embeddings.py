@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ais.backbones import Features, FrozenBackbone
-from ais.embeddings import NamedBytes, cache_directory, embed, embed_each
+from ais.backbones.embeddings import NamedBytes, cache_directory, embed, embed_each
+from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import DataError
 from ais.images.preprocessing import View, ViewName
 from ais.images.reading import read_image

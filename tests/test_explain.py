@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 import ais
 from ais import importance
-from ais.backbones import BACKBONES, Backbone
+from ais.backbones.loading import pick_device
+from ais.backbones.registry import BACKBONES, Backbone
 from ais.errors import AISError, HeadError, ImageError, WeightsError
-from ais.explain import pick_device
 from ais.explanation import FILES, KINDS
 from ais.heads import RegressionHead
 from ais.heatmaps import METHODS

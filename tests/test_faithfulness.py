@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from ais import faithfulness as module
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.faithfulness import COMPARED, STEPS, deletion_insertion, faithfulness, hide, randomised, resemblance
 from ais.heads import RegressionHead

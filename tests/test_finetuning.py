@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ais.backbones import BACKBONES
+from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError
 from ais.finetuning import Tuned, find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants

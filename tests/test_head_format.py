@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 
 import ais
-from ais.backbones import BACKBONES, load_backbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
 from ais.heads import HeadConfig, Interval, Member, RegressionHead, StackConfig, StackedHead, Target
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ais import heatmaps, importance
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.heads import RegressionHead
 from ais.images.preprocessing import View
 from conftest import TinyNetwork, make_head, randomise

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ais import importance
-from ais.backbones import BACKBONES, FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES
 from ais.heads import RegressionHead
 from conftest import make_head, randomise
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ais import loading, similarity
-from ais.backbones import load_backbone
+from ais.backbones.loading import load_backbone
 from ais.demo import cohorts, shapes
 from ais.workflows import align
 from browsing import check_sentence, coffee, number, running_app, upload, visiting

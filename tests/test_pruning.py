@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ais import pruning
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.heads import RegressionHead
 from ais.pruning import WAYS, Judged, greedy, mean_residual, negative_impact, prune, silence

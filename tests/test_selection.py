@@ -16,11 +16,11 @@ from torch import Tensor
 from ais import crossvalidation
 from ais import fitting as fitting_module
 from ais import pruning as pruning_module
-from ais.backbones import load_backbone
+from ais.backbones.embeddings import content_hashes
+from ais.backbones.loading import load_backbone
 from ais.crossvalidation import fit_head, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_split
-from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import BACKBONE, RegressionHead
 from ais.loading import load_head

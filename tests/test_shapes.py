@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ais import similarity
-from ais.backbones import load_backbone
+from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
 from ais.demo import cohorts, shapes
 from ais.demo.cohorts import Compared, Pictures

@@ -16,7 +16,7 @@ from PIL import Image
 
 import ais
 from ais import loading
-from ais.backbones import BACKBONES
+from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
 from ais.explanation import FILES, KINDS, Explanation
 from ais.heads import HeadConfig, Interval, Member, RegressionHead, StackConfig, StackedHead, Target

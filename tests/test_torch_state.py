@@ -21,9 +21,10 @@ from torch import Tensor
 
 import ais
 import ais.cli
-from ais import crossvalidation, embeddings, strategies
+from ais import crossvalidation, strategies
 from ais import faithfulness as faith
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.registry import embeddings
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.data.rdms import Judgments

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ais import crossvalidation, embeddings
-from ais.backbones import load_backbone
+from ais import crossvalidation
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import embeddings
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError

@@ -13,9 +13,10 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from ais.backbones import BACKBONES, load_backbone
+from ais.backbones.loading import load_backbone
+from ais.backbones.registry import BACKBONES
+from ais.backbones.weights import read_weights
 from ais.errors import WeightsError
-from ais.weights import read_weights
 from conftest import randomise
 from local_hub import LocalHub
 

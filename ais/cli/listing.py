@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from ais.backbones import BACKBONES
+from ais.backbones.registry import BACKBONES
 from ais.cli.common import AsJson, app, print_json, print_table, quality
 from ais.loading import heads_directory, list_heads, read_config
 

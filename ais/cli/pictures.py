@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ais.backbones.embeddings import NamedBytes, Picture
 from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
-from ais.embeddings import NamedBytes, Picture
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, UnwritableError, out_of_memory
 from ais.explain import explain
 from ais.explanation import FILES, Explanation, Kind, Score

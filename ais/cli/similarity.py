@@ -10,11 +10,11 @@ import numpy as np
 import typer
 
 from ais import figures
-from ais.backbones import FrozenBackbone, load_backbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone, pick_device
 from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, print_json, print_table
 from ais.data.ratings import METADATA
 from ais.errors import AISError
-from ais.explain import pick_device
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.mapscores import FILE

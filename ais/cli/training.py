@@ -12,7 +12,7 @@ import typer
 from safetensors.torch import save
 
 from ais import figures
-from ais.backbones import load_backbone
+from ais.backbones.loading import load_backbone, pick_device
 from ais.cards import CURVE, model_card
 from ais.cli.common import (
     SD,
@@ -40,7 +40,6 @@ from ais.cli.common import (
 )
 from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
-from ais.explain import pick_device
 from ais.heads import BACKBONE, Head, RegressionHead
 from ais.heads import Target as HeadTarget
 from ais.images.preprocessing import ViewName

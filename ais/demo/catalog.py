@@ -24,7 +24,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from ais.backbones import backbone_spec
+from ais.backbones.registry import backbone_spec
+from ais.backbones.weights import read_weights
 from ais.demo import folders, storage, values
 from ais.demo.visitors import visitor
 from ais.errors import AISError, HeadError, HubError
@@ -41,7 +42,6 @@ from ais.io.hub import (
     sentence,
 )
 from ais.loading import find_head, heads_directory, list_heads, read_card, read_config
-from ais.weights import read_weights
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from ais import similarity
-from ais.backbones import BACKBONES, FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import backbone_cached
+from ais.backbones.registry import BACKBONES
 from ais.data.rdms import Judgments, read_judgments
 from ais.demo import gpu, shapes
 from ais.demo.turns import Turn
 from ais.errors import AISError, DataError, ImageError, listing
-from ais.explain import backbone_cached
 from ais.images.preprocessing import View, ViewName
 from ais.images.reading import read_image
 from ais.workflows import align

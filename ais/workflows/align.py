@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from ais import keeping, similarity
-from ais.backbones import FrozenBackbone
+from ais.backbones.embeddings import embed
+from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import METADATA, picture_files
 from ais.data.rdms import Judgments, read_judgments
-from ais.embeddings import embed
 from ais.errors import AISError, DataError
 from ais.heatmaps import relative_grid
 from ais.images.preprocessing import Placement, ViewName

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ais.backbones.embeddings import content_hashes
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
-from ais.embeddings import content_hashes
 from ais.errors import DataError
 from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
 from ais.metrics.regression import ceiling, difference, metrics

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ais.backbones import FrozenBackbone, load_backbone
+from ais.backbones.embeddings import content_hashes
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone, pick_device
 from ais.crossvalidation import Pictures, Plan, cross_validate, look
 from ais.data.ratings import RatedSet
-from ais.embeddings import content_hashes
 from ais.errors import DataError
-from ais.explain import backbone_of, pick_device
+from ais.explain import backbone_of
 from ais.heads import RegressionHead, StackedHead
 from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
 from ais.progress import Report

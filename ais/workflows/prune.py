@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds, grouped_split

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ais.backbones import FrozenBackbone
-from ais.embeddings import Picture, Rows, embed_each
+from ais.backbones.embeddings import Picture, Rows, embed_each
+from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
 from ais.explain import backbone_of, score, score_of
 from ais.explanation import Score
@@ -34,7 +34,7 @@ def score_pictures(
     several pictures at once.
 
     Args:
-        cache: keep what the backbones see, and read it where it is kept (`ais.embeddings.cache_directory`): then a
+        cache: keep what the backbones see, and read it where it is kept (`ais.backbones.embeddings.cache_directory`): then a
             second run takes the time of reading the files.
 
     Raises:

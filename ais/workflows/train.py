@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError

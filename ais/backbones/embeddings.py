@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ais.backbones import FrozenBackbone
+from ais.backbones.frozen import FrozenBackbone
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, listing
 from ais.images.guards import MAX_BYTES
 from ais.images.preprocessing import View, ViewName
@@ -36,13 +36,19 @@ from ais.torch_state import own_state
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
+
 Rows = dict[str, Tensor]  # of one picture: "embedding" (D,) and, where there is one, "delta" (C,)
 
 _FORMAT = "2"  # of the shards, and of how pictures are decoded; part of their key
+
 _SHARD = 64  # pictures in a file
+
 _AHEAD = 32  # pictures that are decoded while the network works on as many
+
 _BATCH = 16
+
 _BATCH_ON_CPU = 4  # whose maps fit into its caches: nearly twice as fast as 16
+
 _DECODERS = min(4, os.cpu_count() or 1)  # threads
 
 
@@ -63,7 +69,7 @@ class EmbeddedSet:
 
     Attributes:
         embedding: (N, D) float32.
-        delta: (N, C) float32, as `ais.backbones.Features.delta`; None where the backbone gives none.
+        delta: (N, C) float32, as `ais.backbones.frozen.Features.delta`; None where the backbone gives none.
         hashes: N times the SHA-256 of the picture's file.
     """
 

@@ -7,43 +7,22 @@ output is a stack of feature maps works, with the exact but slower general form 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
-from ais.errors import AISError, WeightsError
+from ais.backbones.weights import State, weights_file
+from ais.errors import AISError
 from ais.images.preprocessing import Interpolation, View, ViewName
-from ais.splitting import fuse, resolve_layer, split
-from ais.torch_state import own_precision, own_state
-from ais.weights import State, read_tensors, read_weights, weights_file
 
 TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's
-
-
-class Features(NamedTuple):
-    """What one forward pass gives for a batch of N pictures.
-
-    Attributes:
-        maps: the target layer's output, (N, C, h, w).
-        embedding: the globally pooled vector, (N, D).
-        delta: by how much ablating map c alone changes the one coordinate of the embedding that it
-            feeds, (N, C); None where the tail mixes the maps, so that no such coordinate exists.
-        live: what the tail needs beside the maps, such as the residual; each (N, ...).
-    """
-
-    maps: Tensor
-    embedding: Tensor
-    delta: Tensor | None
-    live: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +31,7 @@ class Backbone:
 
     Attributes:
         build: makes the whole network, classifier included, with random weights.
-        source: where the weights come from, as `ais.weights` reads it.
+        source: where the weights come from, as `ais.backbones.weights` reads it.
         size, resize: side of the input, and of the shorter side before the centre crop, in pixels.
         channelwise: target layers whose tail treats every map on its own, the default one first, each
             with the coordinates of the embedding that its maps feed, in order; None where that is not known.
@@ -91,133 +70,6 @@ class Backbone:
     def view(self, name: ViewName = "crop") -> View:
         """How a picture becomes this network's input."""
         return View(name, self.size, self.resize, self.interpolation, self.mean, self.std)
-
-
-class FrozenBackbone(nn.Module):
-    """A pretrained network cut at its target layer: picture -> feature maps -> embedding.
-
-    Frozen means that no parameter takes a gradient **and** that BatchNorm's statistics stay as they are:
-    the network is in eval mode for good, whatever ``.train()`` is called on it or around it.
-
-    Args:
-        network: gives the embedding (N, D) for a batch (N, 3, H, W) of any size; becomes part of this one. For
-            float64, give it in float64: the trunk's folded weights are made in its type.
-        layer: the target layer, as in ``network.named_modules()``.
-        owner: the coordinates of the embedding that the maps feed, in a row, where the tail is channelwise.
-    """
-
-    @own_state()
-    def __init__(self, network: nn.Module, name: str, layer: str, owner: range | None = None) -> None:
-        super().__init__()
-        self.name = name
-        self.layer = layer
-        self.network = network.eval()
-        self.trunk, self.tail = split(network, layer)
-        fuse(self.trunk)
-        self.owner = owner
-        self.eval().requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
-
-    @own_precision()
-    def forward(self, pictures: Tensor, keep: Tensor | None = None) -> Features:
-        """One forward pass, and two runs of the tail: with the maps, and with all of them silent.
-
-        Args:
-            pictures: (N, 3, H, W), as `View.tensor` makes them; moved to the network's device and type.
-            keep: (C,) bool; the maps where it is False are ablated from the start, as a pruned head wants it.
-
-        Raises:
-            AISError: the target layer gives no feature maps, or not as many as `keep` speaks of.
-        """
-        parameter = next(self.network.parameters())
-        pictures = pictures.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
-        with torch.no_grad():
-            maps, *live = self.trunk(pictures)
-            if maps.ndim != 4:
-                raise AISError(
-                    f"The layer {self.layer!r} of {self.name} gives {maps.ndim}-dimensional values, not "
-                    "feature maps (N, C, h, w): choose a convolutional layer."
-                )
-            if keep is not None and len(keep) != maps.shape[1]:
-                raise AISError(
-                    f"The layer {self.layer!r} of {self.name} gives {maps.shape[1]} feature maps, not {len(keep)}."
-                )
-            if keep is not None and not keep.all():
-                maps = torch.where(keep[:, None, None], maps, 0)
-            embedding = self.tail(maps, *live)
-            delta = None
-            if self.owner is not None:
-                # Each map feeds a coordinate of its own, so silencing all of them in one run gives
-                # every single ablation at once.
-                delta = (self.tail(torch.zeros_like(maps), *live) - embedding)[
-                    :, self.owner.start : self.owner.stop
-                ]
-        return Features(maps, embedding, delta, tuple(live))
-
-    def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stays in eval mode: a frozen network's BatchNorm must not drift."""
-        return super().train(False)
-
-    def view(self, name: ViewName = "crop") -> View:
-        """How a picture becomes this network's input."""
-        return backbone_spec(self.name).view(name)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    @cached_property
-    def weights_hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all parameters and buffers, in the network's order."""
-        digest = hashlib.sha256()
-        for name, value in self.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-
-@own_state()
-def load_backbone(
-    name: str,
-    layer: str | None = None,
-    *,
-    weights: Path | Literal["default"] | None = "default",
-    device: str | torch.device = "cpu",
-    progress: bool = False,
-) -> FrozenBackbone:
-    """A backbone of the registry, or any convolutional network of timm's, with its pretrained weights.
-
-    Args:
-        name: a key of `BACKBONES`, or ``timm:`` and a name of timm's, such as ``timm:convnext_small``.
-        layer: the target layer; the backbone's default if None. Also in the spelling ``features.7.2.conv3``.
-        weights: ``"default"``, the path of a safetensors file with this network's tensors (a tuned backbone's),
-            or None for random ones (for tests, and for training from scratch).
-        progress: show a bar on stderr while weights are fetched.
-
-    Raises:
-        AISError: no such backbone or layer.
-        WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
-    """
-    spec = backbone_spec(name)
-    pretrained = weights == "default"
-    network = _load_pretrained(name, spec, progress) if pretrained else spec.build()
-    if spec.classifier:
-        setattr(network, spec.classifier, nn.Identity())
-    else:
-        network.reset_classifier(0)  # type: ignore[operator]  # timm's own word for it
-    if weights is not None and not pretrained:
-        try:
-            network.load_state_dict(read_tensors(Path(weights)))
-        except RuntimeError as error:
-            raise WeightsError(f"The file {weights} does not hold the weights of a {name}.") from error
-    if name.startswith(TIMM):  # with its tag, which says which weights these are
-        name = TIMM + spec.hub_id.rpartition("/")[2]
-    layer = resolve_layer(network, layer or spec.layer)
-    owner = spec.channelwise.get(layer)
-    backbone = FrozenBackbone(network, name, layer, owner)
-    if name.startswith(TIMM):
-        backbone.owner = _probe(backbone, spec)
-    return backbone.to(device)
 
 
 def backbone_spec(name: str) -> Backbone:
@@ -288,48 +140,6 @@ def _timm_spec(name: str) -> Backbone:
     )
 
 
-def _probe(backbone: FrozenBackbone, spec: Backbone) -> range | None:
-    """The coordinates that the maps of a network of timm's feed: tried out, since timm does not say.
-
-    Where the tail treats every map on its own, ablating one leaves all other coordinates the same to the bit.
-    """
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        maps, *live = backbone.trunk(torch.rand((1, 3, spec.size, spec.size), generator=generator))
-        if maps.ndim != 4 or maps.shape[2:] != (maps.shape[2],) * 2:
-            raise AISError(
-                f"The layer {backbone.layer!r} of {backbone.name} gives no feature maps (N, C, h, w): name a "
-                "convolutional layer, or choose a convolutional network."
-            )
-        channels = maps.shape[1]
-        maps = torch.rand(maps.shape, generator=generator) + 0.5
-        whole = backbone.tail(maps, *live)
-        if whole.shape[1] != channels:
-            return None
-        for c in range(channels):
-            ablated = maps.clone()
-            ablated[:, c] = 0
-            changed = (backbone.tail(ablated, *live) != whole)[0]
-            changed[c] = False
-            if changed.any():
-                return None
-    return range(channels)
-
-
-def _load_pretrained(name: str, spec: Backbone, progress: bool) -> nn.Module:
-    state = read_weights(name, spec.source, progress)
-    with torch.device("meta"):  # no time spent on random weights that are thrown away
-        network = spec.build()
-    try:
-        network.load_state_dict(spec.adapt(state, network), assign=True)
-    except (RuntimeError, ValueError, AttributeError, KeyError) as error:
-        raise WeightsError(
-            f"The file of {spec.source} does not hold the weights of {name}. Delete it (it may lie at "
-            f"{weights_file(spec.source)}) and try again: it will be fetched anew."
-        ) from error
-    return network
-
-
 def _as_is(state: State, network: nn.Module) -> State:
     return state
 
@@ -359,7 +169,9 @@ def _resnet50_trunk() -> nn.Module:
 
 
 _tv = torchvision.models
+
 _PYTORCH = "https://download.pytorch.org/models/"
+
 _BARLOW = "https://dl.fbaipublicfiles.com/barlowtwins/ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth"
 
 

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
 
 _HUB_FILE = "model.safetensors"
+
 _LIMIT = 16 << 30  # bytes; no network that is a backbone here is larger
 
 

@@ -1,0 +1,145 @@
+"""The registry of backbones, and `FrozenBackbone`: a pretrained network that never changes.
+
+To add a backbone, add a line to `BACKBONES`. To explain another layer of one, name it: any layer whose
+output is a stack of feature maps works, with the exact but slower general form of `ais.importance`.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.graph import resolve_layer
+from ais.backbones.registry import TIMM, Backbone, backbone_spec
+from ais.backbones.weights import read_tensors, read_weights, weights_file
+from ais.errors import AISError, WeightsError, _one_of
+from ais.heads import MOST_MEMBERS
+from ais.torch_state import own_state
+
+
+@own_state()
+def load_backbone(
+    name: str,
+    layer: str | None = None,
+    *,
+    weights: Path | Literal["default"] | None = "default",
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> FrozenBackbone:
+    """A backbone of the registry, or any convolutional network of timm's, with its pretrained weights.
+
+    Args:
+        name: a key of `BACKBONES`, or ``timm:`` and a name of timm's, such as ``timm:convnext_small``.
+        layer: the target layer; the backbone's default if None. Also in the spelling ``features.7.2.conv3``.
+        weights: ``"default"``, the path of a safetensors file with this network's tensors (a tuned backbone's),
+            or None for random ones (for tests, and for training from scratch).
+        progress: show a bar on stderr while weights are fetched.
+
+    Raises:
+        AISError: no such backbone or layer.
+        WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
+    """
+    spec = backbone_spec(name)
+    pretrained = weights == "default"
+    network = _load_pretrained(name, spec, progress) if pretrained else spec.build()
+    if spec.classifier:
+        setattr(network, spec.classifier, nn.Identity())
+    else:
+        network.reset_classifier(0)  # type: ignore[operator]  # timm's own word for it
+    if weights is not None and not pretrained:
+        try:
+            network.load_state_dict(read_tensors(Path(weights)))
+        except RuntimeError as error:
+            raise WeightsError(f"The file {weights} does not hold the weights of a {name}.") from error
+    if name.startswith(TIMM):  # with its tag, which says which weights these are
+        name = TIMM + spec.hub_id.rpartition("/")[2]
+    layer = resolve_layer(network, layer or spec.layer)
+    owner = spec.channelwise.get(layer)
+    backbone = FrozenBackbone(network, name, layer, owner)
+    if name.startswith(TIMM):
+        backbone.owner = _probe(backbone, spec)
+    return backbone.to(device)
+
+
+def _probe(backbone: FrozenBackbone, spec: Backbone) -> range | None:
+    """The coordinates that the maps of a network of timm's feed: tried out, since timm does not say.
+
+    Where the tail treats every map on its own, ablating one leaves all other coordinates the same to the bit.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        maps, *live = backbone.trunk(torch.rand((1, 3, spec.size, spec.size), generator=generator))
+        if maps.ndim != 4 or maps.shape[2:] != (maps.shape[2],) * 2:
+            raise AISError(
+                f"The layer {backbone.layer!r} of {backbone.name} gives no feature maps (N, C, h, w): name a "
+                "convolutional layer, or choose a convolutional network."
+            )
+        channels = maps.shape[1]
+        maps = torch.rand(maps.shape, generator=generator) + 0.5
+        whole = backbone.tail(maps, *live)
+        if whole.shape[1] != channels:
+            return None
+        for c in range(channels):
+            ablated = maps.clone()
+            ablated[:, c] = 0
+            changed = (backbone.tail(ablated, *live) != whole)[0]
+            changed[c] = False
+            if changed.any():
+                return None
+    return range(channels)
+
+
+def _load_pretrained(name: str, spec: Backbone, progress: bool) -> nn.Module:
+    state = read_weights(name, spec.source, progress)
+    with torch.device("meta"):  # no time spent on random weights that are thrown away
+        network = spec.build()
+    try:
+        network.load_state_dict(spec.adapt(state, network), assign=True)
+    except (RuntimeError, ValueError, AttributeError, KeyError) as error:
+        raise WeightsError(
+            f"The file of {spec.source} does not hold the weights of {name}. Delete it (it may lie at "
+            f"{weights_file(spec.source)}) and try again: it will be fetched anew."
+        ) from error
+    return network
+
+
+@own_state()
+def backbone_cached(
+    name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
+) -> FrozenBackbone:
+    """`load_backbone`, from a cache of the last few.
+
+    Args:
+        tuned, sha256: the file of a tuned backbone, and its hash.
+
+    Raises:
+        AISError: no such device. WeightsError: the weights are not to be had.
+    """
+    with _lock:  # so that two requests at once do not load the same weights twice
+        return _backbone(name, layer, pick_device(device), tuned, sha256)
+
+
+def pick_device(device: str = "auto") -> str:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        AISError: no such device here.
+    """
+    _one_of("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise AISError("There is no CUDA device that PyTorch can use here. Choose the device auto or cpu.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+_lock = threading.Lock()
+
+
+@lru_cache(maxsize=MOST_MEMBERS)
+def _backbone(name: str, layer: str, device: str, tuned: Path | None, sha256: str) -> FrozenBackbone:
+    return load_backbone(name, layer, weights=tuned or "default", device=device)
