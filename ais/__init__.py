@@ -6,9 +6,10 @@ from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError, HeadError, HubError, ImageError, WeightsError
 from ais.explain import explain, score
 from ais.explanation import Explanation, Score
-from ais.heads import RegressionHead, StackedHead
+from ais.heads.loading import list_heads, load_head
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.heatmaps import METHODS
-from ais.loading import list_heads, load_head
 from ais.version import __version__
 
 __all__ = [

@@ -12,9 +12,11 @@ from huggingface_hub import get_token
 
 from ais.cards import PICTURES, model_card, named_in
 from ais.errors import HeadError, ImageError
-from ais.heads import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig, RegressionHead, StackedHead
+from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.images.reading import read_image
-from ais.loading import load_head
 
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",

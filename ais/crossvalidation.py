@@ -23,7 +23,8 @@ from ais.data.splits import grouped_folds
 from ais.errors import AISError, DataError
 from ais.finetuning import find_rate, fine_tune, held_out
 from ais.fitting import Recipe, Variants, fit_variants
-from ais.heads import HeadConfig, Interval, RegressionHead, Target
+from ais.heads.config import HeadConfig, Interval, Target
+from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.images.reading import read_image
 from ais.io.files import write_atomically

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,19 @@ from torch import Tensor
 
 from ais import heatmaps, importance
 from ais.backbones.frozen import Features, FrozenBackbone
-from ais.backbones.loading import backbone_cached, pick_device
-from ais.backbones.registry import backbone_spec, weights_size
 from ais.errors import AISError, HeadError, _one_of
 from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
-from ais.heads import CONFIG, EMBEDDED, RegressionHead, StackedHead
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import HeadSource, backbone_of, load_head_cached
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.images.preprocessing import Placement
 from ais.images.reading import Source, read_image
-from ais.io.hub import Repository
-from ais.loading import Found, find_head, load_found, tuned_backbone
 from ais.mapscores import MapScores, read_map_scores
 from ais.progress import Progress
 from ais.stacking import combine_points, resample
 from ais.torch_state import own_state
-
-HeadSource = str | os.PathLike[str] | Repository | RegressionHead | StackedHead
 
 
 @own_state()
@@ -158,59 +155,6 @@ def score(
     picture = read_image(image)
     loaded = load_head_cached(head)
     return score_of(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
-
-
-@own_state()
-def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
-    """The head's backbone on a device, from a cache of the last few; the head is moved there too.
-
-    Raises:
-        AISError: no such device.
-        HeadError: the head does not fit the backbone.
-        WeightsError: the backbone's weights are not to be had.
-    """
-    config = head.config
-    try:
-        spec = backbone_spec(config.backbone)
-    except AISError as error:
-        raise HeadError(
-            f"The head {config.name!r} wants a backbone that this AIS does not know. {error}"
-        ) from error
-    if config.size != spec.size:
-        raise HeadError(
-            f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
-        )
-    where = pick_device(device)
-    tuned = None
-    if config.tuned_sha256:
-        tuned = tuned_backbone(head, 2 * weights_size(config.backbone) + _MORE)
-    backbone = backbone_cached(config.backbone, config.layer, where, tuned, config.tuned_sha256)
-    head.to(where)
-    return backbone
-
-
-@own_state()
-def load_head_cached(head: HeadSource, *, public: bool = False) -> RegressionHead | StackedHead:
-    """`load_head`, from a cache of the last few; a head that is loaded already passes through.
-
-    Args:
-        public: fetch only what everybody may read from the Hub.
-    """
-    if isinstance(head, (RegressionHead, StackedHead)):
-        return head.plain()
-    found = find_head(head, public=public)
-    loaded = _head(found, (found.folder / CONFIG).stat().st_mtime_ns)
-    loaded.notice = found.notice  # of this time, not of the time when it was loaded
-    return loaded
-
-
-_MORE = 1 << 20  # bytes of a tuned backbone's file that are none of its weights
-
-
-@lru_cache(maxsize=8)
-def _head(found: Found, changed: int) -> RegressionHead | StackedHead:
-    """`changed` is there so that a head that was trained anew is read anew."""
-    return load_found(found)
 
 
 @dataclass(frozen=True)

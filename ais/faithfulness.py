@@ -21,7 +21,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ais import importance
 from ais.backbones.frozen import FrozenBackbone
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.heatmaps import METHODS
 from ais.images.reading import Source, read_image
 from ais.metrics.bootstrap import with_interval

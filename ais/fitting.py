@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ais.data.splits import grouped_split
 from ais.errors import DataError
-from ais.heads import HeadConfig, RegressionHead
+from ais.heads.config import HeadConfig
+from ais.heads.regression import RegressionHead
 
 
 @dataclass(frozen=True)

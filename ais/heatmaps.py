@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from ais.backbones.frozen import Features, FrozenBackbone
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.progress import Progress
 
 Scale = Literal["relative", "points", "density"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ais import importance
 from ais.errors import DataError
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.metrics.regression import difference
 
 Progress = Callable[[int, int], None]  # maps judged, maps in all

@@ -26,7 +26,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from ais.cards import model_card, named_in
 from ais.checks import check_folder, file_names
 from ais.errors import AISError, HeadError, HubError
-from ais.heads import CARD, CONFIG, HeadConfig, StackedHead
+from ais.heads.config import CARD, CONFIG, HeadConfig
+from ais.heads.format import CONFIG_LIMIT, read_config
+from ais.heads.loading import find_head, list_heads
+from ais.heads.stack import StackedHead
 from ais.io.hub import (
     FAULTS,
     MAIN,
@@ -41,7 +44,6 @@ from ais.io.hub import (
     seen,
     sentence,
 )
-from ais.loading import CONFIG_LIMIT, find_head, list_heads, read_config
 
 UPLOAD = 60.0  # seconds that the Hub may take over a commit, beside the time for its bytes
 _LEAVE = (".gitattributes",)  # the Hub's own

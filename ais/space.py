@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, RepoCard
 
 from ais.errors import AISError, HubError
-from ais.heads import CARD, CONFIG, WEIGHTS
+from ais.heads.config import CARD, CONFIG, WEIGHTS
 from ais.io.hub import FAULTS, HEADS_VARIABLE, parse_repository
 from ais.publishing import Pushed, ask, commit, log_in, pushing, repository_to_push
 

@@ -27,8 +27,8 @@ import ais
 from ais import heatmaps, importance
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
-from ais.heads import RegressionHead
-from ais.loading import load_head
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
 
 SAMPLE = 32  # maps that the loops over single maps are timed on
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 import ais
-from ais.explain import backbone_of
-from ais.heads import EMBEDDED, RegressionHead
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import backbone_of, load_head
+from ais.heads.regression import RegressionHead
 from ais.images.folders import find_pictures
 from ais.images.reading import read_image
-from ais.loading import load_head
 from ais.workflows.score import score_pictures
 
 BATCHES = (16, 4)  # the first is what the others are compared with

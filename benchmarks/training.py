@@ -30,7 +30,7 @@ from ais.backbones.embeddings import embed
 from ais.backbones.loading import load_backbone
 from ais.data.ratings import RatedSet, read_ratings
 from ais.fitting import Recipe, fit_variants
-from ais.heads import Target
+from ais.heads.config import Target
 from ais.images.preprocessing import View
 from ais.images.reading import read_image
 from ais.workflows.train import train_head

@@ -36,8 +36,8 @@ ARGUMENTS = [
     "--use-fake-ui-for-media-stream",
 ]
 START = (
-    "import os, pathlib, runpy, ais.heads\n"
-    "ais.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
+    "import os, pathlib, runpy, ais.heads.regression\n"
+    "ais.heads.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
     "runpy.run_path('app.py', run_name='__main__')\n"
 )
 READY = "body[data-ais=ready]"

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ais.backbones.frozen import FrozenBackbone
-from ais.heads import HeadConfig, Interval, RegressionHead, Target
+from ais.heads.config import HeadConfig, Interval, Target
+from ais.heads.regression import RegressionHead
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one
 

@@ -16,9 +16,10 @@ from ais.backbones.loading import load_backbone
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
-from ais.heads import BACKBONE, RegressionHead, Target
+from ais.heads.config import BACKBONE, Target
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
-from ais.loading import load_head
 from ais.metrics import bootstrap, regression
 from ais.stacking import cross_fitted
 from ais.strategies import untrained

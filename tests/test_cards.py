@@ -21,8 +21,8 @@ from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.cards import CURVE, EXAMPLES, model_card, named_in
 from ais.crossvalidation import Plan
 from ais.errors import HeadError
-from ais.heads import Config, HeadConfig, Interval, Member, StackConfig, Target
-from ais.loading import heads_directory, list_heads, load_head
+from ais.heads.config import Config, HeadConfig, Interval, Member, StackConfig, Target
+from ais.heads.loading import heads_directory, list_heads, load_head
 from ais.pruning import PruningReport
 from ais.strategies import STRATEGIES, Tuning
 from conftest import make_head

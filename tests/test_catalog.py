@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ais import loading
 from ais.demo import catalog, values
 from ais.demo.catalog import Catalog, Offer, collection_slug, head_source
 from ais.errors import HeadError, HubError
+from ais.heads.regression import loading
 from ais.io.hub import Repository
 from conftest import make_head
 from hub_failures import Hang, Status

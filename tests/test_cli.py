@@ -29,7 +29,9 @@ from ais.cli import common
 from ais.crossvalidation import Plan, look
 from ais.data.ratings import read_ratings
 from ais.explanation import FILES
-from ais.heads import BACKBONE, RegressionHead, StackedHead
+from ais.heads.config import BACKBONE
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.range_test import RateCurve
 from ais.workflows.advise import advise
 from pictures import odd_pictures

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from ais.cards import CURVE, EXAMPLES, model_card
-from ais.heads import CONFIG, EMBEDDED, WEIGHTS
-from ais.loading import heads_directory, read_config
+from ais.heads.config import CONFIG, EMBEDDED, WEIGHTS
+from ais.heads.format import read_config
+from ais.heads.loading import heads_directory
 from test_cli import call
 
 BIBTEX = "@misc{one,\n  title = {A title}\n}"

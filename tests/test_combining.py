@@ -14,8 +14,10 @@ from ais.backbones.embeddings import content_hashes
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
-from ais.heads import RegressionHead, StackedHead, content_key
-from ais.loading import load_head
+from ais.heads.base import content_key
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap, regression
 from ais.stacking import cross_fitted, fit_stack
 from ais.training import calibration

@@ -23,7 +23,7 @@ from ais.backbones.loading import pick_device
 from ais.backbones.registry import BACKBONES, Backbone
 from ais.errors import AISError, HeadError, ImageError, WeightsError
 from ais.explanation import FILES, KINDS
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.heatmaps import METHODS
 from conftest import TinyNetwork, make_head, randomise
 from test_heads import change_head

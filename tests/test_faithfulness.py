@@ -16,7 +16,7 @@ from ais import faithfulness as module
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.faithfulness import COMPARED, STEPS, deletion_insertion, faithfulness, hide, randomised, resemblance
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import Placement, View
 from conftest import make_head
 

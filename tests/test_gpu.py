@@ -16,7 +16,7 @@ from PIL import Image
 from ais import explain
 from ais.demo import gpu
 from ais.errors import HeadError
-from ais.heads import EMBEDDED
+from ais.heads.config import EMBEDDED
 from conftest import make_head
 
 ROOT = Path(__file__).parent.parent

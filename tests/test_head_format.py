@@ -24,7 +24,9 @@ import ais
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
-from ais.heads import HeadConfig, Interval, Member, RegressionHead, StackConfig, StackedHead, Target
+from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 
 PAGE = (Path(__file__).parents[1] / "docs" / "head-format.md").read_text(encoding="utf-8")
 Tensors = dict[str, np.ndarray]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ais.heads import RegressionHead, content_key
+from ais.heads.base import content_key
+from ais.heads.regression import RegressionHead
 from conftest import make_head
 
 

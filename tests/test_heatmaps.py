@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ais import heatmaps, importance
 from ais.backbones.frozen import FrozenBackbone
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import View
 from conftest import TinyNetwork, make_head, randomise
 

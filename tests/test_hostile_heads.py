@@ -25,8 +25,9 @@ import ais
 from ais.cards import model_card
 from ais.demo.values import facts
 from ais.errors import AISError, HeadError
-from ais.heads import BACKBONE, CARD, CONFIG, WEIGHTS, RegressionHead
-from ais.loading import load_head, read_card
+from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS
+from ais.heads.loading import load_head, read_card
+from ais.heads.regression import RegressionHead
 from conftest import make_head
 from test_explain import add_backbone, save_tuned, tiny_network
 from test_loading import edit

@@ -22,12 +22,12 @@ from PIL import Image
 
 import ais
 from ais.errors import AISError, HeadError, HubError
-from ais.explain import load_head_cached
-from ais.heads import RegressionHead, StackedHead
+from ais.heads.loading import find_head, load_head, load_head_cached, read_card
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.io import hub
 from ais.io import hub as io_hub
 from ais.io.hub import Repository, parse_repository
-from ais.loading import find_head, load_head, read_card
 from conftest import make_head
 from hub_failures import BAD_TOKEN, TOO_MANY, CutShort, Dribble, Flipped, Hang, Padded, Redirect, Status
 from local_hub import LocalHub
@@ -518,10 +518,10 @@ def test_a_tuned_backbone_that_came_damaged(hub: LocalHub, folder: Path) -> None
     loaded = load_head(ID)
     assert isinstance(loaded, RegressionHead)
     with pytest.raises(HeadError, match=r"backbone\.safetensors is damaged.*fetched anew"):
-        ais.loading.tuned_backbone(loaded)
+        ais.heads.loading.tuned_backbone(loaded)
     again = load_head(ID)
     assert isinstance(again, RegressionHead)
-    file = ais.loading.tuned_backbone(again)
+    file = ais.heads.loading.tuned_backbone(again)
     assert file is not None
     assert file.read_bytes() == data
 

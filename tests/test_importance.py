@@ -13,7 +13,7 @@ from ais import importance
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from conftest import make_head, randomise
 
 # Every default target layer, and those that papers name beside it.

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ais.errors import HeadError
-from ais.heads import EMBEDDED, RegressionHead, StackedHead
-from ais.loading import list_heads, load_head, tuned_backbone
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import list_heads, load_head, tuned_backbone
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from conftest import make_head
 from test_heads import change_head
 

@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 from ais.errors import AISError, DataError
 from ais.explain import explain
-from ais.heads import RegressionHead
-from ais.loading import load_head
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
 from ais.mapscores import MapScores
 from conftest import make_head
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ais.cli.common import app
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from conftest import make_head
 from test_cli import call
 from test_converters import oasis

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import heads, loading
 from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
 from ais.demo.page import EXAMPLES
 from ais.explain import explain
+from ais.heads.regression import config, loading
+from ais.heads.regression import config as heads_config
 from browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
 from pictures import odd_pictures
 
@@ -35,8 +36,8 @@ OVERLAY = "document.querySelector('#ais-overlay .viewer').parentElement.ais"
 @pytest.fixture(scope="session")
 def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
-    shutil.copytree(loading.heads_directory() / heads.EMBEDDED, folder / heads.EMBEDDED)
-    shutil.copytree(folder / heads.EMBEDDED, folder / CROPPED)
+    shutil.copytree(loading.heads_directory() / heads_config.EMBEDDED, folder / heads_config.EMBEDDED)
+    shutil.copytree(folder / heads_config.EMBEDDED, folder / CROPPED)
     config = json.loads((folder / CROPPED / "config.json").read_text())
     (folder / CROPPED / "config.json").write_text(json.dumps(config | {"name": CROPPED, "view": "crop"}))
     for name in (STACK, "beauty-efficientnet-lite1", "beauty-efficientnet-lite2"):
@@ -206,7 +207,7 @@ def test_opacity_zero_and_peek_show_the_bare_picture(open_page: Any, photo: Path
 
 
 @pytest.mark.parametrize("scale", ["relative", "points"])
-@pytest.mark.parametrize("head", [heads.EMBEDDED, CROPPED])
+@pytest.mark.parametrize("head", [config.EMBEDDED, CROPPED])
 def test_hover_reads_the_downloaded_heatmap(open_page: Any, photo: Path, head: str, scale: str) -> None:
     page = open_page()
     page.select_option("#ais-choices select", head)
@@ -476,7 +477,7 @@ def test_api(url: str, photo: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ((handle_file(tmp_path / "notes.jpg"),), "not a picture"),
         ((handle_file(photo), "/etc"), "There is no head '/etc'"),
-        ((handle_file(photo), heads.EMBEDDED, "magic"), "There is no method 'magic'"),
+        ((handle_file(photo), config.EMBEDDED, "magic"), "There is no method 'magic'"),
     ):
         with pytest.raises(AppError, match=re.escape(words)):
             client.predict(*arguments, api_name="/explain")

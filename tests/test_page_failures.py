@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import explain, loading
+from ais import explain
 from ais.demo import folders
 from ais.demo.catalog import Catalog
+from ais.heads.regression import loading
 from browsing import CANVAS, check_sentence, coffee, number, running_app, upload, visiting
 from test_catalog import save_head, settled, wait
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ais import explain, load_head, loading
-from ais.heads import EMBEDDED
+from ais import explain, load_head
+from ais.heads.config import EMBEDDED
+from ais.heads.regression import loading
 from browsing import READY, check_sentence, coffee, running_app, upload, visiting
 from hub_failures import TOO_MANY, CutShort, Flipped, Hang, Padded, Status
 from local_hub import LocalHub

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from ais import loading
 from ais.demo import door
-from ais.heads import EMBEDDED
+from ais.heads.config import EMBEDDED
+from ais.heads.regression import loading
 from browsing import check_sentence, coffee, running_app
 
 JSON = {"Content-Type": "application/json"}

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ais import loading, similarity
+from ais import similarity
 from ais.backbones.loading import load_backbone
 from ais.demo import cohorts, shapes
+from ais.heads.regression import loading
 from ais.workflows import align
 from browsing import check_sentence, coffee, number, running_app, upload, visiting
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ais import pruning
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
-from ais.heads import RegressionHead
+from ais.heads.regression import RegressionHead
 from ais.pruning import WAYS, Judged, greedy, mean_residual, negative_impact, prune, silence
 from conftest import make_head
 

@@ -25,8 +25,9 @@ from ais import space as space_module
 from ais.cards import model_card, named_in
 from ais.checks import check_folder
 from ais.errors import AISError, HeadError, HubError
+from ais.heads.format import read_config
+from ais.heads.loading import load_head
 from ais.io.hub import Repository
-from ais.loading import load_head, read_config
 from ais.publishing import push_head, repository_to_push
 from ais.space import push_space
 from conftest import make_head
@@ -163,7 +164,7 @@ def test_what_only_looks_like_a_path_is_fine(about: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ais.list_heads())
 def test_shipped_heads_are_fit_to_be_published(name: str) -> None:
-    check_folder(ais.loading.heads_directory() / name)
+    check_folder(ais.heads.loading.heads_directory() / name)
 
 
 def test_a_picture_that_is_none(folder: Path) -> None:
@@ -198,7 +199,7 @@ def test_push_fresh_cache_load_explain_is_equal_to_the_bit(
 ) -> None:
     """All the way, for the default head and for the stack, each against its own folder."""
     for name in ("beauty-efficientnet-lite0", "beauty-stack"):
-        folder = ais.loading.heads_directory() / name
+        folder = ais.heads.loading.heads_directory() / name
         push_head(folder, Repository(f"user/{name}"))
         shutil.rmtree(logged_in.home)  # the cache
         here, there = ais.explain(photograph, folder), ais.explain(photograph, f"user/{name}")

@@ -22,8 +22,9 @@ from ais.crossvalidation import fit_head, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_split
 from ais.errors import DataError
-from ais.heads import BACKBONE, RegressionHead
-from ais.loading import load_head
+from ais.heads.config import BACKBONE
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
 from ais.metrics import bootstrap, regression
 from ais.pruning import Judged, PruningReport, WayName
 from ais.training import calibration

@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 
 import ais
-from ais import loading
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
 from ais.explanation import FILES, KINDS, Explanation
-from ais.heads import HeadConfig, Interval, Member, RegressionHead, StackConfig, StackedHead, Target
+from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
+from ais.heads.format import read_config
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead, loading
+from ais.heads.stack import StackedHead
 from ais.heatmaps import METHODS, Grids
-from ais.loading import load_head, read_config
 from conftest import make_head
 from test_explain import add_backbone, naive_score, tiny_network
 from test_heads import change_head

@@ -30,8 +30,10 @@ from ais.data.ratings import RatedSet
 from ais.data.rdms import Judgments
 from ais.errors import AISError
 from ais.explanation import Explanation
-from ais.heads import Member, RegressionHead, StackConfig, StackedHead
-from ais.loading import load_head
+from ais.heads.config import Member, StackConfig
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap
 from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from test_assessment import TARGET, trained

@@ -19,9 +19,9 @@ from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
 from ais.explain import score
 from ais.fitting import Recipe, Variants, fit_variants
-from ais.heads import BACKBONE, Target
+from ais.heads.config import BACKBONE, Target
+from ais.heads.loading import load_head
 from ais.images.reading import read_image
-from ais.loading import load_head
 from ais.metrics import regression
 from ais.strategies import Tuning
 from ais.workflows.train import train_head

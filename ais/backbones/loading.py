@@ -19,7 +19,7 @@ from ais.backbones.graph import resolve_layer
 from ais.backbones.registry import TIMM, Backbone, backbone_spec
 from ais.backbones.weights import read_tensors, read_weights, weights_file
 from ais.errors import AISError, WeightsError, _one_of
-from ais.heads import MOST_MEMBERS
+from ais.heads.config import MOST_MEMBERS
 from ais.torch_state import own_state
 
 

@@ -16,9 +16,10 @@ from ais.cards import EXAMPLES, PICTURES, model_card, named_in
 from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
 from ais.errors import AISError
 from ais.explain import explain
-from ais.heads import CARD, CONFIG, Config
+from ais.heads.config import CARD, CONFIG, Config
+from ais.heads.format import read_config
+from ais.heads.loading import load_head
 from ais.io.files import check_outputs, write_atomically
-from ais.loading import load_head, read_config
 
 _MOST = 4  # pictures of examples
 

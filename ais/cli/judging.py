@@ -40,11 +40,12 @@ from ais.cli.common import (
 )
 from ais.data.ratings import RatedSet
 from ais.errors import AISError
-from ais.explain import backbone_of
 from ais.faithfulness import faithfulness
-from ais.heads import EMBEDDED, Head, RegressionHead
+from ais.heads.base import Head
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import backbone_of, load_head
+from ais.heads.regression import RegressionHead
 from ais.io.files import check_outputs, write_atomically
-from ais.loading import load_head
 from ais.pruning import WayName
 from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
 from ais.workflows.prune import prune_head

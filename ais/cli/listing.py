@@ -8,7 +8,8 @@ import typer
 
 from ais.backbones.registry import BACKBONES
 from ais.cli.common import AsJson, app, print_json, print_table, quality
-from ais.loading import heads_directory, list_heads, read_config
+from ais.heads.format import read_config
+from ais.heads.loading import heads_directory, list_heads
 
 
 @app.command("heads")

@@ -24,12 +24,14 @@ from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, UnwritableError, out_of_memory
 from ais.explain import explain
 from ais.explanation import FILES, Explanation, Kind, Score
-from ais.heads import EMBEDDED, Head, StackedHead
+from ais.heads.base import Head
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import load_head
+from ais.heads.stack import StackedHead
 from ais.heatmaps import METHODS, MethodName, Scale
 from ais.images.folders import find_pictures, left_out_line, printable
 from ais.images.guards import MAX_BYTES
 from ais.io.files import GrowingFile, check_outputs
-from ais.loading import load_head
 from ais.workflows.score import score_pictures
 
 STANDARD_INPUT = "-"

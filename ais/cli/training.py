@@ -40,11 +40,14 @@ from ais.cli.common import (
 )
 from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
-from ais.heads import BACKBONE, Head, RegressionHead
-from ais.heads import Target as HeadTarget
+from ais.heads.base import Head
+from ais.heads.config import BACKBONE
+from ais.heads.config import Target as HeadTarget
+from ais.heads.format import read_config
+from ais.heads.loading import heads_directory, load_head
+from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
-from ais.loading import heads_directory, load_head, read_config
 from ais.metrics.regression import ceiling
 from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.workflows.advise import advise

@@ -29,8 +29,12 @@ from ais.backbones.weights import read_weights
 from ais.demo import folders, storage, values
 from ais.demo.visitors import visitor
 from ais.errors import AISError, HeadError, HubError
-from ais.explain import load_head_cached
-from ais.heads import CONFIG, WEIGHTS, Head, RegressionHead, StackedHead
+from ais.heads.base import Head
+from ais.heads.config import CONFIG, WEIGHTS
+from ais.heads.format import read_config
+from ais.heads.loading import find_head, heads_directory, list_heads, load_head_cached, read_card
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.io.hub import (
     FAULTS,
     PATIENCE,
@@ -41,7 +45,6 @@ from ais.io.hub import (
     parse_repository,
     sentence,
 )
-from ais.loading import find_head, heads_directory, list_heads, read_card, read_config
 
 logger = logging.getLogger(__name__)
 

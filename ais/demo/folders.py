@@ -8,7 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from ais.errors import HubError
-from ais.heads import CONFIG
+from ais.heads.config import CONFIG
 from ais.io.hub import parse_repository
 
 logger = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from PIL import Image
 from ais.demo.catalog import check_backbones, head_source, members
 from ais.demo.turns import Turns
 from ais.errors import AISError
-from ais.explain import backbone_of, explain, load_head_cached
+from ais.explain import explain
 from ais.explanation import Explanation
+from ais.heads.loading import backbone_of, load_head, load_head_cached
 from ais.heatmaps import METHODS
-from ais.loading import load_head
 from ais.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 
 from ais.explanation import Contribution, Explanation
-from ais.heads import Config, Head
+from ais.heads.base import Head
+from ais.heads.config import Config
 from ais.heatmaps import COLORS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows

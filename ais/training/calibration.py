@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ais.heads import Interval
+from ais.heads.config import Interval
 
 
 def calibrate(scores: np.ndarray, ratings: np.ndarray, level: float = 0.9) -> Interval:

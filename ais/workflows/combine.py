@@ -15,7 +15,10 @@ from ais.backbones.embeddings import content_hashes
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
-from ais.heads import MOST_MEMBERS, Member, RegressionHead, StackConfig, StackedHead, content_key
+from ais.heads.base import content_key
+from ais.heads.config import MOST_MEMBERS, Member, StackConfig
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.metrics.regression import ceiling, difference, metrics
 from ais.progress import Report
 from ais.stacking import cross_fitted, fit_stack

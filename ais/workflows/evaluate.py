@@ -14,8 +14,9 @@ from ais.backbones.loading import load_backbone, pick_device
 from ais.crossvalidation import Pictures, Plan, cross_validate, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
-from ais.explain import backbone_of
-from ais.heads import RegressionHead, StackedHead
+from ais.heads.loading import backbone_of
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
 from ais.progress import Report
 from ais.pruning import silence

@@ -14,8 +14,9 @@ from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
-from ais.explain import backbone_of
-from ais.heads import RegressionHead, content_key
+from ais.heads.base import content_key
+from ais.heads.loading import backbone_of
+from ais.heads.regression import RegressionHead
 from ais.metrics.regression import metrics
 from ais.progress import Report
 from ais.pruning import Judged, PruningReport, WayName, prune, silence

@@ -11,9 +11,12 @@ from torch import Tensor
 from ais.backbones.embeddings import Picture, Rows, embed_each
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
-from ais.explain import backbone_of, score, score_of
+from ais.explain import score, score_of
 from ais.explanation import Score
-from ais.heads import Head, RegressionHead, StackedHead
+from ais.heads.base import Head
+from ais.heads.loading import backbone_of
+from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.pruning import silence
 
 

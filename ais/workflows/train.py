@@ -16,7 +16,9 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
-from ais.heads import HeadConfig, RegressionHead, Target, content_key
+from ais.heads.base import content_key
+from ais.heads.config import HeadConfig, Target
+from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.metrics.regression import ceiling, metrics
 from ais.progress import Report

@@ -1,0 +1,1 @@
+"""The trained part: its config, its tensors, its folder."""
