@@ -1,15 +1,15 @@
 """AIS: the score people would give a picture, and where in the picture it comes from."""
 
+from ais.attribution.explain import explain, score
+from ais.attribution.explanation import Explanation, Score
+from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError, HeadError, HubError, ImageError, WeightsError
-from ais.explain import explain, score
-from ais.explanation import Explanation, Score
 from ais.heads.loading import list_heads, load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.heatmaps import METHODS
 from ais.version import __version__
 
 __all__ = [

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ais import importance
+from ais.attribution import importance
 from ais.backbones.embeddings import EmbeddedSet, cache_directory, embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import RatedSet

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import stats
 
-from ais.explanation import Explanation
-from ais.heatmaps import colorize, overlay
+from ais.attribution.colors import colorize, overlay
+from ais.attribution.explanation import Explanation
 from ais.images.reading import read_image
 from ais.keeping import GainReport
 from ais.range_test import RateCurve

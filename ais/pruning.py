@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais import importance
+from ais.attribution import importance
 from ais.errors import DataError
 from ais.heads.regression import RegressionHead
 from ais.metrics.regression import difference

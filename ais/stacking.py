@@ -6,8 +6,6 @@ Laan, Polley & Hubbard, Stat. Appl. Genet. Mol. Biol. 6 (2007). Pure mathematics
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.optimize import nnls
 
@@ -87,49 +85,3 @@ def cross_fitted(
         weights, intercept = fit_stack(means[~held], ratings[~held], ridge)
         predicted[held] = scores[held] @ weights + intercept
     return predicted
-
-
-def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Grids of one picture on another number of cells, by area.
-
-    Each new cell is the mean of the cells that it overlaps, weighted by the overlap, so the mean over the
-    picture stays as it is. A grid in points per cell keeps its **sum** when the result is multiplied by
-    ``(h * w) / (H * W)``, because a cell of another size is worth its share.
-
-    Args:
-        values: (..., h, w).
-        shape: (H, W).
-
-    Returns:
-        (..., H, W) float64.
-    """
-    rows, columns = (_overlap(old, new) for old, new in zip(values.shape[-2:], shape, strict=True))
-    return rows @ values @ columns.T
-
-
-def combine_points(grids: Sequence[np.ndarray], weights: Sequence[float], per_cell: bool) -> np.ndarray:
-    """The weighted sum of the members' grids on the finest of them, the one with the most cells.
-
-    Args:
-        grids: of each member, (h_m, w_m); all of the same part of the picture.
-        weights: of each member.
-        per_cell: the values are points a cell is worth: the sum over the result is the weighted sum of
-            the members' sums. Else they have no area, and a constant stays what it is.
-
-    Returns:
-        (H, W) float64.
-    """
-    finest = max(grids, key=np.size)
-    combined = np.zeros(finest.shape)
-    for grid, weight in zip(grids, weights, strict=True):
-        share = grid.size / finest.size if per_cell else 1.0
-        combined += weight * share * resample(grid, finest.shape)
-    return combined
-
-
-def _overlap(old: int, new: int) -> np.ndarray:
-    """The share of each of `new` equal parts of a line that lies in each of `old` equal parts: (new, old)."""
-    # In units of 1 / (old * new) of the line all edges are whole numbers, so the shares are exact.
-    starts, others = np.arange(new)[:, None] * old, np.arange(old)[None] * new
-    common = np.minimum(starts + old, others + new) - np.maximum(starts, others)
-    return np.maximum(common, 0) / old

@@ -24,7 +24,8 @@ from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
 from torch import Tensor, nn
 
 import ais
-from ais import heatmaps, importance
+from ais.attribution import importance
+from ais.attribution.methods import ablation
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.heads.loading import load_head
@@ -83,7 +84,7 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
         hidden = head.hidden(features.embedding)
         head.readout(hidden).mean().item()
         weights = importance.prediction(backbone, features, head, hidden)[0]
-        grids = heatmaps.ablation(backbone, head, pictures, features, weights)
+        grids = ablation.ablation(backbone, head, pictures, features, weights)
         placement.upsample(grids["relative"].cpu().numpy())
 
     layer = backbone.network.get_submodule(backbone.layer)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ais import importance
+from ais.attribution import importance
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES, backbone_spec

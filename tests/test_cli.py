@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 
 import ais
 from ais import cli
+from ais.attribution.explanation import FILES
 from ais.cards import CURVE, model_card
 from ais.cli import common
 from ais.crossvalidation import Plan, look
 from ais.data.ratings import read_ratings
-from ais.explanation import FILES
 from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead

@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from ais import cli, figures, similarity
+from ais.attribution.map_scores import read_map_scores
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
 from ais.errors import AISError, DataError
-from ais.mapscores import read_map_scores
 from ais.workflows.align import align, look, map_embedding, read_cohort, with_interval
 from test_crossvalidation import add_backbones
 

@@ -18,13 +18,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import ais
-from ais import importance
+from ais.attribution import importance
+from ais.attribution.explanation import FILES, KINDS
+from ais.attribution.methods import METHODS
 from ais.backbones.loading import pick_device
 from ais.backbones.registry import BACKBONES, Backbone
 from ais.errors import AISError, HeadError, ImageError, WeightsError
-from ais.explanation import FILES, KINDS
 from ais.heads.regression import RegressionHead
-from ais.heatmaps import METHODS
 from conftest import TinyNetwork, make_head, randomise
 from test_heads import change_head
 

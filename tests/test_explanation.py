@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import ais
+from ais.attribution.explanation import FILES
 from ais.errors import AISError
-from ais.explanation import FILES
 from ais.images.preprocessing import View
 from conftest import make_head
 

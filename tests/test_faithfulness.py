@@ -12,10 +12,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ais import faithfulness as module
+from ais.attribution import faithfulness as attribution_faithfulness
+from ais.attribution import methods
+from ais.attribution.faithfulness import (
+    COMPARED,
+    STEPS,
+    deletion_insertion,
+    faithfulness,
+    hide,
+    randomised,
+    resemblance,
+)
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
-from ais.faithfulness import COMPARED, STEPS, deletion_insertion, faithfulness, hide, randomised, resemblance
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import Placement, View
 from conftest import make_head
@@ -179,7 +188,7 @@ def test_means_are_those_of_the_pictures(
     for file in lamps:
         picture = small_view.tensor(Image.open(file))[None]
         features = tiny(picture)
-        grids = module.METHODS["gradcam"].grids(tiny, tiny_head, picture, features, torch.zeros(12))
+        grids = methods.METHODS["gradcam"].grids(tiny, tiny_head, picture, features, torch.zeros(12))
         each.append(deletion_insertion(tiny, tiny_head, picture, grids["relative"]))
     gradcam = found["methods"]["gradcam"]
     assert (gradcam["deletion"], gradcam["insertion"]) == pytest.approx(np.mean(each, axis=0))
@@ -203,7 +212,7 @@ def test_sanity_tells_a_map_that_follows_the_head_from_one_that_does_not(
     found = faithfulness(lamps, tiny, tiny_head)
     assert 0 < found["sanity"] < 0.9
     assert 0 < found["sanity_chance"] < 0.9
-    monkeypatch.setattr(module, "randomised", lambda head, generator: head)
+    monkeypatch.setattr(attribution_faithfulness, "randomised", lambda head, generator: head)
     same = faithfulness(lamps, tiny, tiny_head)
     assert same["sanity"] == same["sanity_chance"] == pytest.approx(1)
 

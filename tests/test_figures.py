@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import label
 
 from ais import figures
+from ais.attribution.explanation import Explanation
 from ais.errors import ImageError
-from ais.explanation import Explanation
 from ais.images.preprocessing import Placement
 from ais.range_test import RateCurve
 

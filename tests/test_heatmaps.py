@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from ais import heatmaps, importance
+from ais.attribution import colors, grids, importance, methods
+from ais.attribution import grids as attribution_grids
+from ais.attribution.methods import ablation, gradcam, occlusion
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import View
@@ -35,7 +37,7 @@ def test_points_sum_to_the_importances(seed: int) -> None:
     maps = torch.randn(20, 7, 9, generator=generator, dtype=torch.float64)
     maps[3], maps[4] = 0, -1  # silent maps: spread evenly
     weights = torch.randn(20, generator=generator, dtype=torch.float64)
-    grid = heatmaps.points_grid(maps, weights)
+    grid = grids.points_grid(maps, weights)
     assert grid.sum().item() == pytest.approx(weights.sum().item(), abs=1e-12)
     oracle = torch.zeros(7, 9, dtype=torch.float64)
     for weight, values in zip(weights, maps.relu(), strict=True):
@@ -45,9 +47,9 @@ def test_points_sum_to_the_importances(seed: int) -> None:
 
 def test_relative_is_the_weighted_sum_with_its_sign() -> None:
     maps = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[-5.0, -5.0]]])
-    grid = heatmaps.relative_grid(maps, torch.tensor([3.0, -2.0, 9.0]))
+    grid = grids.relative_grid(maps, torch.tensor([3.0, -2.0, 9.0]))
     torch.testing.assert_close(grid, torch.tensor([[0.75, -1.0]]))
-    assert (heatmaps.relative_grid(maps, torch.zeros(3)) == 0).all()
+    assert (grids.relative_grid(maps, torch.zeros(3)) == 0).all()
 
 
 def test_gradcam_is_the_gradient_times_the_maps(tiny: FrozenBackbone, tiny_head: RegressionHead) -> None:
@@ -57,7 +59,7 @@ def test_gradcam_is_the_gradient_times_the_maps(tiny: FrozenBackbone, tiny_head:
     maps = features.maps.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(tiny_head.score(tiny.tail(maps, *features.live)).sum(), maps)
     oracle = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)[0].detach()
-    grids = heatmaps.gradcam(tiny, tiny_head, picture, features, torch.zeros(12))
+    grids = gradcam.gradcam(tiny, tiny_head, picture, features, torch.zeros(12))
     torch.testing.assert_close(grids["points"], oracle)
     assert grids["relative"].abs().max() == 1
     assert not features.maps.requires_grad
@@ -75,12 +77,12 @@ def test_occlusion_finds_the_only_place_that_counts() -> None:
     picture = torch.zeros(1, 3, 224, 224)
     picture[..., :48, :48] = 1
     features = backbone(picture)
-    grids = heatmaps.occlusion(backbone, head, picture, features, torch.zeros(2))
+    grids = occlusion.occlusion(backbone, head, picture, features, torch.zeros(2))
     assert grids["points"].shape == (14, 14)
     assert grids["points"][0, 0] > 0
     assert grids["points"][8:, 8:].abs().max() == pytest.approx(0, abs=1e-5)
     picture = -picture
-    grids = heatmaps.occlusion(backbone, head, picture, backbone(picture), torch.zeros(2))
+    grids = occlusion.occlusion(backbone, head, picture, backbone(picture), torch.zeros(2))
     assert grids["relative"][0, 0] == pytest.approx(-1, abs=0.2)
 
 
@@ -110,7 +112,7 @@ def test_a_lit_place_is_found_again(width: int, aspect: float, view: str, u: flo
     maps = backbone(tensor[None]).maps[0]
     seen_y, seen_x = (32 * cells / side for cells, side in zip(maps.shape[1:], tensor.shape[1:], strict=True))
     assume(u <= seen_x and v <= seen_y)  # what falls off the last whole cell is seen by none
-    heatmap = placement.upsample(heatmaps.relative_grid(maps, torch.ones(2)).numpy())
+    heatmap = placement.upsample(grids.relative_grid(maps, torch.ones(2)).numpy())
     row, column = np.unravel_index(np.nanargmax(heatmap), heatmap.shape)
     cells_y, cells_x = maps.shape[1:]
     assert (
@@ -122,8 +124,8 @@ def test_a_lit_place_is_found_again(width: int, aspect: float, view: str, u: flo
 def test_ablation_uses_the_importance(tiny: FrozenBackbone, tiny_head: RegressionHead) -> None:
     features = tiny(torch.randn(1, 3, 64, 64))
     weights = importance.prediction(tiny, features, tiny_head)[0]
-    grids = heatmaps.ablation(tiny, tiny_head, torch.zeros(1), features, weights)
-    assert set(grids) == set(heatmaps.SCALES)
+    grids = ablation.ablation(tiny, tiny_head, torch.zeros(1), features, weights)
+    assert set(grids) == set(attribution_grids.SCALES)
     assert grids["points"].sum().item() == pytest.approx(weights.sum().item(), abs=1e-12)
 
 
@@ -132,17 +134,17 @@ def test_other_networks_keep_no_state() -> None:
     head, picture = make_head(), torch.randn(1, 3, 64, 64)
     features = backbone(picture)
     before = backbone(picture).embedding
-    for method in heatmaps.METHODS.values():
+    for method in methods.METHODS.values():
         method.grids(backbone, head, picture, features, torch.ones(12))
     assert torch.equal(backbone(picture).embedding, before)
 
 
 def test_colours_diverge_from_a_true_zero() -> None:
-    blue, nothing, red = heatmaps.colorize(np.array([-1.0, 0.0, 1.0]))
+    blue, nothing, red = colors.colorize(np.array([-1.0, 0.0, 1.0]))
     assert blue[2] > blue[0]
     assert red[0] > red[2]
     assert len(set(nothing.tolist())) == 1
-    luminance = heatmaps.colorize(np.linspace(-1, 1, 101)) @ np.array([0.2126, 0.7152, 0.0722])
+    luminance = colors.colorize(np.linspace(-1, 1, 101)) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(luminance[:51]) > 0).all()  # readable without colour, too: darker is stronger
     assert (np.diff(luminance[50:]) < 0).all()
 
@@ -150,19 +152,19 @@ def test_colours_diverge_from_a_true_zero() -> None:
 def test_overlay_is_clear_at_zero_and_dim_where_not_seen() -> None:
     picture = Image.new("RGB", (4, 1), (200, 100, 50))
     heatmap = np.array([[0.0, 1.0, -1.0, np.nan]], dtype=np.float32)
-    clear, red, blue, unseen = np.asarray(heatmaps.overlay(picture, heatmap, opacity=1.0))[0]
+    clear, red, blue, unseen = np.asarray(colors.overlay(picture, heatmap, opacity=1.0))[0]
     assert clear.tolist() == [200, 100, 50]
-    assert red.tolist() == list(heatmaps.COLORS[-1])
-    assert blue.tolist() == list(heatmaps.COLORS[0])
+    assert red.tolist() == list(colors.COLORS[-1])
+    assert blue.tolist() == list(colors.COLORS[0])
     assert np.ptp(unseen.astype(int)) < np.ptp([200, 100, 50])
-    flat = heatmaps.overlay(picture, np.zeros((1, 4), np.float32))
+    flat = colors.overlay(picture, np.zeros((1, 4), np.float32))
     assert np.array_equal(np.asarray(flat), np.asarray(picture))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (30, 400), (2000, 100)])
 def test_colour_bar_fits_any_picture(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, "green")
-    result = heatmaps.with_color_bar(picture, 0.0123, "points per cell")
+    result = colors.with_color_bar(picture, 0.0123, "points per cell")
     assert result.width == picture.width
     assert result.height > picture.height
     assert result.crop((0, 0, *size)).tobytes() == picture.tobytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ais import importance
+from ais.attribution import importance
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES

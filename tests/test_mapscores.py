@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from ais.attribution.explain import explain
+from ais.attribution.map_scores import MapScores
 from ais.errors import AISError, DataError
-from ais.explain import explain
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
-from ais.mapscores import MapScores
 from conftest import make_head
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ais.attribution.explain import explain
 from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
 from ais.demo.page import EXAMPLES
-from ais.explain import explain
 from ais.heads.regression import config, loading
 from ais.heads.regression import config as heads_config
 from browsing import CANVAS, READY, coffee, number, running_app, upload, visiting

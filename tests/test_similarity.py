@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from ais import similarity
+from ais.attribution.saliency import spectral_residual
 from ais.errors import DataError
 from ais.keeping import choose_size, held_out_gain
-from ais.saliency import spectral_residual
 from ais.similarity import (
     METRICS,
     Metric,

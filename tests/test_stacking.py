@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ais.attribution.grids import combine_points, resample
 from ais.errors import DataError
-from ais.stacking import combine_points, cross_fitted, fit_stack, resample
+from ais.stacking import cross_fitted, fit_stack
 
 sides = st.integers(1, 12)
 shapes = st.tuples(sides, sides)

@@ -15,15 +15,16 @@ import torch
 from PIL import Image
 
 import ais
+from ais.attribution.explanation import FILES, KINDS, Explanation
+from ais.attribution.grids import Grids
+from ais.attribution.methods import METHODS
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
-from ais.explanation import FILES, KINDS, Explanation
 from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.format import read_config
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead, loading
 from ais.heads.stack import StackedHead
-from ais.heatmaps import METHODS, Grids
 from conftest import make_head
 from test_explain import add_backbone, naive_score, tiny_network
 from test_heads import change_head
@@ -204,8 +205,8 @@ def test_nothing_is_worked_out_twice(
         drawn.append(arguments)
         return original.grids(*arguments)
 
-    importance, original = ais.importance.prediction, METHODS[method]
-    monkeypatch.setattr(ais.importance, "prediction", prediction)
+    importance, original = ais.attribution.importance.prediction, METHODS[method]
+    monkeypatch.setattr(ais.attribution.importance, "prediction", prediction)
     monkeypatch.setitem(METHODS, method, replace(original, grids=grids))
     ais.explain(photograph, stack, method)
     assert len(ablated) == 3

@@ -22,14 +22,14 @@ from torch import Tensor
 import ais
 import ais.cli
 from ais import crossvalidation, strategies
-from ais import faithfulness as faith
+from ais.attribution import faithfulness
+from ais.attribution.explanation import Explanation
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.registry import embeddings
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.data.rdms import Judgments
 from ais.errors import AISError
-from ais.explanation import Explanation
 from ais.heads.config import Member, StackConfig
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
@@ -70,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         add_backbones(folder, patch)
         patch.setattr(bootstrap, "_RESAMPLES", 20)
-        patch.setattr(faith, "STEPS", 2)
+        patch.setattr(faithfulness, "STEPS", 2)
         data, new = make_set(folder / "set", 24), make_set(folder / "new", 12, seed=1)
         one, _ = trained(data, folder / "one")
         two, _ = trained(data, folder / "two", backbone="little2")
@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
     "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
     "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
     "rate_curve": lambda w: crossvalidation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
-    "faithfulness": lambda w: faith.faithfulness(w.data.files[:2], w.backbone, w.loaded),
+    "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_pictures": lambda w: [
         one.score for head in (w.tuned, w.stack) for one in score.score_pictures(w.data.files, load_head(head))

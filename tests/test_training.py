@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import save
 
 from ais import crossvalidation
+from ais.attribution.explain import score
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import embeddings
 from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
-from ais.explain import score
 from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads.config import BACKBONE, Target
 from ais.heads.loading import load_head

@@ -1,7 +1,7 @@
 """The registry of backbones, and `FrozenBackbone`: a pretrained network that never changes.
 
 To add a backbone, add a line to `BACKBONES`. To explain another layer of one, name it: any layer whose
-output is a stack of feature maps works, with the exact but slower general form of `ais.importance`.
+output is a stack of feature maps works, with the exact but slower general form of `ais.attribution.importance`.
 """
 
 from __future__ import annotations

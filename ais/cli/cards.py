@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from ais import figures
+from ais.attribution.explain import explain
 from ais.cards import EXAMPLES, PICTURES, model_card, named_in
 from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
 from ais.errors import AISError
-from ais.explain import explain
 from ais.heads.config import CARD, CONFIG, Config
 from ais.heads.format import read_config
 from ais.heads.loading import load_head

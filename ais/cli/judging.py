@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from ais import figures
+from ais.attribution.faithfulness import faithfulness
 from ais.cards import PICTURES, model_card
 from ais.cli.common import (
     SD,
@@ -40,7 +41,6 @@ from ais.cli.common import (
 )
 from ais.data.ratings import RatedSet
 from ais.errors import AISError
-from ais.faithfulness import faithfulness
 from ais.heads.base import Head
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import backbone_of, load_head

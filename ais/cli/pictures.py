@@ -19,16 +19,17 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ais.attribution.explain import explain
+from ais.attribution.explanation import FILES, Explanation, Kind, Score
+from ais.attribution.grids import Scale
+from ais.attribution.methods import METHODS, MethodName
 from ais.backbones.embeddings import NamedBytes, Picture
 from ais.cli.common import AsJson, Bars, HeadName, OnDevice, Stopped, app, from_home, head_files, print_json
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, UnwritableError, out_of_memory
-from ais.explain import explain
-from ais.explanation import FILES, Explanation, Kind, Score
 from ais.heads.base import Head
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import load_head
 from ais.heads.stack import StackedHead
-from ais.heatmaps import METHODS, MethodName, Scale
 from ais.images.folders import find_pictures, left_out_line, printable
 from ais.images.guards import MAX_BYTES
 from ais.io.files import GrowingFile, check_outputs

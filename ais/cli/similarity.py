@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from ais import figures
+from ais.attribution.map_scores import FILE
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone, pick_device
 from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, print_json, print_table
@@ -17,7 +18,6 @@ from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
-from ais.mapscores import FILE
 from ais.similarity import Metric
 from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 

@@ -17,13 +17,13 @@ from typing import TypeVar
 
 from PIL import Image
 
+from ais.attribution.explain import explain
+from ais.attribution.explanation import Explanation
+from ais.attribution.methods import METHODS
 from ais.demo.catalog import check_backbones, head_source, members
 from ais.demo.turns import Turns
 from ais.errors import AISError
-from ais.explain import explain
-from ais.explanation import Explanation
 from ais.heads.loading import backbone_of, load_head, load_head_cached
-from ais.heatmaps import METHODS
 from ais.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -40,7 +40,7 @@ window.ais ??= (() => {
     return anchors[low].map((a, i) => Math.round(a + (anchors[low + 1][i] - a) * (t - low)));
   }
 
-  // How opaque the colour of v is, before the opacity slider: clear near zero, as `ais.heatmaps.overlay`.
+  // How opaque the colour of v is, before the opacity slider: clear near zero, as `ais.attribution.colors.overlay`.
   const strength = (v) => Math.min(1, Math.abs(v)) ** 0.75;
 
   const shown = (v, { sign, threshold }) =>

@@ -346,7 +346,7 @@ canvas.addEventListener("blur", () => { bare = false; if (cursor?.key) cursor = 
 
 // Files ------------------------------------------------------------------------------------------------------
 
-// The picture with what its colours mean below it, as `ais.heatmaps.with_color_bar`; of the sides that are shown.
+// The picture with what its colours mean below it, as `ais.attribution.colors.with_color_bar`; of the sides that are shown.
 function withColourBar(whole) {
   const size = clamp(Math.floor(whole.width / 40), 10, 28);
   const sheet = document.createElement("canvas");

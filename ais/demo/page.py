@@ -20,15 +20,15 @@ import gradio as gr
 from gradio import media
 from PIL import Image
 
+from ais.attribution.explanation import Explanation
+from ais.attribution.methods import METHODS
 from ais.demo import catalog, door, gpu, similarity_tab, storage, values
 from ais.demo.catalog import Catalog, Offer, head_source
 from ais.demo.components import HERE, part, text, uploaded
 from ais.demo.session import KEEP, Session, fields, problem, sentence, text_field
 from ais.errors import AISError, HubError, ImageError
-from ais.explanation import Explanation
 from ais.heads.config import CONFIG, EMBEDDED
 from ais.heads.loading import load_head_cached
-from ais.heatmaps import METHODS
 from ais.io.hub import HEADS_VARIABLE, Repository, cached_snapshot
 from ais.progress import Progress
 

@@ -25,12 +25,12 @@ import gradio as gr
 import torch
 from huggingface_hub import constants
 
+from ais.attribution.explanation import Explanation
 from ais.demo import storage, values
 from ais.demo.catalog import BROKEN
 from ais.demo.cohorts import Compared, Pictures
 from ais.demo.folders import hide_paths
 from ais.errors import AISError
-from ais.explanation import Explanation
 
 logger = logging.getLogger(__name__)
 

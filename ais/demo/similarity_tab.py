@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from ais.attribution.colors import COLORS
 from ais.demo import cohorts, storage, values
 from ais.demo.cohorts import DEFAULT, MOST, Compared, Pictures
 from ais.demo.components import part, uploaded
 from ais.demo.session import Session, fields, problem, text_field
 from ais.errors import AISError
-from ais.heatmaps import COLORS
 from ais.similarity import pair_importance
 from ais.workflows.align import Look
 

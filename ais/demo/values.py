@@ -13,10 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from ais.explanation import Contribution, Explanation
+from ais.attribution.colors import COLORS
+from ais.attribution.explanation import Contribution, Explanation
 from ais.heads.base import Head
 from ais.heads.config import Config
-from ais.heatmaps import COLORS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows
 LONGEST_WORD, LONGEST_CARD = 80, 60_000  # characters that are shown of what a head says of itself

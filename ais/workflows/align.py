@@ -17,17 +17,17 @@ import torch
 from PIL import Image
 
 from ais import keeping, similarity
+from ais.attribution.grids import relative_grid
+from ais.attribution.map_scores import MapScores
+from ais.attribution.saliency import spectral_residual
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import METADATA, picture_files
 from ais.data.rdms import Judgments, read_judgments
 from ais.errors import AISError, DataError
-from ais.heatmaps import relative_grid
 from ais.images.preprocessing import Placement, ViewName
 from ais.images.reading import read_image
 from ais.keeping import GainReport
-from ais.mapscores import MapScores
-from ais.saliency import spectral_residual
 from ais.similarity import Metric
 from ais.torch_state import own_state
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ais.attribution.explain import score, score_of
+from ais.attribution.explanation import Score
 from ais.backbones.embeddings import Picture, Rows, embed_each
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
-from ais.explain import score, score_of
-from ais.explanation import Score
 from ais.heads.base import Head
 from ais.heads.loading import backbone_of
 from ais.heads.regression import RegressionHead

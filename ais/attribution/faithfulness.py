@@ -19,17 +19,20 @@ from scipy import stats
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from ais import importance
+from ais.attribution import importance
+from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
-from ais.heatmaps import METHODS
 from ais.images.reading import Source, read_image
 from ais.metrics.bootstrap import with_interval
 from ais.torch_state import own_state
 
 STEPS = 14
+
 COMPARED = ("ais", "gradcam", "random")
+
 _DRAWS = 3  # random grids, and randomised heads, for every picture
+
 _BLUR = 8  # the blur's sigma is this part of the shorter side
 
 

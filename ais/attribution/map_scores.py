@@ -17,6 +17,7 @@ from ais.errors import DataError
 from ais.images.preprocessing import ViewName
 
 FILE = "similarity.safetensors"
+
 _LARGEST = 64 << 20  # bytes
 
 

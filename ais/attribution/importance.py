@@ -24,6 +24,7 @@ from ais.backbones.frozen import Features, FrozenBackbone
 from ais.heads.regression import REACH_BLOCK, RegressionHead
 
 _BAGS = 8  # parts that the rows of a sum are shared out to, for the threads
+
 _BATCH_VALUES = 1 << 23  # values in one batch of ablated maps (32 MiB of float32)
 
 

@@ -16,20 +16,21 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from ais import heatmaps, importance
+from ais.attribution import grids as attribution_grids
+from ais.attribution import importance
+from ais.attribution.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
+from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, resample
+from ais.attribution.map_scores import MapScores, read_map_scores
+from ais.attribution.methods import METHODS, Method
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import AISError, HeadError, _one_of
-from ais.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import HeadSource, backbone_of, load_head_cached
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.heatmaps import METHODS, PICTURE_SCALES, Grids, Method, Scale
 from ais.images.preprocessing import Placement
 from ais.images.reading import Source, read_image
-from ais.mapscores import MapScores, read_map_scores
 from ais.progress import Progress
-from ais.stacking import combine_points, resample
 from ais.torch_state import own_state
 
 
@@ -277,7 +278,7 @@ def _combine(method: str, grids: list[Grids]) -> Grids:
         return grids[0]
     points = [_array(grid["points"]) for grid in grids]
     total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell)).float()
-    return {"relative": heatmaps.to_unit(total), "points": total}
+    return {"relative": attribution_grids.to_unit(total), "points": total}
 
 
 def _stack_maps(looks: Sequence[_Look], shape: Sequence[int]) -> Array:

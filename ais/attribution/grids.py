@@ -1,0 +1,107 @@
+"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+
+A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
+is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
+picture there is a third, ``density``: the points of the cells shared out to their pixels.
+`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Scale = Literal["relative", "points", "density"]
+
+SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
+
+PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
+
+Grids = dict[Scale, Tensor]
+
+
+def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
+    """``H = sum_c w_c ReLU(A_c)``, divided by its largest absolute value.
+
+    Args:
+        maps: (C, h, w).
+        importance: (C,).
+
+    Returns:
+        (h, w) in [-1, 1]; 0 everywhere if H is.
+    """
+    return to_unit((importance @ maps.relu().flatten(1)).view(maps.shape[1:]))
+
+
+def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
+    """Each map's importance spread over its own positive activation, evenly where it has none.
+
+    Args:
+        maps: (C, h, w).
+        importance: (C,), in points.
+
+    Returns:
+        (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
+    """
+    active = maps.relu().flatten(1)
+    peak = active.amax(1, keepdim=True)  # divided by first, so that no sum of tiny or of huge values is lost
+    active = active / torch.where(peak > 0, peak, 1)
+    share = active / torch.where(peak > 0, active.sum(1, keepdim=True), 1)
+    evenly = torch.where(peak[:, 0] > 0, 0, importance).sum() / active.shape[1]
+    return (importance @ share + evenly).view(maps.shape[1:])
+
+
+def to_unit(grid: Tensor) -> Tensor:
+    """Divided by its largest absolute value; 0 everywhere if it is."""
+    largest = grid.abs().max()
+    return grid / largest if largest > 0 else grid
+
+
+def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Grids of one picture on another number of cells, by area.
+
+    Each new cell is the mean of the cells that it overlaps, weighted by the overlap, so the mean over the
+    picture stays as it is. A grid in points per cell keeps its **sum** when the result is multiplied by
+    ``(h * w) / (H * W)``, because a cell of another size is worth its share.
+
+    Args:
+        values: (..., h, w).
+        shape: (H, W).
+
+    Returns:
+        (..., H, W) float64.
+    """
+    rows, columns = (_overlap(old, new) for old, new in zip(values.shape[-2:], shape, strict=True))
+    return rows @ values @ columns.T
+
+
+def combine_points(grids: Sequence[np.ndarray], weights: Sequence[float], per_cell: bool) -> np.ndarray:
+    """The weighted sum of the members' grids on the finest of them, the one with the most cells.
+
+    Args:
+        grids: of each member, (h_m, w_m); all of the same part of the picture.
+        weights: of each member.
+        per_cell: the values are points a cell is worth: the sum over the result is the weighted sum of
+            the members' sums. Else they have no area, and a constant stays what it is.
+
+    Returns:
+        (H, W) float64.
+    """
+    finest = max(grids, key=np.size)
+    combined = np.zeros(finest.shape)
+    for grid, weight in zip(grids, weights, strict=True):
+        share = grid.size / finest.size if per_cell else 1.0
+        combined += weight * share * resample(grid, finest.shape)
+    return combined
+
+
+def _overlap(old: int, new: int) -> np.ndarray:
+    """The share of each of `new` equal parts of a line that lies in each of `old` equal parts: (new, old)."""
+    # In units of 1 / (old * new) of the line all edges are whole numbers, so the shares are exact.
+    starts, others = np.arange(new)[:, None] * old, np.arange(old)[None] * new
+    common = np.minimum(starts + old, others + new) - np.maximum(starts, others)
+    return np.maximum(common, 0) / old

@@ -1,0 +1,43 @@
+"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+
+A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
+is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
+picture there is a third, ``density``: the points of the cells shared out to their pixels.
+`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+"""
+
+from __future__ import annotations
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from ais.attribution.grids import Grids, to_unit
+from ais.backbones.frozen import Features, FrozenBackbone
+from ais.heads.regression import RegressionHead
+
+
+def gradcam(
+    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+) -> Grids:
+    """Grad-CAM without its final ReLU, so that it keeps its sign (Selvaraju et al., arXiv 1610.02391; captum).
+
+    Its raw values are the first-order change of the score, in points. `importance` is not used.
+    """
+    after = _AfterLayer(backbone, head, features.live)
+    with torch.enable_grad():
+        grid = LayerGradCam(after, after.maps).attribute(features.maps.detach().requires_grad_())
+    grid = grid.detach()[0, 0]
+    return {"relative": to_unit(grid), "points": grid}
+
+
+class _AfterLayer(nn.Module):
+    """Feature maps -> score, as a network of its own for captum."""
+
+    def __init__(self, backbone: FrozenBackbone, head: RegressionHead, live: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.maps = nn.Identity()
+        self._score = lambda maps: head.score(backbone.tail(maps, *live))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self._score(self.maps(maps))

@@ -1,0 +1,63 @@
+"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+
+A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
+is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
+picture there is a third, ``density``: the points of the cells shared out to their pixels.
+`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from captum.attr import Occlusion
+from torch import Tensor
+
+from ais.attribution.grids import Grids, to_unit
+from ais.backbones.frozen import Features, FrozenBackbone
+from ais.heads.regression import RegressionHead
+from ais.progress import Progress
+
+_OCCLUSION_BATCH = 16
+
+
+def occlusion(
+    backbone: FrozenBackbone,
+    head: RegressionHead,
+    picture: Tensor,
+    features: Features,
+    importance: Tensor,
+    progress: Progress | None = None,
+) -> Grids:
+    """By how much the score falls when a grey window covers the place (Zeiler & Fergus, arXiv 1311.2901; captum).
+
+    The window is a seventh of the input's shorter side and moves by half of that: about 170 forward passes.
+    Values are points, averaged over the windows that cover a place. `importance` is not used.
+
+    Args:
+        progress: called before each batch of windows with how many are done, and of how many.
+    """
+    height, width = picture.shape[-2:]
+    step = max(1, min(height, width) // 14)
+    windows = math.prod(1 + math.ceil((side - 2 * step) / step) for side in (height, width))
+    done = 0
+
+    def score(batch: Tensor) -> Tensor:
+        nonlocal done
+        if progress is not None:
+            progress(min(done, windows), windows)
+        done += len(batch)
+        return head.score(backbone(batch, head.keep).embedding)
+
+    with torch.no_grad():
+        change = Occlusion(score).attribute(
+            picture.to(features.maps.device, features.maps.dtype),
+            sliding_window_shapes=(3, 2 * step, 2 * step),
+            strides=(3, step, step),
+            perturbations_per_eval=_OCCLUSION_BATCH,
+        )
+        cells = (max(1, round(height / step)), max(1, round(width / step)))
+        grid = F.adaptive_avg_pool2d(change.mean(1, keepdim=True), cells)[0, 0]
+    return {"relative": to_unit(grid), "points": grid}
