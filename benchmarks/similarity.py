@@ -4,7 +4,7 @@
 
 Made-up embeddings as sparse as real ones, and made-up people. All lines are measured in turn within every round, so
 that a busy machine slows all of them alike; a line's ratio is the median over the rounds of its time divided by that
-of `ais.similarity.importance` in the same round. The naive way drops the column and calls SciPy's pdist and
+of `ais.rsa.importance.importance` in the same round. The naive way drops the column and calls SciPy's pdist and
 spearmanr; it is timed on a sample of the maps (marked ~) and scaled. On the sample both ways' scores are compared.
 """
 
@@ -20,7 +20,8 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 import ais
-from ais.similarity import METRICS, Metric, image_importance, importance, rdm
+from ais.rsa.importance import image_importance, importance
+from ais.rsa.rdm import METRICS, Metric, rdm
 from benchmarks.ablation import seconds
 
 SAMPLE = 32  # maps that the naive way is timed on

@@ -14,13 +14,14 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from ais import cli, figures, similarity
+from ais import cli, figures
 from ais.attribution.map_scores import read_map_scores
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
 from ais.errors import AISError, DataError
+from ais.rsa import rdm
 from ais.workflows.align import align, look, map_embedding, read_cohort, with_interval
 from test_crossvalidation import add_backbones
 
@@ -74,7 +75,7 @@ def test_the_report_is_what_scipy_says(folder: Path, people: Path, backbone: Fro
         without = naive(np.delete(rows, c, axis=1), rdms)
         assert report.importance[c] == pytest.approx(report.alignment - without, abs=1e-9)
     assert report.image_importance.shape == (COUNT, 12)
-    assert report.ceiling == similarity.noise_ceiling(rdms)
+    assert report.ceiling == rdm.noise_ceiling(rdms)
     assert report.gain is not None
     assert len(report.gain.kept) == 4
     json.dumps(report.to_dict(), allow_nan=False)
@@ -142,7 +143,7 @@ def test_interval_of_a_mean() -> None:
 
 def test_people_who_agree_leave_a_ceiling_of_one(folder: Path, people: Path) -> None:
     one = np.load(people)[0]
-    assert similarity.noise_ceiling(Judgments(np.array([one, one])).rdms) == pytest.approx((1, 1))
+    assert rdm.noise_ceiling(Judgments(np.array([one, one])).rdms) == pytest.approx((1, 1))
 
 
 @pytest.mark.parametrize("names", [["little1"], ["little1", "little2"]])

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ais import similarity
 from ais.backbones.loading import load_backbone
 from ais.demo import cohorts, shapes
 from ais.heads.regression import loading
+from ais.rsa import rdm
 from ais.workflows import align
 from browsing import check_sentence, coffee, number, running_app, upload, visiting
 
@@ -173,11 +173,11 @@ def test_the_address_follows_the_tab_and_the_first_tab_is_as_it_was(open_page: A
 
 def test_an_upload_of_pictures_with_a_matrix(open_page: Any, tmp_path: Path) -> None:
     page = tab(open_page)
-    rdms = np.stack([similarity.rdm(np.random.default_rng(seed).random((5, 9))) for seed in range(3)])
+    rdms = np.stack([rdm.rdm(np.random.default_rng(seed).random((5, 9))) for seed in range(3)])
     np.save(tmp_path / "people.npy", rdms)
     own(page, own_pictures(tmp_path, 5), tmp_path / "people.npy")
     page.wait_for_function(f"document.querySelectorAll('{PICTURES}').length === 5")
-    low, high = similarity.noise_ceiling(rdms)
+    low, high = rdm.noise_ceiling(rdms)
     ceiling = page.locator("#ais-cohort .numbers dd").nth(1).inner_text().replace("−", "-")
     assert ceiling == f"{low:.2f} to {high:.2f}"
     assert page.inner_text("#ais-cohort .group button[value=people]") == "To people"

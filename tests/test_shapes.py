@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ais import similarity
 from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
 from ais.demo import cohorts, shapes
 from ais.demo.cohorts import Compared, Pictures
 from ais.errors import AISError, DataError
+from ais.rsa import importance
+from ais.rsa import rdm as rsa_rdm
 from ais.workflows import align
 
 
@@ -79,9 +80,9 @@ def test_nothing_of_a_visitors_pictures_is_kept(tmp_path: Path, monkeypatch: pyt
 def test_the_shares_of_a_pair_sum_to_its_correlation(drawn: Compared) -> None:
     rng = np.random.default_rng(0)
     for rows in (drawn.embedding, rng.standard_normal((5, 40))):
-        rdm = similarity.rdm(rows)
+        rdm = rsa_rdm.rdm(rows)
         for i, j in ((0, 1), (3, 2)):
-            shares = similarity.pair_importance(rows, i, j)
+            shares = importance.pair_importance(rows, i, j)
             assert shares.shape == (rows.shape[1],)
             assert shares.sum() == pytest.approx(1 - rdm[i, j], abs=1e-12)
             assert shares.sum() == pytest.approx(np.corrcoef(rows[i], rows[j])[0, 1], abs=1e-12)

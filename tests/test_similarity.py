@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from ais import similarity
 from ais.attribution.saliency import spectral_residual
 from ais.errors import DataError
-from ais.keeping import choose_size, held_out_gain
-from ais.similarity import (
+from ais.rsa import importance as rsa_importance
+from ais.rsa.importance import image_importance, importance, pruning_curve
+from ais.rsa.map_selection import choose_size, held_out_gain
+from ais.rsa.rdm import (
     METRICS,
     Metric,
     alignment,
-    image_importance,
-    importance,
     mds,
     noise_ceiling,
     person_alignment,
-    pruning_curve,
     rank_correlation,
     rdm,
 )
@@ -232,7 +230,7 @@ def test_scoring_some_maps_or_in_other_batches_changes_nothing(
     assert (
         image_importance(rows, human, metric, range(7, 9)) == image_importance(rows, human, metric)[:, 7:9]
     ).all()
-    monkeypatch.setattr(similarity, "_BLOCK", 3 * len(rows) ** 2)
+    monkeypatch.setattr(rsa_importance, "_BLOCK", 3 * len(rows) ** 2)
     assert (importance(rows, human, metric) == everything).all()
     assert (importance(torch.from_numpy(rows), torch.from_numpy(human), metric) == everything).all()
 

@@ -18,7 +18,7 @@ from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
-from ais.similarity import Metric
+from ais.rsa.rdm import Metric
 from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 
 FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")

@@ -19,7 +19,6 @@ from PIL import Image
 from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
-from ais import similarity
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import backbone_cached
 from ais.backbones.registry import BACKBONES
@@ -29,6 +28,7 @@ from ais.demo.turns import Turn
 from ais.errors import AISError, DataError, ImageError, listing
 from ais.images.preprocessing import View, ViewName
 from ais.images.reading import read_image
+from ais.rsa import rdm as rsa_rdm
 from ais.workflows import align
 from ais.workflows.align import Comparison, Look, map_embedding
 
@@ -80,7 +80,7 @@ class Compared(Comparison):
 
         People's is turned, or mirrored, to where it comes nearest to the network's: neither has a right way round.
         """
-        network, people = (_unit(similarity.mds(rdm)) for rdm in (self.model_rdm, self.human_rdm))
+        network, people = (_unit(rsa_rdm.mds(rdm)) for rdm in (self.model_rdm, self.human_rdm))
         turn, _ = orthogonal_procrustes(people, network)
         return spread(network), spread(_unit(people @ turn))
 

@@ -15,7 +15,7 @@ from ais.demo.cohorts import DEFAULT, MOST, Compared, Pictures
 from ais.demo.components import part, uploaded
 from ais.demo.session import Session, fields, problem, text_field
 from ais.errors import AISError
-from ais.similarity import pair_importance
+from ais.rsa.importance import pair_importance
 from ais.workflows.align import Look
 
 GONE = "These pictures are no longer on the server. Choose them again."

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ais import keeping, similarity
 from ais.attribution.grids import relative_grid
 from ais.attribution.map_scores import MapScores
 from ais.attribution.saliency import spectral_residual
@@ -27,8 +26,9 @@ from ais.data.rdms import Judgments, read_judgments
 from ais.errors import AISError, DataError
 from ais.images.preprocessing import Placement, ViewName
 from ais.images.reading import read_image
-from ais.keeping import GainReport
-from ais.similarity import Metric
+from ais.rsa import importance, map_selection, rdm
+from ais.rsa.map_selection import GainReport
+from ais.rsa.rdm import Metric
 from ais.torch_state import own_state
 
 Report = Callable[[str, int, int], None]  # stage, done, in all
@@ -143,7 +143,7 @@ class Look:
     @property
     def agreement(self) -> float:
         """Spearman's correlation of heatmap and saliency over the cells; 0 where one of them is flat."""
-        return similarity.rank_correlation(self.grid.ravel(), self.saliency.ravel())
+        return rdm.rank_correlation(self.grid.ravel(), self.saliency.ravel())
 
 
 def read_cohort(
@@ -206,13 +206,13 @@ def compare(rows: np.ndarray, judgments: Judgments, metric: Metric = "correlatio
         DataError: the network cannot tell the pictures apart.
     """
     rdms = judgments.rdms
-    model = similarity.rdm(rows, metric)
+    model = rdm.rdm(rows, metric)
     return Comparison(
-        alignment=similarity.alignment(model, rdms),
-        with_mean=similarity.alignment(model, judgments.mean),
-        ceiling=similarity.noise_ceiling(rdms),
-        importance=similarity.importance(rows, rdms, metric),
-        image_importance=similarity.image_importance(rows, rdms, metric),
+        alignment=rdm.alignment(model, rdms),
+        with_mean=rdm.alignment(model, judgments.mean),
+        ceiling=rdm.noise_ceiling(rdms),
+        importance=importance.importance(rows, rdms, metric),
+        image_importance=importance.image_importance(rows, rdms, metric),
         model_rdm=model,
         human_rdm=judgments.mean,
     )
@@ -248,7 +248,7 @@ def align(
     comparison = compare(rows, cohort.judgments, metric)
     gain = None
     if splits:
-        gain = keeping.held_out_gain(
+        gain = map_selection.held_out_gain(
             rows, rdms, splits=splits, metric=metric, seed=seed, progress=show("splits")
         )
     return CohortReport(

@@ -1,6 +1,6 @@
 """How many feature maps to keep, and whether keeping only the best helps for pictures that had no part in the choice.
 
-The maps are ranked by their Alignment Importance Score (`ais.similarity`); a pair of pictures counts as held out only
+The maps are ranked by their Alignment Importance Score (`ais.rsa.importance`); a pair of pictures counts as held out only
 if both are.
 """
 
@@ -15,27 +15,15 @@ import numpy as np
 from scipy import stats
 
 from ais.errors import DataError
-from ais.similarity import (
-    FEWEST,
-    Array,
-    Geometry,
-    Metric,
-    agreed,
-    alignment,
-    checked_rows,
-    curve_of,
-    importance,
-    part_of,
-    people_of,
-    pruning_curve,
-    ranking,
-    rdm,
-)
+from ais.rsa.importance import Geometry, curve_of, importance, pruning_curve, ranking
+from ais.rsa.rdm import FEWEST, Array, Metric, agreed, alignment, checked_rows, part_of, people_of, rdm
 
 Progress = Callable[[int, int], None]  # splits done, splits in all
 
 _SIZES = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # of the maps
+
 _LEVEL = 0.95
+
 _RESAMPLES = 2000
 
 

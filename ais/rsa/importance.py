@@ -20,83 +20,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
-from scipy import stats
 from scipy.spatial.distance import pdist, squareform
-from torch import Tensor
 
 from ais.errors import DataError
+from ais.rsa.exact_ranks import _correlations, unit_ranks
+from ais.rsa.rdm import Array, Metric, _array, _distances, _silent, _twins, agreed, checked_rows, people_of
 
-Metric = Literal["correlation", "cosine", "euclidean"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-Array = np.ndarray | Tensor
-
-FEWEST = 3  # pictures
 _BLOCK = 2**17  # numbers handled at once: they stay in the processor's cache
+
 _UNSTABLE = 1e6  # where a map is all but the whole of a picture, a rank-one step cancels: computed by SciPy
-
-
-def rdm(embedding: Array, metric: Metric = "correlation") -> np.ndarray:
-    """The dissimilarities of N pictures to a network: (N, N) float64, 0 between equal embeddings.
-
-    Args:
-        embedding: (N, D).
-        metric: of `METRICS`; "correlation" and "cosine" are 1 less the similarity.
-
-    Raises:
-        DataError: a picture's embedding does not vary (correlation) or is 0 (cosine), and so has no distance; or
-            the embedding is not a finite matrix of at least three rows and two columns.
-    """
-    return _distances(checked_rows(embedding, metric), metric)
-
-
-def alignment(model_rdm: Array, human_rdm: Array) -> float:
-    """Spearman's correlation of two RDMs' upper triangles, each (N, N); ties have their mean rank.
-
-    It is 0 where one of the two does not vary. People's matrices may be (P, N, N), here and below: then it is the mean
-    of the correlations with each of them, which stands beside `noise_ceiling`.
-
-    Raises:
-        DataError: they are not two finite square matrices of one size.
-    """
-    model = _array(model_rdm, "The network's dissimilarities")
-    people = people_of(human_rdm, len(model))
-    return float(unit_ranks(_upper(_human(model, len(model)))) @ agreed(people))
-
-
-def person_alignment(model_rdm: Array, rdms: Array) -> np.ndarray:
-    """The alignment of a model's RDM (N, N) with each of P people's (P, N, N): (P,).
-
-    Its mean stands beside `noise_ceiling`; the alignment with the mean of the people is higher, since their
-    disagreement cancels out there.
-    """
-    return np.array([alignment(model_rdm, person) for person in _array(rdms, "People's dissimilarities")])
-
-
-def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
-    """What the best of all models would reach in the mean of `person_alignment`: between lower and upper.
-
-    As Nili et al. (2014, A Toolbox for Representational Similarity Analysis) define it: each person's correlation
-    with the mean of the others' rank-transformed matrices (lower) and of everybody's, their own included (upper).
-
-    Args:
-        rdms: (P, N, N).
-
-    Returns:
-        None for one person alone, of whom nobody can tell what is noise.
-    """
-    people = _array(rdms, "People's dissimilarities")
-    if len(people) < 2:
-        return None
-    ranks = stats.rankdata([_upper(_human(person, len(person))) for person in people], axis=1)
-    total = ranks.sum(0)
-    own = unit_ranks(ranks)
-    lower = np.mean([unit @ unit_ranks(total - rank) for unit, rank in zip(own, ranks, strict=True)])
-    return float(lower), float(np.mean(own @ unit_ranks(total)))
 
 
 def importance(
@@ -167,23 +103,6 @@ def pruning_curve(
     return curve_of(geometry, agreed(people_of(human_rdm, len(geometry.rows))), order, sizes)
 
 
-def mds(dissimilarities: Array) -> np.ndarray:
-    """N pictures on a plane, so that their distances there are near their dissimilarities: (N, 2) float64.
-
-    Classical scaling (Torgerson 1952). The first axis carries most; a plane has no right way round, so the entry of
-    each axis that is farthest from 0 is taken as positive.
-
-    Args:
-        dissimilarities: (N, N).
-    """
-    squared = _human(dissimilarities, len(dissimilarities)) ** 2
-    centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
-    values, vectors = np.linalg.eigh(-centred / 2)
-    places = vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0))
-    farthest = places[np.abs(places).argmax(0), [0, 1]]
-    return places * np.where(farthest < 0, -1, 1)
-
-
 @dataclass(frozen=True)
 class Geometry:
     """N pictures in D coordinates, prepared for distances without one of them, or among a few.
@@ -246,27 +165,6 @@ class Geometry:
         if self.metric == "euclidean":
             return np.asarray(columns.min(0) == columns.max(0))
         return np.asarray(~columns.any(0) & (self.metric == "cosine"))
-
-
-def _silent(columns: np.ndarray, metric: Metric) -> np.ndarray:
-    """(N,) bool: the picture has no distance among these columns (N, k) of its embedding."""
-    if metric == "euclidean":
-        return np.zeros(len(columns), bool)
-    return np.asarray(columns.min(1) == columns.max(1) if metric == "correlation" else ~columns.any(1))
-
-
-def _twins(rows: np.ndarray) -> np.ndarray:
-    """(N,) the first picture with the same embedding as each."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(np.ascontiguousarray(rows))])
-
-
-def _distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
-    """(N, N), SciPy's; exactly 0 between equal rows."""
-    distances = squareform(pdist(rows, metric), checks=False)
-    twin = _twins(rows)
-    distances[np.equal.outer(twin, twin)] = 0
-    return distances
 
 
 def _similarities(less: np.ndarray, products: np.ndarray, rounding: float) -> np.ndarray:
@@ -391,132 +289,6 @@ def curve_of(geometry: Geometry, human: np.ndarray, order: Array, sizes: Sequenc
     return np.array([found[size] for size in sizes])
 
 
-def _correlations(
-    values: np.ndarray,
-    human: np.ndarray,
-    pairs: np.ndarray,
-    tolerance: np.ndarray,
-    exact: Callable[[int, np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Spearman's correlation of R rows of K numbers with people's: (R,), 0 where a row does not vary.
-
-    Row r belongs to people's row r % Q. Numbers closer than the tolerance are neither put in an order nor tied by
-    what may be rounding: they are the same pair of embeddings, and tie; or their exact values are asked for.
-
-    Args:
-        values: (R, K). human: (Q, K), as `unit_ranks`. pairs: (Q, K), as `Geometry.pairs`. tolerance: (R,).
-        exact: a row and (k,) places in it -> (k,) values of which only the order among near ones counts.
-    """
-    people, count = human.shape
-    order = values.argsort(axis=1)
-    gaps = np.diff(np.take_along_axis(values, order, axis=1), axis=1)
-    first = (np.arange(len(values)) % people * count)[:, None]
-    told = human.ravel()[order + first]
-    ranks = np.arange(count) - (count - 1) / 2
-    found = (told * ranks).sum(1) / math.sqrt(ranks @ ranks)
-    for row in np.flatnonzero(gaps.min(axis=1) <= tolerance):
-        places = order[row]
-        close = gaps[row] <= tolerance[row]
-        others = np.diff(pairs[row % people, places]) != 0
-        run = np.concatenate([[0], np.cumsum(~close)])  # the number of each run of close neighbours
-        mixed = np.zeros(count, bool)
-        mixed[run[1:][close & others]] = True
-        asked = np.flatnonzero(mixed[run])
-        known = np.zeros(count)
-        if len(asked):
-            known[asked] = exact(int(row), places[asked])
-            sorted_in_runs = asked[np.lexsort((known[asked], run[asked]))]
-            places[asked], known[asked] = places[sorted_in_runs], known[sorted_in_runs]
-        group = np.concatenate([[0], np.cumsum(~(close & (np.diff(known) == 0)))])
-        sizes = np.bincount(group)
-        tied = (np.cumsum(sizes) - (sizes + 1) / 2 - (count - 1) / 2)[group]
-        length = math.sqrt(tied @ tied)
-        found[row] = human[row % people, places] @ tied / length if length else 0.0
-    return found
-
-
-def unit_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, less their mean and of length 1; 0 where nothing varies."""
-    ranks = stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
-    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
-    return ranks / np.where(length == 0, 1, length)
-
-
 def ranking(scores: np.ndarray) -> np.ndarray:
     """The maps from the highest score down; equal ones in their own order."""
     return np.argsort(-scores, kind="stable")
-
-
-def _array(values: Array, what: str) -> np.ndarray:
-    """float64 of NumPy's or torch's.
-
-    Raises:
-        DataError: it holds something else than finite numbers.
-    """
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
-    if not np.isfinite(array).all():
-        raise DataError(f"{what} must be finite numbers, without NaN or infinity.")
-    return array
-
-
-def checked_rows(embedding: Array, metric: Metric) -> np.ndarray:
-    """(N, D) float64 in which every picture has a distance to every other."""
-    if metric not in METRICS:
-        raise DataError(f"There is no metric {metric!r}: use {', '.join(METRICS)}.")
-    rows = _array(embedding, "The embeddings") + 0.0  # so that -0 is 0
-    if rows.ndim != 2 or len(rows) < FEWEST or rows.shape[1] < 2:
-        raise DataError(
-            f"Dissimilarities take the embeddings of at least {FEWEST} pictures, in at least two coordinates, not "
-            f"an array of shape {rows.shape}."
-        )
-    silent = _silent(rows, metric)
-    if silent.any():
-        which = int(silent.argmax()) + 1
-        what = "is 0 everywhere" if metric == "cosine" else "is the same everywhere"
-        raise DataError(
-            f"The embedding of picture {which} {what}, so it has no {metric} distance: leave the picture out, or use "
-            "the Euclidean distance."
-        )
-    return np.ascontiguousarray(rows)
-
-
-def _human(matrix: Array, size: int) -> np.ndarray:
-    """(N, N) float64, of N pictures."""
-    array = _array(matrix, "Dissimilarities")
-    if array.shape != (size, size):
-        raise DataError(
-            f"The dissimilarities of {size} pictures are {size} × {size} numbers, not {array.shape}."
-        )
-    return array
-
-
-def people_of(matrices: Array, size: int) -> np.ndarray:
-    """(P, N, N) float64, from one matrix or from P of N pictures."""
-    array = _array(matrices, "Dissimilarities")
-    stack = array[None] if array.ndim == 2 else array
-    if stack.ndim != 3 or not len(stack):
-        _human(array, size)
-    return np.stack([_human(person, size) for person in stack])
-
-
-def part_of(people: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-    """(P, n, n), what the people said of some pictures."""
-    return people[:, pictures][:, :, pictures]
-
-
-def agreed(people: np.ndarray) -> np.ndarray:
-    """The pairs of (P, N, N) as the mean of each person's `unit_ranks`.
-
-    Its product with a model's unit ranks is the mean of the model's correlations with each person.
-    """
-    return unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
-
-
-def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's correlation of two lists of numbers; 0 where one of them does not vary."""
-    return float(unit_ranks(_array(a, "The values")) @ unit_ranks(_array(b, "The values")))
-
-
-def _upper(matrix: np.ndarray) -> np.ndarray:
-    """(P,), the pairs above the diagonal."""
-    return matrix[np.triu_indices(len(matrix), 1)]
