@@ -21,7 +21,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ais.backbones.registry import backbone_spec
 from ais.errors import AISError, HeadError
 from ais.heads.config import Config, HeadConfig, StackConfig
-from ais.strategies import STRATEGIES
+from ais.training.strategies import STRATEGIES
 
 CURVE, EXAMPLES = "learning_curve.png", "heatmaps.png"  # the card's pictures, if the recipe names them
 PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # by the key of the recipe that names them

@@ -17,8 +17,8 @@ from scipy import stats
 from ais.attribution.colors import colorize, overlay
 from ais.attribution.explanation import Explanation
 from ais.images.reading import read_image
-from ais.range_test import RateCurve
 from ais.rsa.map_selection import GainReport
+from ais.training.range_test import RateCurve
 from ais.workflows.align import Look
 
 # Okabe and Ito's colours, which colour-blind people tell apart.

@@ -18,7 +18,7 @@ import torch
 
 import ais
 from ais.backbones.loading import load_backbone
-from ais.pruning import Judged, greedy, negative_impact
+from ais.training.pruning import Judged, greedy, negative_impact
 from benchmarks.ablation import head_for, seconds
 
 SAMPLE = 16  # maps that trying by the head is timed on

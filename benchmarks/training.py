@@ -29,10 +29,10 @@ import ais
 from ais.backbones.embeddings import embed
 from ais.backbones.loading import load_backbone
 from ais.data.ratings import RatedSet, read_ratings
-from ais.fitting import Recipe, fit_variants
 from ais.heads.config import Target
 from ais.images.preprocessing import View
 from ais.images.reading import read_image
+from ais.training.mlp import Recipe, fit_variants
 from ais.workflows.train import train_head
 from benchmarks.ablation import seconds
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
-from ais.strategies import STRATEGIES
+from ais.training.strategies import STRATEGIES
 from ais.workflows.advise import _PENALTIES, Advice, advise, ridge_out_of_fold
 
 

@@ -11,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from ais import crossvalidation
 from ais.backbones.loading import load_backbone
-from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads.config import BACKBONE, Target
@@ -21,8 +19,10 @@ from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
 from ais.metrics import bootstrap, regression
-from ais.stacking import cross_fitted
-from ais.strategies import untrained
+from ais.training import cross_validation
+from ais.training.plan import Plan
+from ais.training.stacking import cross_fitted
+from ais.training.strategies import untrained
 from ais.workflows.combine import combine_heads
 from ais.workflows.evaluate import WORST, HeldOut, evaluate_head, held_out
 from ais.workflows.train import TrainingReport, train_head
@@ -91,8 +91,8 @@ def forbid_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be fitted here")
 
-    monkeypatch.setattr(crossvalidation, "fit_variants", fail)
-    monkeypatch.setattr(crossvalidation, "fine_tune", fail)
+    monkeypatch.setattr(cross_validation, "fit_variants", fail)
+    monkeypatch.setattr(cross_validation, "fine_tune", fail)
 
 
 @pytest.mark.parametrize("silenced", [[], [1, 5, 6]])

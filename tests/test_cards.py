@@ -19,12 +19,12 @@ from markdown_it.token import Token
 
 from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.cards import CURVE, EXAMPLES, model_card, named_in
-from ais.crossvalidation import Plan
 from ais.errors import HeadError
 from ais.heads.config import Config, HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.loading import heads_directory, list_heads, load_head
-from ais.pruning import PruningReport
-from ais.strategies import STRATEGIES, Tuning
+from ais.training.plan import Plan
+from ais.training.pruning import PruningReport
+from ais.training.strategies import STRATEGIES, Tuning
 from conftest import make_head
 
 HEADINGS = (

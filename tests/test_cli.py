@@ -27,12 +27,13 @@ from ais import cli
 from ais.attribution.explanation import FILES
 from ais.cards import CURVE, model_card
 from ais.cli import common
-from ais.crossvalidation import Plan, look
 from ais.data.ratings import read_ratings
 from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.range_test import RateCurve
+from ais.training.cross_validation import look
+from ais.training.plan import Plan
+from ais.training.range_test import RateCurve
 from ais.workflows.advise import advise
 from pictures import odd_pictures
 from test_converters import generated, oasis  # noqa: F401  a fixture

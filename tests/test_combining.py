@@ -19,8 +19,8 @@ from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap, regression
-from ais.stacking import cross_fitted, fit_stack
 from ais.training import calibration
+from ais.training.stacking import cross_fitted, fit_stack
 from ais.workflows.combine import combine_heads
 from ais.workflows.evaluate import held_out
 from test_assessment import by_hand, joined, trained

@@ -15,14 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ais import crossvalidation
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES, Backbone
-from ais.crossvalidation import (
+from ais.data.ratings import RatedSet, read_ratings
+from ais.data.splits import grouped_folds
+from ais.errors import DataError
+from ais.images.reading import read_image
+from ais.training import cross_validation
+from ais.training import cross_validation as crossvalidation
+from ais.training.cross_validation import (
     OutOfFold,
     Pictures,
-    Plan,
     cross_validate,
     fit,
     fit_head,
@@ -30,13 +34,10 @@ from ais.crossvalidation import (
     look,
     rate_curve,
 )
-from ais.data.ratings import RatedSet, read_ratings
-from ais.data.splits import grouped_folds
-from ais.errors import DataError
-from ais.finetuning import held_out
-from ais.fitting import Recipe, fit_variants
-from ais.images.reading import read_image
-from ais.strategies import STRATEGIES, Tuning, untrained
+from ais.training.finetuning import held_out
+from ais.training.mlp import Recipe, fit_variants
+from ais.training.plan import Plan
+from ais.training.strategies import STRATEGIES, Tuning, untrained
 from conftest import TinyNetwork, make_head, randomise
 from test_fitting import predict
 
@@ -106,7 +107,7 @@ def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, 
         calls.append((arguments, options, result))
         return result
 
-    monkeypatch.setattr(crossvalidation, name, recording)
+    monkeypatch.setattr(cross_validation, name, recording)
     return calls
 
 

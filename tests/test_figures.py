@@ -16,7 +16,7 @@ from ais import figures
 from ais.attribution.explanation import Explanation
 from ais.errors import ImageError
 from ais.images.preprocessing import Placement
-from ais.range_test import RateCurve
+from ais.training.range_test import RateCurve
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 METRICS = {"plcc": 0.7, "plcc_low": 0.6, "plcc_high": 0.8, "rmse": 0.8}

@@ -16,13 +16,21 @@ from torch import Tensor, nn
 
 from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError
-from ais.finetuning import Tuned, find_rate, fine_tune, held_out
-from ais.fitting import Recipe, Variants, fit_variants
 from ais.images.augmentation import augment
 from ais.images.preprocessing import View
 from ais.images.reading import read_image
-from ais.strategies import STRATEGIES, Strategy, Tuning, blocks, parameter_groups, strategy_named, untrained
+from ais.training.finetuning import Tuned, find_rate, fine_tune, held_out
 from ais.training.loader import Pictures
+from ais.training.mlp import Recipe, Variants, fit_variants
+from ais.training.strategies import (
+    STRATEGIES,
+    Strategy,
+    Tuning,
+    blocks,
+    parameter_groups,
+    strategy_named,
+    untrained,
+)
 from conftest import TinyNetwork, randomise
 
 VIEW = View("whole", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))

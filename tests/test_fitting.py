@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
-from ais.fitting import Recipe, Variants, fit_projection, fit_variants
+from ais.training.mlp import Recipe, Variants, fit_projection, fit_variants
 
 SMALL = Recipe(components=16, hidden=32, epochs=40)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais import pruning
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.heads.regression import RegressionHead
-from ais.pruning import WAYS, Judged, greedy, mean_residual, negative_impact, prune, silence
+from ais.training import pruning
+from ais.training.pruning import WAYS, Judged, greedy, mean_residual, negative_impact, prune, silence
 from conftest import make_head
 
 OWNER = range(3, 23)  # 20 maps feed the middle of 30 coordinates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ais.range_test import read_curves
+from ais.training.range_test import read_curves
 
 RATES = np.geomspace(1e-6, 1.0, 50)
 

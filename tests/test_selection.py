@@ -13,12 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ais import crossvalidation
-from ais import fitting as fitting_module
-from ais import pruning as pruning_module
 from ais.backbones.embeddings import content_hashes
 from ais.backbones.loading import load_backbone
-from ais.crossvalidation import fit_head, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_split
 from ais.errors import DataError
@@ -26,8 +22,10 @@ from ais.heads.config import BACKBONE
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.metrics import bootstrap, regression
-from ais.pruning import Judged, PruningReport, WayName
-from ais.training import calibration
+from ais.training import calibration, cross_validation, mlp
+from ais.training import pruning as training_pruning
+from ais.training.cross_validation import fit_head, look
+from ais.training.pruning import Judged, PruningReport, WayName
 from ais.workflows import prune
 from ais.workflows.evaluate import held_out
 from ais.workflows.prune import prune_head
@@ -88,7 +86,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
 ) -> None:
     fitted: list[set[str]] = []
     judged: list[tuple[Sequence[Judged], Sequence[Judged]]] = []
-    original_fit, original_prune = fitting_module.fit_variants, pruning_module.prune
+    original_fit, original_prune = mlp.fit_variants, training_pruning.prune
 
     def fitting(embedding: Tensor, ratings: np.ndarray, groups: Sequence[str], **options: Any) -> Any:
         fitted.append(set(groups))
@@ -98,7 +96,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
         judged.append((validation, test))
         return original_prune(validation, test, *rest)
 
-    monkeypatch.setattr(crossvalidation, "fit_variants", fitting)
+    monkeypatch.setattr(cross_validation, "fit_variants", fitting)
     monkeypatch.setattr(prune, "prune", pruning)
     prune_head(rated, head, name="pruned", seed=3)
     ((validation, test),) = judged

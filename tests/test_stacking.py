@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ais.attribution.grids import combine_points, resample
 from ais.errors import DataError
-from ais.stacking import cross_fitted, fit_stack
+from ais.training.stacking import cross_fitted, fit_stack
 
 sides = st.integers(1, 12)
 shapes = st.tuples(sides, sides)

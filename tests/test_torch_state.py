@@ -21,12 +21,10 @@ from torch import Tensor
 
 import ais
 import ais.cli
-from ais import crossvalidation, strategies
 from ais.attribution import faithfulness
 from ais.attribution.explanation import Explanation
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.registry import embeddings
-from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet
 from ais.data.rdms import Judgments
 from ais.errors import AISError
@@ -35,6 +33,8 @@ from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap
+from ais.training import cross_validation, strategies
+from ais.training.plan import Plan
 from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from test_assessment import TARGET, trained
 from test_crossvalidation import PLAN, TUNED, add_backbones, make_set
@@ -60,8 +60,8 @@ class World:
         return self.data.files[0]
 
     @property
-    def pictures(self) -> crossvalidation.Pictures:
-        return crossvalidation.look(self.data, self.backbone, "whole", cache=False)
+    def pictures(self) -> cross_validation.Pictures:
+        return cross_validation.look(self.data, self.backbone, "whole", cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ CASES: dict[str, Case] = {
     ),
     "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
     "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
-    "rate_curve": lambda w: crossvalidation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
+    "rate_curve": lambda w: cross_validation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
     "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_pictures": lambda w: [

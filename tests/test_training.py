@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ais import crossvalidation
 from ais.attribution.explain import score
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import embeddings
-from ais.crossvalidation import Plan
 from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
-from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads.config import BACKBONE, Target
 from ais.heads.loading import load_head
 from ais.images.reading import read_image
 from ais.metrics import regression
-from ais.strategies import Tuning
+from ais.training import cross_validation
+from ais.training.mlp import Recipe, Variants, fit_variants
+from ais.training.plan import Plan
+from ais.training.strategies import Tuning
 from ais.workflows.train import train_head
 from test_crossvalidation import add_backbones
 from test_embeddings import make_backbone
@@ -106,7 +106,7 @@ def test_alignment_is_the_mean_residual_of_heads_that_never_saw_the_picture(
         fits.append(fit_variants(*arguments, **options))  # type: ignore[arg-type]
         return fits[-1]
 
-    monkeypatch.setattr(crossvalidation, "fit_variants", recording)
+    monkeypatch.setattr(cross_validation, "fit_variants", recording)
     backbone = make_backbone()
     head, report = train_head(
         rated, backbone, name="bright", target=TARGET, plan=Plan(variants=2, recipe=replace(SMALL, epochs=4))
@@ -167,7 +167,7 @@ def test_test_pictures_are_kept_out_and_scored_once(
         fitted.append(set(groups))
         return fit_variants(embedding, ratings, groups, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(crossvalidation, "fit_variants", recording)
+    monkeypatch.setattr(cross_validation, "fit_variants", recording)
     kept_out = ["0", "7", "8", "19"]
     backbone = make_backbone()
     plan = Plan(variants=2, folds=4, recipe=SMALL)

@@ -46,7 +46,7 @@ from ais.heads.config import EMBEDDED
 from ais.heads.loading import backbone_of, load_head
 from ais.heads.regression import RegressionHead
 from ais.io.files import check_outputs, write_atomically
-from ais.pruning import WayName
+from ais.training.pruning import WayName
 from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
 from ais.workflows.prune import prune_head
 

@@ -38,7 +38,6 @@ from ais.cli.common import (
     read_set,
     say_ungrouped,
 )
-from ais.crossvalidation import Plan, look, rate_curve
 from ais.errors import AISError
 from ais.heads.base import Head
 from ais.heads.config import BACKBONE
@@ -49,7 +48,9 @@ from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.metrics.regression import ceiling
-from ais.strategies import STRATEGIES, Tuning, untrained
+from ais.training.cross_validation import look, rate_curve
+from ais.training.plan import Plan
+from ais.training.strategies import STRATEGIES, Tuning, untrained
 from ais.workflows.advise import advise
 from ais.workflows.combine import combine_heads
 from ais.workflows.train import train_head

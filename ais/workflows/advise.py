@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
-from ais.fitting import fit_projection
 from ais.torch_state import own_state
+from ais.training.mlp import fit_projection
 
 Size = Literal["very small", "small", "medium", "large"]
 
@@ -90,7 +90,7 @@ class Advice:
     """A strategy for a set, and why.
 
     Attributes:
-        strategy: a key of `ais.strategies.STRATEGIES`.
+        strategy: a key of `ais.training.strategies.STRATEGIES`.
         pictures: how many the set has.
         size: what that is called.
         similarity: `plcc` as a share of the ceiling, in 0 to 1.

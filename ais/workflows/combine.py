@@ -21,9 +21,9 @@ from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics.regression import ceiling, difference, metrics
 from ais.progress import Report
-from ais.stacking import cross_fitted, fit_stack
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
+from ais.training.stacking import cross_fitted, fit_stack
 from ais.workflows.evaluate import held_out
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def combine_heads(
 ) -> StackedHead:
     """Weigh heads by how well they predict pictures they have not seen, all of them together.
 
-    The weights are fitted by a non-negative ridge on the members' held-out predictions (see `ais.stacking`); what is
+    The weights are fitted by a non-negative ridge on the members' held-out predictions (see `ais.training.stacking`); what is
     measured of the stack is measured with weights fitted on the other folds.
 
     Args:

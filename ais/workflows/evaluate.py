@@ -11,7 +11,6 @@ import torch
 from ais.backbones.embeddings import content_hashes
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone, pick_device
-from ais.crossvalidation import Pictures, Plan, cross_validate, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads.loading import backbone_of
@@ -19,10 +18,12 @@ from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
 from ais.progress import Report
-from ais.pruning import silence
-from ais.stacking import cross_fitted
-from ais.strategies import STRATEGIES, untrained
 from ais.torch_state import own_state
+from ais.training.cross_validation import Pictures, cross_validate, look
+from ais.training.plan import Plan
+from ais.training.pruning import silence
+from ais.training.stacking import cross_fitted
+from ais.training.strategies import STRATEGIES, untrained
 
 _FEWEST = 10  # pictures that say anything
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ais.backbones.frozen import FrozenBackbone
-from ais.crossvalidation import Pictures, Plan, fit_head, fold_heads, look
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
@@ -19,9 +18,11 @@ from ais.heads.loading import backbone_of
 from ais.heads.regression import RegressionHead
 from ais.metrics.regression import metrics
 from ais.progress import Report
-from ais.pruning import Judged, PruningReport, WayName, prune, silence
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
+from ais.training.cross_validation import Pictures, fit_head, fold_heads, look
+from ais.training.plan import Plan
+from ais.training.pruning import Judged, PruningReport, WayName, prune, silence
 
 logger = logging.getLogger(__name__)
 

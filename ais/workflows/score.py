@@ -17,7 +17,7 @@ from ais.heads.base import Head
 from ais.heads.loading import backbone_of
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.pruning import silence
+from ais.training.pruning import silence
 
 
 @dataclass(frozen=True)

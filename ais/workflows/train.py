@@ -13,7 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ais.backbones.frozen import FrozenBackbone
-from ais.crossvalidation import OutOfFold, Pictures, Plan, cross_validate, fit, look
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads.base import content_key
@@ -24,6 +23,8 @@ from ais.metrics.regression import ceiling, metrics
 from ais.progress import Report
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
+from ais.training.cross_validation import OutOfFold, Pictures, cross_validate, fit, look
+from ais.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class TrainingReport:
     Attributes:
         metrics: of `ais.metrics.regression.metrics`, out of fold.
         out_of_fold: what they were measured on; ratings (N,) of the same pictures.
-        epochs, curves: of the head's own variants, as `ais.fitting.Variants`.
+        epochs, curves: of the head's own variants, as `ais.training.mlp.Variants`.
         tuned: the tensors of the backbone, if the strategy trained it, too.
     """
 

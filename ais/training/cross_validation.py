@@ -6,9 +6,9 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,17 +21,18 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import AISError, DataError
-from ais.finetuning import find_rate, fine_tune, held_out
-from ais.fitting import Recipe, Variants, fit_variants
 from ais.heads.config import HeadConfig, Interval, Target
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.images.reading import read_image
 from ais.io.files import write_atomically
 from ais.progress import Report
-from ais.range_test import RateCurve
-from ais.strategies import STRATEGIES, Tuning, untrained
 from ais.torch_state import own_state
+from ais.training.finetuning import find_rate, fine_tune, held_out
+from ais.training.mlp import Variants, fit_variants
+from ais.training.plan import Plan
+from ais.training.range_test import RateCurve
+from ais.training.strategies import STRATEGIES, untrained
 
 logger = logging.getLogger(__name__)
 
@@ -40,52 +41,6 @@ Result = TypeVar("Result")
 _FORMAT = 1  # of what is kept of a fold: to be raised when the same plan gives other heads
 
 _CHECKSUM = 32  # bytes of SHA-256 before it
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a head is trained; with the pictures and the backbone, all that its weights depend on.
-
-    Attributes:
-        variants: K.
-        seed: of the folds, the splits and the variants.
-        folds: of the cross-validation.
-        weighted: count each picture by how sure its rating is.
-        strategy: a key of `ais.strategies.STRATEGIES`.
-        recipe: of the variants on the frozen backbone; `tuning`: of those strategies that train the backbone, too.
-    """
-
-    variants: int = 10
-    seed: int = 0
-    folds: int = 10
-    weighted: bool = False
-    strategy: str = "head"
-    recipe: Recipe = Recipe()
-    tuning: Tuning = Tuning()
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a head's config; without the tuning where there is none."""
-        plan = asdict(self)
-        return {k: v for k, v in plan.items() if k != "tuning" or self.strategy != "head"}
-
-    @classmethod
-    def of(cls, config: HeadConfig) -> Plan:
-        """The plan that a head was trained by.
-
-        Raises:
-            DataError: its config does not say.
-        """
-        kept = {f.name: config.recipe[f.name] for f in fields(cls) if f.name in config.recipe}
-        try:
-            kept["recipe"] = Recipe(**kept["recipe"])
-            kept["tuning"] = Tuning(**kept.get("tuning", {}))
-            plan = cls(**kept)
-            STRATEGIES[plan.strategy]  # a newer AIS may know more of them
-        except (TypeError, KeyError) as error:
-            raise DataError(
-                f"The config of {config.name!r} does not say how it was trained: {error}."
-            ) from error
-        return plan
 
 
 @dataclass(frozen=True)
@@ -230,7 +185,7 @@ def fit(
 def rate_curve(
     pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, report: Report | None = None
 ) -> RateCurve:
-    """The learning-rate range test of `ais.finetuning.find_rate`, as `fit` would begin."""
+    """The learning-rate range test of `ais.training.finetuning.find_rate`, as `fit` would begin."""
     return _tune(find_rate, pictures, backbone, view, plan, plan.seed, report)
 
 
@@ -243,7 +198,7 @@ def _tune(
     seed: int,
     report: Report | None,
 ) -> Result:
-    """One of `ais.finetuning`'s functions on these pictures, begun as the strategy says."""
+    """One of `ais.training.finetuning`'s functions on these pictures, begun as the strategy says."""
     strategy = STRATEGIES[plan.strategy]
     start = None
     if strategy.head_first:  # without the pictures that will say when to stop

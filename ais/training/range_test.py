@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 _NEIGHBOURS = 3  # steps to each side whose losses a smoothed one is the median of, together with its own
+
 _VALLEY = 0.1  # of the fall: so far above its least the loss still counts as low
+
 _FALL = 0.1  # of the loss at the start: what changes by less hardly changes
+
 _SURE = 5.0  # standard errors: the least of many medians is low by chance, too
 
 

@@ -21,6 +21,7 @@ from ais.heads.regression import RegressionHead
 from ais.metrics.regression import difference
 
 Progress = Callable[[int, int], None]  # maps judged, maps in all
+
 WayName = Literal["greedy", "negative"]
 
 _BLOCK_VALUES = 1 << 17  # hidden units worked on together: 512 KiB of float32 stay in a core's cache

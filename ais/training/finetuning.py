@@ -1,7 +1,7 @@
 """Training a backbone together with its head: the strategies of transfer learning.
 
 One backbone is shared by K variants of the head, which learn together on top of it. The head stays two
-linear layers on the embedding, as in `ais.fitting`; while it learns, the embedding is centred and divided by
+linear layers on the embedding, as in `ais.training.mlp`; while it learns, the embedding is centred and divided by
 **one** number, so that the same rate suits every backbone, and both are folded into the first layer after.
 """
 
@@ -22,17 +22,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ais.data.splits import grouped_split
 from ais.errors import AISError, DataError
-from ais.fitting import Variants
 from ais.images.augmentation import augment
 from ais.images.preprocessing import View
-from ais.range_test import RateCurve, read_curves
-from ais.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
 from ais.torch_state import own_state
 from ais.training.loader import Group, Pictures
+from ais.training.mlp import Variants
+from ais.training.range_test import RateCurve, read_curves
+from ais.training.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 _RANGE = (1e-6, 1.0)  # of rates to try
+
 _DIVERGED = 4.0  # times what the loss was at the lowest rates
 
 
@@ -170,7 +171,7 @@ def find_rate(
 
     The rate rises exponentially from 1e-6 to 1, those of earlier blocks in proportion. Every trial begins from the
     same weights, has its pictures in an order of its own, and ends early once the loss has grown to several times
-    what it was. `ais.range_test.read_curves` says what is suggested, and when nothing is.
+    what it was. `ais.training.range_test.read_curves` says what is suggested, and when nothing is.
 
     From a batch's loss is taken what the same pictures' loss was at the start, and the mean over all of them is added:
     so the curve shows what the training changes, not which pictures happen to be in the batch. (Not where BatchNorm
