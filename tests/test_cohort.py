@@ -14,13 +14,14 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from ais import cli, figures
+from ais import cli
 from ais.attribution.map_scores import read_map_scores
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
 from ais.errors import AISError, DataError
+from ais.plots import rsa
 from ais.rsa import rdm
 from ais.workflows.align import align, look, map_embedding, read_cohort, with_interval
 from test_crossvalidation import add_backbones
@@ -202,12 +203,12 @@ def test_without_splits_nothing_is_said_of_pruning(folder: Path, people: Path, t
 
 
 def test_figures_show_what_they_are_given(folder: Path, backbone: FrozenBackbone) -> None:
-    flat = figures.importances(np.zeros(5))
-    some = figures.importances(np.array([1.0, -1, 0, 0, 0]))
+    flat = rsa.importances(np.zeros(5))
+    some = rsa.importances(np.array([1.0, -1, 0, 0, 0]))
     assert Image.open(io.BytesIO(flat)).size == Image.open(io.BytesIO(some)).size
     assert flat != some
     matrix = squareform(np.arange(6.0))
-    assert figures.rdm_pair(matrix, matrix, ("a", "b")) != figures.rdm_pair(matrix, 6 - matrix, ("a", "b"))
+    assert rsa.rdm_pair(matrix, matrix, ("a", "b")) != rsa.rdm_pair(matrix, 6 - matrix, ("a", "b"))
     one = look(folder / "00.png", backbone, "whole", np.ones(12))
-    tall = Image.open(io.BytesIO(figures.look_sheet([one, one], ["a", "b"]))).height
-    assert tall > Image.open(io.BytesIO(figures.look_sheet([one], ["a"]))).height
+    tall = Image.open(io.BytesIO(rsa.look_sheet([one, one], ["a", "b"]))).height
+    assert tall > Image.open(io.BytesIO(rsa.look_sheet([one], ["a"]))).height

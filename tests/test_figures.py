@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from ais import figures
 from ais.attribution.explanation import Explanation
 from ais.errors import ImageError
 from ais.images.preprocessing import Placement
+from ais.plots import evaluation, sheets, training
 from ais.training.range_test import RateCurve
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
@@ -47,20 +47,20 @@ def test_learning_curve_spans_all_epochs() -> None:
     values, kept = curves()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = figures.learning_curve(values, kept)
+        data = training.learning_curve(values, kept)
     image = pixels(data)
     assert image.shape[1] == 1200
     for color in (BLUE, ORANGE):
         columns = places(image, color)[:, 1]
         assert columns.min() < 200
         assert columns.max() > 1150  # also where only one variant is left
-    assert figures.learning_curve(values, kept) == data
+    assert training.learning_curve(values, kept) == data
 
 
 def test_one_epoch_can_be_drawn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pixels(figures.learning_curve(np.full((1, 1, 2), 0.5), [1])).size
+        assert pixels(training.learning_curve(np.full((1, 1, 2), 0.5), [1])).size
 
 
 @pytest.mark.parametrize("end", [2.0, 1e30, np.inf, np.nan])
@@ -72,7 +72,7 @@ def test_rate_curve_marks_the_suggestion_and_survives_an_explosion(end: float) -
     for suggested in (1e-5, 1e-3, 5e-2):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            image = pixels(figures.rate_curve(RateCurve(rates, trials, losses, suggested)))
+            image = pixels(training.rate_curve(RateCurve(rates, trials, losses, suggested)))
         assert image.shape[1] == 1200
         column = np.bincount(places(image, ORANGE)[:, 1], minlength=1200)
         columns.append(int(column.argmax()))
@@ -89,7 +89,7 @@ def test_rate_curve_without_a_suggestion_says_why_and_draws_no_line() -> None:
     curve = RateCurve(
         rates, np.stack([flat] * 3), flat, None, "the loss hardly changes between here and there"
     )
-    image = pixels(figures.rate_curve(curve))
+    image = pixels(training.rate_curve(curve))
     assert not len(places(image, ORANGE))
     rows = places(image, BLUE)[:, 0]
     assert np.ptp(rows[rows > 100]) < 0.05 * len(image)  # flat is drawn flat
@@ -97,7 +97,7 @@ def test_rate_curve_without_a_suggestion_says_why_and_draws_no_line() -> None:
 
 def test_scatter_has_equal_axes_and_loses_no_point() -> None:
     rated = np.linspace(1, 7, 7)
-    image = pixels(figures.scatter(rated + np.linspace(-1.5, 1.5, 7), rated, 1, 7, "beauty", METRICS))
+    image = pixels(evaluation.scatter(rated + np.linspace(-1.5, 1.5, 7), rated, 1, 7, "beauty", METRICS))
     rows, columns = places(image, (140, 192, 221)).T  # blue through which others can be seen
     assert np.ptp(rows) / np.ptp(columns) == pytest.approx(9 / 6, rel=0.03)
 
@@ -111,7 +111,7 @@ def test_contact_sheet_is_five_a_row_and_upright(tmp_path: Path) -> None:
         side = Image.new("RGB", (400, 200), "blue")
         side.paste("red", (0, 100, 400, 200))
         side.save(files[-1], exif=exif, quality=95)
-    data = figures.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6)
+    data = sheets.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6)
     picture = Image.open(io.BytesIO(data))
     assert picture.format == "JPEG"
     image = np.asarray(picture).astype(int)
@@ -127,17 +127,17 @@ def test_contact_sheet_is_five_a_row_and_upright(tmp_path: Path) -> None:
     gap = image[:, 20 + 224 + 6 : 20 + 224 + 14]  # between two columns: no caption runs into the next
     assert gap.min() > 240
     assert (image.min(-1) < 100).sum() > 500  # there are captions
-    assert figures.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6) == data
+    assert sheets.contact_sheet(files, ["rated 2.1, predicted 4.3"] * 6) == data
 
 
 def test_contact_sheet_wants_a_caption_for_each_and_pictures(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 20)).save(file)
     with pytest.raises(ValueError, match="zip"):
-        figures.contact_sheet([file], ["one", "two"])
+        sheets.contact_sheet([file], ["one", "two"])
     file.write_text("no picture")
     with pytest.raises(ImageError):
-        figures.contact_sheet([file], ["one"])
+        sheets.contact_sheet([file], ["one"])
 
 
 def explanation(color: str, shape: tuple[int, int], value: float = 1, target: str = "beauty") -> Explanation:
@@ -171,8 +171,8 @@ def test_example_sheet_shows_each_picture_beside_its_heatmap(count: int) -> None
     shapes = [(300, 200), (200, 300), (40, 30), (2000, 500)]
     signs = [1, -1, -1, 1]
     examples = [explanation("lime", *pair) for pair in list(zip(shapes, signs, strict=True))[:count]]
-    data = figures.example_sheet(examples)
-    assert figures.example_sheet(examples) == data
+    data = sheets.example_sheet(examples)
+    assert sheets.example_sheet(examples) == data
     image = pixels(data)
     assert image.shape[1] == 1200
     assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()  # its own white card
@@ -196,7 +196,7 @@ def test_example_sheet_shows_each_picture_beside_its_heatmap(count: int) -> None
 
 def test_a_long_name_of_the_target_stays_below_its_pair() -> None:
     image = pixels(
-        figures.example_sheet(
+        sheets.example_sheet(
             [explanation("lime", (300, 200), target="\n" + "w" * 500), explanation("lime", (300, 200))]
         )
     )
@@ -205,4 +205,4 @@ def test_a_long_name_of_the_target_stays_below_its_pair() -> None:
 
 def test_example_sheet_of_photographs_is_small(photograph: Image.Image) -> None:
     examples = [replace(explanation("lime", photograph.size), image=photograph)] * 4
-    assert len(figures.example_sheet(examples)) < 400_000
+    assert len(sheets.example_sheet(examples)) < 400_000

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ais import figures
 from ais.attribution.explain import explain
 from ais.cards import EXAMPLES, PICTURES, model_card, named_in
 from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
@@ -20,6 +19,7 @@ from ais.heads.config import CARD, CONFIG, Config
 from ais.heads.format import read_config
 from ais.heads.loading import load_head
 from ais.io.files import check_outputs, write_atomically
+from ais.plots import sheets
 
 _MOST = 4  # pictures of examples
 
@@ -79,7 +79,7 @@ def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
             f"A model card shows up to {_MOST} examples, and here are {len(pictures)}: leave some out."
         )
     head = load_head(folder.resolve())  # never a shipped head of the folder's name
-    return figures.example_sheet([explain(picture, head, device=device) for picture in pictures])
+    return sheets.example_sheet([explain(picture, head, device=device) for picture in pictures])
 
 
 def _recipe(config: Config, folder: Path, pictures: bool) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ais import figures
 from ais.attribution.faithfulness import faithfulness
 from ais.cards import PICTURES, model_card
 from ais.cli.common import (
@@ -46,6 +45,7 @@ from ais.heads.config import EMBEDDED
 from ais.heads.loading import backbone_of, load_head
 from ais.heads.regression import RegressionHead
 from ais.io.files import check_outputs, write_atomically
+from ais.plots import evaluation, sheets
 from ais.training.pruning import WayName
 from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
 from ais.workflows.prune import prune_head
@@ -241,8 +241,8 @@ def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes
     files = (
         (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(),
         table.getvalue().encode("utf-8", "surrogateescape"),
-        figures.scatter(predicted, data.ratings, target.low, target.high, target.name, report["metrics"]),
-        figures.contact_sheet([Path(w["file"]) for w in report["worst"]], captions),
+        evaluation.scatter(predicted, data.ratings, target.low, target.high, target.name, report["metrics"]),
+        sheets.contact_sheet([Path(w["file"]) for w in report["worst"]], captions),
     )
     return dict(zip(EVALUATION, files, strict=True))
 

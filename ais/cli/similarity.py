@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ais import figures
 from ais.attribution.map_scores import FILE
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone, pick_device
@@ -18,6 +17,7 @@ from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
+from ais.plots import rsa
 from ais.rsa.rdm import Metric
 from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 
@@ -105,15 +105,15 @@ def _write(
     people = "people" if many == 1 else f"{many} people, mean"
     files = {
         FILE: report.scores.to_bytes(),
-        "rdms.png": figures.rdm_pair(report.model_rdm, report.human_rdm, (report.backbone, people)),
-        "importance.png": figures.importances(report.importance),
-        "saliency.png": figures.look_sheet(
+        "rdms.png": rsa.rdm_pair(report.model_rdm, report.human_rdm, (report.backbone, people)),
+        "importance.png": rsa.importances(report.importance),
+        "saliency.png": rsa.look_sheet(
             [looks[n] for n in apart],
             [f"{cohort.files[n].name}, correlation {agreement[n]:+.2f}" for n in apart],
         ),
     }
     if report.gain:
-        files["pruning.png"] = figures.pruning_curve(report.gain, report.ceiling)
+        files["pruning.png"] = rsa.pruning_curve(report.gain, report.ceiling)
     document = report.to_dict() | {
         "saliency": with_interval(agreement)
         | {

@@ -11,7 +11,6 @@ import numpy as np
 import typer
 from safetensors.torch import save
 
-from ais import figures
 from ais.backbones.loading import load_backbone, pick_device
 from ais.cards import CURVE, model_card
 from ais.cli.common import (
@@ -48,6 +47,7 @@ from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.metrics.regression import ceiling
+from ais.plots import training
 from ais.training.cross_validation import look, rate_curve
 from ais.training.plan import Plan
 from ais.training.strategies import STRATEGIES, Tuning, untrained
@@ -186,7 +186,7 @@ def train_command(
         head, report = train_head(
             rated, frozen, view, name=out.resolve().name, target=scale, plan=plan, progress=bars
         )
-    extra = {CURVE: figures.learning_curve(report.curves, report.epochs)}
+    extra = {CURVE: training.learning_curve(report.curves, report.epochs)}
     if report.tuned is not None:
         extra[BACKBONE] = save(report.tuned)
     recipe = {"command": command_of(data, out, table), **head.config.recipe, "group": group, "curve": CURVE}
@@ -230,7 +230,7 @@ def find_rate_command(
         curve = rate_curve(
             look(rated, frozen, view, bars), frozen, view, Plan(seed=seed, strategy=strategy), bars
         )
-    write_atomically(out.parent, {out.name: figures.rate_curve(curve)})
+    write_atomically(out.parent, {out.name: training.rate_curve(curve)})
     if as_json:
         print_json(
             {
