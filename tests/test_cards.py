@@ -18,10 +18,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ais.backbones.registry import BACKBONES, backbone_spec
-from ais.cards import CURVE, EXAMPLES, model_card, named_in
 from ais.errors import HeadError
 from ais.heads.config import Config, HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.loading import heads_directory, list_heads, load_head
+from ais.publish.card import CURVE, EXAMPLES, model_card, named_in
 from ais.training.plan import Plan
 from ais.training.pruning import PruningReport
 from ais.training.strategies import STRATEGIES, Tuning

@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 import ais
 from ais import cli
 from ais.attribution.explanation import FILES
-from ais.cards import CURVE, model_card
 from ais.cli import common
 from ais.data.ratings import read_ratings
 from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
+from ais.publish.card import CURVE, model_card
 from ais.training.cross_validation import look
 from ais.training.plan import Plan
 from ais.training.range_test import RateCurve

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ais.cards import CURVE, EXAMPLES, model_card
 from ais.heads.config import CONFIG, EMBEDDED, WEIGHTS
 from ais.heads.format import read_config
 from ais.heads.loading import heads_directory
+from ais.publish.card import CURVE, EXAMPLES, model_card
 from test_cli import call
 
 BIBTEX = "@misc{one,\n  title = {A title}\n}"

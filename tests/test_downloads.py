@@ -24,7 +24,7 @@ from ais.demo.catalog import Catalog
 from ais.errors import AISError, WeightsError
 from ais.io import downloads
 from ais.io.hub import offline
-from ais.publishing import push_head, repository_to_push
+from ais.publish.push import push_head, repository_to_push
 from local_hub import LocalHub
 
 CONTENT = bytes(range(256)) * 2000

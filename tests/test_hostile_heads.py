@@ -22,12 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 import ais
-from ais.cards import model_card
 from ais.demo.values import facts
 from ais.errors import AISError, HeadError
 from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS
 from ais.heads.loading import load_head, read_card
 from ais.heads.regression import RegressionHead
+from ais.publish.card import model_card
 from conftest import make_head
 from test_explain import add_backbone, save_tuned, tiny_network
 from test_loading import edit

@@ -20,16 +20,15 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 import ais
-from ais import publishing
-from ais import space as space_module
-from ais.cards import model_card, named_in
-from ais.checks import check_folder
 from ais.errors import AISError, HeadError, HubError
 from ais.heads.format import read_config
 from ais.heads.loading import load_head
 from ais.io.hub import Repository
-from ais.publishing import push_head, repository_to_push
-from ais.space import push_space
+from ais.publish import push, space
+from ais.publish.card import model_card, named_in
+from ais.publish.checks import check_folder
+from ais.publish.push import push_head, repository_to_push
+from ais.publish.space import push_space
 from conftest import make_head
 from hub_failures import BAD_TOKEN, Hang, Late, Status
 from local_hub import LocalHub
@@ -255,13 +254,13 @@ def test_a_push_at_the_same_moment_is_not_overwritten(
 ) -> None:
     """Between the look and the commit: the commit names its parent."""
     push_head(folder, HERE)
-    commit = publishing.commit
+    commit = push.commit
 
     def late(*arguments: Any, **options: Any) -> Any:
         logged_in.add("user/head", {"README.md": b"# Theirs\n"})
         return commit(*arguments, **options)
 
-    monkeypatch.setattr(publishing, "commit", late)
+    monkeypatch.setattr(push, "commit", late)
     with pytest.raises(HubError, match="Somebody pushed to user/head at the same time: nothing was sent"):
         push_head(save(tmp_path / "newer", seed=1), HERE)
     assert logged_in.files("user/head")["README.md"] == b"# Theirs\n"
@@ -378,7 +377,7 @@ def test_a_push_that_fails_is_a_sentence_and_can_be_repeated(
     logged_in: LocalHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publishing, "PATIENCE", 2.0)
+    monkeypatch.setattr(push, "PATIENCE", 2.0)
     logged_in.fail(method, path, how)
     with pytest.raises(HubError, match=sentence) as caught:
         push_head(folder, HERE)
@@ -390,7 +389,7 @@ def test_a_push_that_fails_is_a_sentence_and_can_be_repeated(
 def test_a_push_whose_answer_was_lost_is_not_made_twice(
     folder: Path, logged_in: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "UPLOAD", 1.0)
+    monkeypatch.setattr(push, "UPLOAD", 1.0)
     logged_in.fail("POST", "/commit/", Late(60), times=1)
     with pytest.raises(HubError, match="not known whether all has arrived"):
         push_head(folder, HERE)
@@ -464,7 +463,7 @@ def front_matter(files: dict[str, bytes]) -> dict[str, Any]:
 def test_a_space_is_made_and_brought_up_to_date(
     folder: Path, logged_in: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space_module, "FOLDERS", ("ais", "assets"))  # the heads of 126 MB make it slow
+    monkeypatch.setattr(space, "FOLDERS", ("ais", "assets"))  # the heads of 126 MB make it slow
     push_head(folder, HERE, space="user/page")
     assert (
         "https://huggingface.co/spaces/user/page?head=user/head"
@@ -496,7 +495,7 @@ def test_a_space_is_made_and_brought_up_to_date(
 def test_what_is_private_stays_off_a_public_space(
     folder: Path, logged_in: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space_module, "FOLDERS", ("assets",))
+    monkeypatch.setattr(space, "FOLDERS", ("assets",))
     push_head(folder, HERE, private=True)
     push_space("user/page")
     before = logged_in.commits("spaces/user/page")
@@ -521,7 +520,7 @@ def test_another_app_is_not_overwritten(logged_in: LocalHub) -> None:
 def test_a_space_needs_the_whole_of_ais(
     logged_in: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(space_module, "ROOT", tmp_path)
+    monkeypatch.setattr(space, "ROOT", tmp_path)
     with pytest.raises(AISError, match="A Space is made from the whole of AIS"):
         push_space("user/page")
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from ais.attribution.explain import explain
-from ais.cards import EXAMPLES, PICTURES, model_card, named_in
 from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
 from ais.errors import AISError
 from ais.heads.config import CARD, CONFIG, Config
@@ -20,6 +19,7 @@ from ais.heads.format import read_config
 from ais.heads.loading import load_head
 from ais.io.files import check_outputs, write_atomically
 from ais.plots import sheets
+from ais.publish.card import EXAMPLES, PICTURES, model_card, named_in
 
 _MOST = 4  # pictures of examples
 

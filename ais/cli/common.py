@@ -18,13 +18,13 @@ import typer
 from tqdm import tqdm
 from typer.models import CommandFunctionType as CommandFunction
 
-from ais.checks import file_names
 from ais.data.columns import NONE
 from ais.data.ratings import RatedSet, columns, picture_files, read_ratings
 from ais.errors import AISError, DataError, HeadError
 from ais.heads.base import Head
 from ais.heads.format import read_config
 from ais.io.files import check_outputs
+from ais.publish.checks import file_names
 from ais.version import __version__
 
 logger = logging.getLogger(__name__)

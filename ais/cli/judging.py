@@ -13,7 +13,6 @@ import numpy as np
 import typer
 
 from ais.attribution.faithfulness import faithfulness
-from ais.cards import PICTURES, model_card
 from ais.cli.common import (
     SD,
     AsJson,
@@ -46,6 +45,7 @@ from ais.heads.loading import backbone_of, load_head
 from ais.heads.regression import RegressionHead
 from ais.io.files import check_outputs, write_atomically
 from ais.plots import evaluation, sheets
+from ais.publish.card import PICTURES, model_card
 from ais.training.pruning import WayName
 from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
 from ais.workflows.prune import prune_head

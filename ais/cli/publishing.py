@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from ais.checks import file_names
 from ais.cli.common import AsJson, Bars, app, print_json, quality
 from ais.errors import AISError
 from ais.heads.format import read_config
 from ais.heads.loading import find_head, load_found
 from ais.io.files import check_outputs, write_atomically
 from ais.io.hub import parse_repository
-from ais.publishing import push_head, repository_to_push
-from ais.space import push_space
+from ais.publish.checks import file_names
+from ais.publish.push import push_head, repository_to_push
+from ais.publish.space import push_space
 
 Private = Annotated[bool, typer.Option("--private", help="Make what is new private.")]
 

@@ -12,7 +12,6 @@ import typer
 from safetensors.torch import save
 
 from ais.backbones.loading import load_backbone, pick_device
-from ais.cards import CURVE, model_card
 from ais.cli.common import (
     SD,
     AsJson,
@@ -48,6 +47,7 @@ from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
 from ais.metrics.regression import ceiling
 from ais.plots import training
+from ais.publish.card import CURVE, model_card
 from ais.training.cross_validation import look, rate_curve
 from ais.training.plan import Plan
 from ais.training.strategies import STRATEGIES, Tuning, untrained

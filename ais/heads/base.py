@@ -167,7 +167,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
         return head
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from ais.cards import PICTURES, model_card
+        from ais.publish.card import PICTURES, model_card
 
         there = self.folder or save_directory
         pictures = {
@@ -178,7 +178,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
     def push_to_hub(  # type: ignore[override]
         self, repo_id: str, *, private: bool = False, branch: str | None = None
     ) -> str:
-        """Publish the head: `ais.publishing.push_head` of its folder as `save_pretrained` writes it.
+        """Publish the head: `ais.publish.push.push_head` of its folder as `save_pretrained` writes it.
 
         Returns:
             The address of the commit.
@@ -186,7 +186,7 @@ class Head(nn.Module, PyTorchModelHubMixin):
         Raises:
             HeadError: the head is not fit to be published; HubError: the Hub refuses, or cannot be reached.
         """
-        from ais.publishing import push_head, repository_to_push
+        from ais.publish.push import push_head, repository_to_push
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)

@@ -10,13 +10,13 @@ from typing import Any
 
 from huggingface_hub import get_token
 
-from ais.cards import PICTURES, model_card, named_in
 from ais.errors import HeadError, ImageError
 from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.images.reading import read_image
+from ais.publish.card import PICTURES, model_card, named_in
 
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",
@@ -25,7 +25,9 @@ _SECRETS = {
     "a key for an API": r"\bsk-[A-Za-z0-9_-]{20,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
 }
+
 _IGNORED = (".git", ".gitattributes", ".DS_Store")  # of other programs; they are not sent
+
 _ABSOLUTE = re.compile(r"(?<![\w:/.~>\])?])(?:~?/[\w.@-]+){2,}|(?<!\w)~/\w|\b[A-Za-z]:[\\/](?!/)|\\\\\w+\\\w")
 
 

@@ -24,9 +24,11 @@ from ais.heads.config import Config, HeadConfig, StackConfig
 from ais.training.strategies import STRATEGIES
 
 CURVE, EXAMPLES = "learning_curve.png", "heatmaps.png"  # the card's pictures, if the recipe names them
+
 PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # by the key of the recipe that names them
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
+
 _MEASURES = (  # key in the config, name on the card, the Hub's type of metric
     ("plcc", "PLCC (Pearson correlation)", "pearsonr"),
     ("srcc", "SRCC (Spearman correlation)", "spearmanr"),
@@ -34,6 +36,7 @@ _MEASURES = (  # key in the config, name on the card, the Hub's type of metric
     ("rmse", "RMSE (points)", "rmse"),
     ("mae", "MAE (points)", "mae"),
 )
+
 _PLAN = (
     "variants",
     "seed",
@@ -41,6 +44,7 @@ _PLAN = (
     "weighted",
     "strategy",
 )  # parts of a recipe that need no name before them
+
 _NOT_AS_WRITTEN = (
     ValueError,
     TypeError,
@@ -50,6 +54,7 @@ _NOT_AS_WRITTEN = (
     RecursionError,
     jinja2.TemplateError,
 )
+
 _RESAMPLED = {  # what the interval is of, and what that leaves open
     True: "The interval resamples the groups.",
     False: "The interval resamples the pictures. No groups of related pictures were kept apart: where some are nearly "
@@ -58,11 +63,15 @@ _RESAMPLED = {  # what the interval is of, and what that leaves open
 
 # What has a meaning in the middle of a line: an underscore only outside of a word, an ampersand only in an entity.
 _INLINE = re.compile(r"[\\`*\[\]<>|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
 _LINE_START = re.compile(r"^(?:[#+=:-]|\d+(?=[.)]))")
+
 _PYTHON = (
     'explanation = ais.explain("photo.jpg", head={})'  # the line by which `named_in` knows the repository
 )
+
 _SPACE = "https://huggingface.co/spaces/"
+
 _ID = r"[\w.-]+/[\w.-]+"
 
 

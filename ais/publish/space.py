@@ -11,10 +11,12 @@ from huggingface_hub import HfApi, RepoCard
 from ais.errors import AISError, HubError
 from ais.heads.config import CARD, CONFIG, WEIGHTS
 from ais.io.hub import FAULTS, HEADS_VARIABLE, parse_repository
-from ais.publishing import Pushed, ask, commit, log_in, pushing, repository_to_push
+from ais.publish.push import Pushed, ask, commit, log_in, pushing, repository_to_push
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
+
 FILES = ("app.py", "requirements.txt", "LICENSE")
+
 FOLDERS = ("ais", "model_cards", "assets")
 
 

@@ -14,17 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    constants,
-    get_token,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ais.cards import model_card, named_in
-from ais.checks import check_folder, file_names
 from ais.errors import AISError, HeadError, HubError
 from ais.heads.config import CARD, CONFIG, HeadConfig
 from ais.heads.format import CONFIG_LIMIT, read_config
@@ -44,8 +36,11 @@ from ais.io.hub import (
     seen,
     sentence,
 )
+from ais.publish.card import model_card, named_in
+from ais.publish.checks import check_folder, file_names
 
 UPLOAD = 60.0  # seconds that the Hub may take over a commit, beside the time for its bytes
+
 _LEAVE = (".gitattributes",)  # the Hub's own
 
 T = TypeVar("T")

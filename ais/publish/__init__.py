@@ -1,0 +1,1 @@
+"""Model cards, and heads on the Hugging Face Hub."""
