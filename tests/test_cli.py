@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 import ais
 from ais import cli
 from ais.attribution.explanation import FILES
-from ais.cli import common
+from ais.cli import _output
 from ais.data.ratings import read_ratings
 from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
@@ -413,7 +413,7 @@ def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     rates, losses = np.geomspace(1e-3, 1e-1, 3), np.array([1.0, 0.5, np.inf])
     found = RateCurve(rates, np.array([[1.0, 0.5, np.nan]]), losses, 1e-3)
-    monkeypatch.setattr("ais.cli.training.rate_curve", lambda *_: found)
+    monkeypatch.setattr("ais.training.cross_validation.rate_curve", lambda *_: found)
     document = call(*command, "--json").json
     assert (document["losses"], document["suggested"]) == ([1, 0.5, None], 1e-3)
     assert call(*command).stdout.startswith("Suggested: --learning-rate 1.0e-03\n")
@@ -670,7 +670,7 @@ def test_a_public_card_names_no_folder_of_this_machine(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ais", "train", *arguments])
     folders = [Path(name) for name in ("/home/me/data", "data", "/home/me/x", "x")]
-    assert common.command_of(*folders) == f"ais train {shown}"
+    assert _output.command_of(*folders) == f"ais train {shown}"
 
 
 @pytest.mark.parametrize(

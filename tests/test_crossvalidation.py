@@ -450,6 +450,6 @@ def test_no_pictures_at_all_is_a_sentence(rated: RatedSet, backbone: FrozenBackb
 def test_the_literal_of_strategies_is_the_registry() -> None:
     from typing import get_args
 
-    from ais.cli.training import StrategyName
+    from ais.cli._training import StrategyName
 
     assert get_args(StrategyName) == tuple(STRATEGIES)

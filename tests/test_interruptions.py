@@ -19,8 +19,11 @@ from PIL import Image
 
 import ais
 from ais import cli
-from ais.cli import pictures
-from ais.cli.common import Bars
+from ais.attribution import explain as attribution_explain
+from ais.cli import _inputs, explain, score
+from ais.cli import explain as cli_explain
+from ais.cli import score as pictures
+from ais.cli._output import Bars
 from ais.errors import UnwritableError
 from ais.io.files import GrowingFile
 from test_cli import call
@@ -58,7 +61,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, after: int, number: in
                 os.kill(os.getpid(), number)
             yield result
 
-    monkeypatch.setattr(pictures, name, each if name == "score_pictures" else one)
+    monkeypatch.setattr(score, name, each if name == "score_pictures" else one)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -141,7 +144,7 @@ def test_many_explanations(folder: Path, tmp_path: Path) -> None:
 def test_one_that_is_too_much_for_the_memory(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = pictures.explain
+    original = attribution_explain.explain
 
     def explain(source: Path, *arguments: Any, **options: Any) -> Any:
         if source.name == "1.png":
@@ -150,7 +153,7 @@ def test_one_that_is_too_much_for_the_memory(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return original(source, *arguments, **options)
 
-    monkeypatch.setattr(pictures, "explain", explain)
+    monkeypatch.setattr(cli_explain, "explain", explain)
     result = call("explain", folder, "--out", tmp_path / "out", status=2)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "2", "4", "5"]
     assert result.stdout.count("not enough memory for this picture") == 2
@@ -226,7 +229,7 @@ def test_a_log_gets_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("ais.cli.common.time.monotonic", lambda: now)
+    monkeypatch.setattr("ais.cli._options.time.monotonic", lambda: now)
     with Bars() as bars:
         for done in range(1001):  # a minute and forty seconds
             bars("pictures", done, 1000)
@@ -253,7 +256,7 @@ def test_a_terminal_has_a_bar_within_a_second(monkeypatch: pytest.MonkeyPatch) -
 
 def test_folder_names_differ_whatever_the_case() -> None:
     def named(*paths: str) -> list[str]:
-        return pictures.folder_names([pictures.Named(path, Path(path), Path("f")) for path in paths])
+        return explain.folder_names([_inputs.Named(path, Path(path), Path("f")) for path in paths])
 
     assert named("f/a.jpg", "f/b.jpg") == ["a", "b"]
     assert named("f/a.jpg", "f/A.png", "f/b.jpg") == ["a.jpg", "A.png", "b"]

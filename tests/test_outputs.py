@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from ais.cli.common import app
+from ais.cli._options import app
 from ais.heads.regression import RegressionHead
 from conftest import make_head
 from test_cli import call

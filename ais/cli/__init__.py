@@ -15,8 +15,25 @@ from types import FrameType
 
 import typer
 
-from ais.cli import cards, data, judging, listing, pictures, publishing, similarity, training
-from ais.cli.common import Stopped, app
+from ais.cli import (  # noqa: F401  each adds its command
+    advise,
+    align,
+    backbones,
+    card,
+    combine,
+    data,
+    evaluate,
+    explain,
+    find_rate,
+    heads,
+    prune,
+    pull,
+    push,
+    score,
+    train,
+)
+from ais.cli._options import app
+from ais.cli._output import Stopped
 from ais.errors import AISError, out_of_memory
 
 __all__ = ["app", "main"]

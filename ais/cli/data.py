@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ais.cli.common import AsJson, Bars, Commands, app, print_json
+from ais.cli._options import AsJson, Commands, app
+from ais.cli._output import Bars, print_json
 from ais.data.converters.aigciqa2023 import convert_aigciqa2023
 from ais.data.converters.oasis import convert_oasis
 from ais.data.ratings import METADATA, columns

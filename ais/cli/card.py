@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ais.attribution.explain import explain
-from ais.cli.common import AsJson, Bars, OnDevice, app, print_json
+from ais.cli._options import AsJson, OnDevice, app
+from ais.cli._output import Bars, print_json
 from ais.errors import AISError
 from ais.heads.config import CARD, CONFIG, Config
 from ais.heads.format import read_config

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
 import os
-import shlex
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from tqdm import tqdm
 from typer.models import CommandFunctionType as CommandFunction
 
 from ais.data.columns import NONE
@@ -26,11 +19,6 @@ from ais.heads.format import read_config
 from ais.io.files import check_outputs
 from ais.publish.checks import file_names
 from ais.version import __version__
-
-logger = logging.getLogger(__name__)
-
-_PATIENCE = 0.5  # seconds until something is shown on a terminal
-_SHORT_PAUSE, _LONG_PAUSE = 5, 30  # seconds between the lines in a log: for each tenth, and in any case
 
 
 class Commands(typer.Typer):
@@ -83,9 +71,11 @@ _LIKE_GROUPS = (  # what columns of groups are called, too
 Device = Literal["auto", "cpu", "cuda"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
 OnDevice = Annotated[
     Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
 ]
+
 HeadName = Annotated[
     str,
     typer.Option(
@@ -94,9 +84,11 @@ HeadName = Annotated[
         help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION].",
     ),
 ]
+
 Data = Annotated[
     Path, typer.Argument(help="A folder with pictures and a table that names them, metadata.csv.")
 ]
+
 TableFile = Annotated[
     Path | None,
     typer.Option(
@@ -104,6 +96,7 @@ TableFile = Annotated[
         help="The table, in DATA or elsewhere: .csv, .tsv, .txt or .xlsx [default: metadata.csv, else the only one].",
     ),
 ]
+
 ImageColumn = Annotated[
     str | None,
     typer.Option(
@@ -111,21 +104,26 @@ ImageColumn = Annotated[
         help="The column that names the pictures [default: file_name, or what is called much like it].",
     ),
 ]
+
 Target = Annotated[str, typer.Option("--target", help="The column of the ratings, such as beauty_mean.")]
+
 TrainedTarget = Annotated[
     str | None,
     typer.Option("--target", help="The column of the ratings [default: the one that the head learned]."),
 ]
+
 SD = Annotated[
     str | None,
     typer.Option("--sd", help="The column of the ratings' SD [default: X_sd for X or X_mean; - for none]."),
 ]
+
 N = Annotated[
     str | None,
     typer.Option(
         "--n", help="The column of the numbers of raters [default: X_n for X or X_mean; - for none]."
     ),
 ]
+
 Group = Annotated[
     str | None,
     typer.Option(
@@ -134,12 +132,14 @@ Group = Annotated[
         "what the head was trained with, or else theme, if there is such a column; - for none].",
     ),
 ]
+
 Split = Annotated[
     str | None,
     typer.Option(
         "--split", help="A column that says train, validation or test; test pictures are kept for testing."
     ),
 ]
+
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out rows that are wrong or cannot be read, and count them.")
 ]
@@ -208,89 +208,6 @@ def read_set(
     return rated
 
 
-class Stopped(BaseException):
-    """A signal asks the command to end, such as Ctrl-C's. It is no `Exception`, so that only `main` ends it.
-
-    Attributes:
-        number: the signal's.
-        kept: a sentence of what has been done until now, and where it is.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-        self.kept = ""
-
-
-class Bars:
-    """What a command is at, on stderr: on a terminal a bar within a second, elsewhere a line now and then.
-
-    Args:
-        doing: what it does before a stage reports how far it is, such as loading the network.
-    """
-
-    def __init__(self, doing: str = "loading") -> None:
-        self._doing = doing
-        self._bars: dict[str, tqdm[Any]] = {}
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._said: dict[str, tuple[float, int]] = {}  # when, and how much was done then
-        self._reported = threading.Event()
-        self._waiting: threading.Thread | None = None
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._end_waiting()
-        if not self._terminal:
-            self._say(stage, done, total)
-            return
-        if stage not in self._bars:
-            self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False)
-        bar = self._bars[stage]
-        bar.total = total
-        bar.update(done - bar.n)
-
-    def echo(self, line: str, err: bool = False) -> None:
-        """Print a line, of the results or on stderr, at once, and above the bars."""
-        self._end_waiting()
-        if self._terminal:
-            with tqdm.external_write_mode(file=sys.stdout):
-                typer.echo(line, err=err)
-        else:
-            typer.echo(line, err=err)
-
-    def __enter__(self) -> Bars:
-        if self._terminal:
-            self._waiting = threading.Thread(target=self._wait, daemon=True)
-            self._waiting.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end_waiting()
-        for bar in self._bars.values():
-            bar.close()
-
-    def _wait(self) -> None:
-        """Until a stage reports: what is being done, and for how long."""
-        if self._reported.wait(_PATIENCE):
-            return
-        with tqdm(desc=self._doing, bar_format="{desc} {elapsed}", file=sys.stderr, leave=False) as bar:
-            while not self._reported.wait(_PATIENCE):
-                bar.refresh()
-
-    def _end_waiting(self) -> None:
-        self._reported.set()
-        if self._waiting is not None:
-            self._waiting.join()
-            self._waiting = None
-
-    def _say(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        when, before = self._said.setdefault(stage, (now, done))
-        tenth = now - when >= _SHORT_PAUSE and done - before >= total / 10
-        if done < total and (tenth or now - when >= _LONG_PAUSE):
-            typer.echo(f"{stage}: {done} of {total}", err=True)
-            self._said[stage] = (now, done)
-
-
 def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
     """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
     try:
@@ -325,40 +242,6 @@ def head_files(head: str) -> list[Path]:
         return list(Path(head).iterdir())
     except OSError:
         return []
-
-
-def command_of(*folders: Path | None) -> str:
-    """The command line as it was given, fit for a public card: these folders and files by their names alone, and
-    without what changes no weight."""
-    words = [word for word in sys.argv[1:] if word != "--json" and not word.startswith("--about=")]
-    if "--about" in words:
-        at = words.index("--about")
-        del words[at : at + 2]
-
-    def named(word: str) -> str:
-        option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
-        path = _from_home(Path(value))
-        return option + equals + (path.resolve().name if value and path in folders else value)
-
-    return shlex.join(["ais", *map(named, words)])
-
-
-def quality(metrics: dict[str, Any]) -> str:
-    """How good a head is by its config, which may be anybody's."""
-    plcc, low, high, rmse = (metrics.get(name) for name in ("plcc", "plcc_low", "plcc_high", "rmse"))
-    if not all(isinstance(value, float) for value in (plcc, low, high, rmse)):
-        return "not measured"
-    return f"PLCC {plcc:.3f} ({low:.3f} to {high:.3f}), RMSE {rmse:.2f}"
-
-
-def print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _show_version(wanted: bool) -> None:

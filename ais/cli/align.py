@@ -12,7 +12,8 @@ import typer
 from ais.attribution.map_scores import FILE
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone, pick_device
-from ais.cli.common import AsJson, Bars, ImageColumn, OnDevice, TableFile, app, print_json, print_table
+from ais.cli._options import AsJson, ImageColumn, OnDevice, TableFile, app
+from ais.cli._output import Bars, print_json, print_table
 from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.images.preprocessing import ViewName
@@ -22,6 +23,7 @@ from ais.rsa.rdm import Metric
 from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
 
 FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
+
 SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most
 
 

@@ -1,0 +1,65 @@
+"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from ais.backbones.loading import load_backbone, pick_device
+from ais.cli._options import (
+    SD,
+    AsJson,
+    Data,
+    Group,
+    ImageColumn,
+    N,
+    OnDevice,
+    SkipBad,
+    Split,
+    TableFile,
+    Target,
+    app,
+    group_column,
+    read_set,
+)
+from ais.cli._output import Bars, print_json
+from ais.cli._training import BackboneName, View
+from ais.metrics.regression import ceiling
+from ais.training.cross_validation import look
+from ais.workflows.advise import advise
+
+
+@app.command("advise")
+def advise_command(
+    data: Data,
+    target: Target,
+    backbone: BackboneName = "efficientnet_lite0",
+    view: View = "whole",
+    table: TableFile = None,
+    image: ImageColumn = None,
+    group: Group = None,
+    split: Split = None,
+    sd: SD = None,
+    n: N = None,
+    skip_bad: SkipBad = False,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
+    group = group_column(data, group, table=table)
+    rated = read_set(
+        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
+    )
+    rated = rated.part(test=False)
+    with Bars() as bars:
+        frozen = load_backbone(backbone, device=pick_device(device), progress=True)
+        pictures = look(rated, frozen, view, bars)
+    highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
+    advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
+    if as_json:
+        print_json(asdict(advice))
+        return
+    typer.echo(f"--strategy {advice.strategy}")
+    for reason in advice.reasons:
+        typer.echo(f"  {reason}")

@@ -1,0 +1,185 @@
+"""`ais score` and `ais explain`."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ais.attribution.explain import explain
+from ais.attribution.explanation import FILES, Explanation, Kind, Score
+from ais.attribution.grids import Scale
+from ais.attribution.methods import METHODS, MethodName
+from ais.backbones.embeddings import NamedBytes
+from ais.cli._inputs import Named, Paths, _files, _named
+from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
+from ais.cli._output import Bars, Stopped, _in_words, _print_rows, print_json
+from ais.errors import NO_MEMORY, AISError, ImageError, UnwritableError, out_of_memory
+from ais.heads.base import Head
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import load_head
+from ais.heads.stack import StackedHead
+from ais.images.folders import printable
+from ais.io.files import check_outputs
+
+
+@app.command("explain")
+def explain_command(
+    paths: Paths,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for heatmap.npy, overlay.png and explanation.json; of several pictures, for a folder of "
+            "each one's name with them.",
+        ),
+    ],
+    head: HeadName = EMBEDDED,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="How to make the heatmap; occlusion takes longer."),
+    ] = "ais",
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="What counts as a feature map's importance: what it adds to the score (prediction), how it helps to "
+            "match this picture's --rating (residual, dual), how it did so over a validation set (alignment), or how "
+            "it helps to match people's comparisons of pictures (similarity)."
+        ),
+    ] = "prediction",
+    scale: Annotated[
+        Scale,
+        typer.Option(
+            help="Of heatmap.npy and overlay.png: a share of the largest (relative); points of the score, in each "
+            "pixel what a whole cell there is worth (points); or points per pixel, which add up to the total (density)."
+        ),
+    ] = "relative",
+    rating: Annotated[
+        float | None, typer.Option(help="What people said of this picture, on the head's scale.")
+    ] = None,
+    similarity: Annotated[
+        Path | None, typer.Option(help="For --kind similarity: the file that `ais align` wrote.")
+    ] = None,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """A picture's score, and where in the picture it comes from: blue lowers it, red raises it.
+
+    Of several pictures, one that cannot be read gets a sentence, the others go on, and the exit status is 2.
+    """
+    pictures, problems = _named(paths)
+    alone = len(paths) == 1 and pictures[0].folder is None
+    if rating is not None and not alone:
+        raise AISError("--rating is what people said of one picture: name that picture alone.")
+    folders = [out] if alone else [out / name for name in folder_names(pictures)]
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as opened:
+        if as_json and not alone:
+            opened.callback(_print_rows, {}, rows)
+        bars = opened.enter_context(Bars("loading the head and its network"))
+        loaded = load_head(head)
+        inputs = [*_files(pictures), *head_files(head), *filter(None, [similarity])]
+        files = _explanation_files(loaded)
+        check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
+        bars("pictures", 0, len(pictures))
+        try:
+            for named, folder in zip(pictures, folders, strict=True):
+                try:
+                    explanation = explain(
+                        named.source,
+                        loaded,
+                        method,
+                        kind=kind,
+                        scale=scale,
+                        rating=rating,
+                        similarity=similarity,
+                        device=device,
+                        progress=partial(bars, METHODS[method].label),
+                    )
+                    written = [str(file) for file in explanation.save(folder)]
+                except Exception as error:
+                    no_memory = out_of_memory(error)
+                    if alone or not (no_memory or isinstance(error, (ImageError, UnwritableError))):
+                        raise
+                    sentence = NO_MEMORY if no_memory else str(error)
+                    rows.append({"path": named.path, "error": sentence})
+                    bars.echo(f"{printable(named.path)}: {sentence}", err=as_json)
+                else:
+                    rows.append({"path": named.path, **explanation.to_dict(), "files": written})
+                    if alone and as_json:
+                        print_json(rows[0])
+                    elif not as_json:
+                        _print_explanation(bars, loaded, explanation, named, written, alone)
+                bars("pictures", len(rows), len(pictures))
+        except Stopped as stopped:
+            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done, and in {out}."
+            raise
+    failed = sum("error" in row for row in rows)
+    if failed:
+        problems.append(f"{failed} of {len(rows)} pictures could not be explained.")
+    if problems:
+        raise AISError(" ".join(problems))
+
+
+def folder_names(pictures: Sequence[Named]) -> list[str]:
+    """A folder's name for each picture: its own without the ending, longer where that is not enough to tell them
+    apart, whatever the case of the letters."""
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    names, longer, longest = [], [], []
+    for named in pictures:
+        path = Path("standard input" if isinstance(named.source, NamedBytes) else named.path)
+        inside = path.relative_to(named.folder) if named.folder else Path(path.name)
+        above = (named.folder or path.parent).resolve().name
+        names.append(path.stem.lstrip(".") or "picture")
+        longer.append("-".join(inside.parts))
+        longest.append("-".join([above, *inside.parts]))
+    for better in (longer, longest):
+        taken = Counter(map(key, names))
+        names = [other if taken[key(name)] > 1 else name for name, other in zip(names, better, strict=True)]
+    used: set[str] = set()
+    for number, name in enumerate(names):
+        count = 1
+        while key(names[number]) in used:
+            count += 1
+            names[number] = f"{name}-{count}"
+        used.add(key(names[number]))
+    return names
+
+
+def _explanation_files(head: Head) -> list[str]:
+    """What `Explanation.save` writes into its folder."""
+    members = [f"{member.config.name}/" for member in head.members] if isinstance(head, StackedHead) else []
+    return [f"{folder}{file}" for folder in ("", *members) for file in FILES]
+
+
+def _print_explanation(
+    bars: Bars, head: Head, explanation: Explanation, named: Named, files: list[str], alone: bool
+) -> None:
+    values = Score(explanation.score, *explanation.interval, explanation.percentile)
+    words = _in_words(head, values._asdict())
+    if not alone:
+        bars.echo(f"{printable(named.path)}: {words}\n  {printable(str(Path(files[0]).parent))}")
+        return
+    bars.echo(words)
+    if explanation.members:
+        bars.echo(f"  {explanation.sum_in_words}")
+    density = explanation.scale == "density"
+    shown = explanation.density if density else explanation.grid
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    bars.echo(
+        f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: "
+        f"{'pixels' if density else 'cells'} from "
+        f"{low:+.3g} to {high:+.3g} {explanation.unit}"
+    )
+    for file in files:
+        bars.echo(f"  {printable(file)}")

@@ -1,0 +1,96 @@
+"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ais.backbones.loading import load_backbone, pick_device
+from ais.cli._options import (
+    AsJson,
+    Data,
+    Group,
+    ImageColumn,
+    OnDevice,
+    SkipBad,
+    Split,
+    TableFile,
+    Target,
+    app,
+    group_column,
+    inputs_of,
+    read_set,
+)
+from ais.cli._output import Bars, print_json
+from ais.cli._training import BackboneName, Strategy, View
+from ais.errors import AISError
+from ais.io.files import check_outputs, write_atomically
+from ais.plots import training
+from ais.training.cross_validation import look, rate_curve
+from ais.training.plan import Plan
+from ais.training.strategies import STRATEGIES, untrained
+
+
+@app.command("find-rate")
+def find_rate_command(
+    data: Data,
+    target: Target,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write, such as rate.png.")],
+    backbone: BackboneName = "efficientnet_lite0",
+    view: View = "whole",
+    strategy: Strategy = "head-then-all",
+    table: TableFile = None,
+    image: ImageColumn = None,
+    group: Group = None,
+    split: Split = None,
+    skip_bad: SkipBad = False,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same rate, on the same machine.")] = 0,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
+    if STRATEGIES[strategy].trains == "nothing":
+        raise AISError("The strategy head does not train the backbone: there is no rate to find.")
+    group = group_column(data, group, table=table)
+    rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
+    check_outputs(out.parent, [out.name], inputs_of(rated))
+    if out.suffix.lower() != ".png":
+        raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")
+    rated = rated.part(test=False)
+    where = pick_device(device)
+    with Bars() as bars:
+        frozen = (
+            load_backbone(backbone, device=where, progress=True)
+            if STRATEGIES[strategy].pretrained
+            else untrained(backbone, seed, device=where)
+        )
+        curve = rate_curve(
+            look(rated, frozen, view, bars), frozen, view, Plan(seed=seed, strategy=strategy), bars
+        )
+    write_atomically(out.parent, {out.name: training.rate_curve(curve)})
+    if as_json:
+        print_json(
+            {
+                "suggested": curve.suggested,
+                "reason": curve.reason,
+                "rates": curve.rates.tolist(),
+                "losses": _finite(curve.losses),
+                "trials": [_finite(losses) for losses in curve.curves],
+                "file": str(out),
+            }
+        )
+        return
+    if curve.suggested is None:
+        own = STRATEGIES[strategy].learning_rate
+        typer.echo(f"No rate can be suggested: {curve.reason}. Without --learning-rate, {own:.1e} is used.")
+    else:
+        typer.echo(f"Suggested: --learning-rate {curve.suggested:.1e}")
+    typer.echo(f"  {out}")
+
+
+def _finite(losses: np.ndarray) -> list[float | None]:
+    return [loss if math.isfinite(loss) else None for loss in losses.tolist()]

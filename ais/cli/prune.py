@@ -1,0 +1,116 @@
+"""`ais evaluate` and `ais prune`: how good a head is, and whether it is better without some of its maps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ais.cli._options import (
+    SD,
+    AsJson,
+    Data,
+    Group,
+    HeadName,
+    ImageColumn,
+    N,
+    OnDevice,
+    SkipBad,
+    Split,
+    TableFile,
+    TrainedTarget,
+    app,
+    check_head_folder,
+    group_column,
+    inputs_of,
+    read_set,
+)
+from ais.cli._output import Bars, command_of, print_json
+from ais.cli.evaluate import _column
+from ais.errors import AISError
+from ais.heads.config import EMBEDDED
+from ais.heads.loading import load_head
+from ais.heads.regression import RegressionHead
+from ais.publish.card import PICTURES, model_card
+from ais.training.pruning import WayName
+from ais.workflows.prune import prune_head
+
+
+@app.command("prune")
+def prune_command(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The pruned head's folder; its name is the head's.")],
+    head: HeadName = EMBEDDED,
+    target: TrainedTarget = None,
+    table: TableFile = None,
+    image: ImageColumn = None,
+    group: Group = None,
+    split: Split = None,
+    sd: SD = None,
+    n: N = None,
+    how: Annotated[
+        WayName,
+        typer.Option(
+            "--how",
+            help="greedy: silence map after map, the most harmful first, where that lowers the error; negative: "
+            "silence all maps that harm on average.",
+        ),
+    ] = "greedy",
+    skip_bad: SkipBad = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split into validation and test pictures.")] = 0,
+    device: OnDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Silence the feature maps without which a head predicts people better, and say whether it really does.
+
+    The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
+    is a fine answer. The pruned head keeps a mask; nothing else changes.
+    """
+    loaded = load_head(head)
+    if not isinstance(loaded, RegressionHead):
+        raise AISError("A stack has no maps of its own: prune its members, and combine them anew.")
+    if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
+        raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
+    rated = read_set(
+        data,
+        _column(loaded, target),
+        group_column(data, group, loaded, table),
+        sd=sd,
+        n=n,
+        split=split,
+        skip_bad=skip_bad,
+        table=table,
+        image=image,
+    )
+    rated = rated.part(test=False)
+    check_head_folder(out, inputs_of(rated))
+    with Bars() as bars:
+        pruned, report = prune_head(
+            rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
+        )
+    given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
+    recipe = {**pruned.config.recipe, "command": command_of(data, out, table, *given)}
+    recipe = {key: value for key, value in recipe.items() if key not in PICTURES}  # of the head as it was
+    pruned.config = replace(pruned.config, recipe=recipe)
+    files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
+    if as_json:
+        print_json({**asdict(report), "head": pruned.config.name, "files": files})
+        return
+    typer.echo(f"{report.silenced} of {report.maps} maps silenced ({report.how})")
+    for name, values in (("validation", report.validation), ("test", report.test)):
+        changes = [
+            f"{k.upper()} {values['before'][k]:.3f} -> {values['after'][k]:.3f}" for k in ("plcc", "rmse")
+        ]
+        typer.echo(f"  {name}: {', '.join(changes)}")
+    d = report.difference
+    changes = [
+        f"{k.upper()} {d[k]:+.3f} ({d[f'{k}_low']:+.3f} to {d[f'{k}_high']:+.3f})" for k in ("plcc", "rmse")
+    ]
+    typer.echo(f"  change on the test pictures, with its 95 % interval: {', '.join(changes)}")
+    worse = d["rmse_low"] > 0 or d["plcc_high"] < 0
+    more = "; it is worse, and that beyond chance" if worse else ""
+    typer.echo(f"  {'A gain' if report.gain else 'No gain'} beyond chance{more}.")
+    for file in files:
+        typer.echo(f"  {file}")
