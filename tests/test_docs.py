@@ -35,8 +35,8 @@ from PIL import Image
 
 from ais import cli
 from ais.training.finetuning import find_rate
-from local_hub import LocalHub
-from test_converters import aigciqa2023
+from helpers.local_hub import LocalHub
+from helpers.sets import aigciqa2023
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -303,7 +303,7 @@ def test_every_command_runs_and_prints_what_is_quoted(
 @pytest.mark.slow
 def test_the_client_in_the_readme(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ais.heads.loading import heads_directory
-    from browsing import running_app
+    from helpers.browsing import running_app
 
     (step,) = [step for step in steps(ROOT / "README.md") if "gradio_client" in step.text]
     monkeypatch.chdir(world)

@@ -17,7 +17,7 @@ from ais import explain
 from ais.demo import gpu
 from ais.errors import HeadError
 from ais.heads.config import EMBEDDED
-from conftest import make_head
+from helpers.heads import make_head
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ import app, spaces
 from pathlib import Path
 from ais.demo import page
 from ais.demo.page import Session, show
-from ais.explain import _backbone
+from ais.backbones.loading import _backbone
 page.warm()
 ready = _backbone.cache_info().currsize  # before any thread or worker
 def visit(picture):

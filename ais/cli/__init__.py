@@ -15,7 +15,7 @@ from types import FrameType
 
 import typer
 
-from ais.cli import (  # noqa: F401  each adds its command
+from ais.cli import (
     advise,
     align,
     backbones,

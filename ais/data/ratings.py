@@ -156,7 +156,8 @@ def read_ratings(
         category: the column of the categories, or None.
         split: the column that says train(ing), val(id) or validation, or test(ing), or None.
         skip_bad: leave out the rows with a problem, and say so in `RatedSet.skipped`.
-        table: a file as `ais.data.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else the
+        table: a file as `ais.data.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else
+            the
             only table that the folder holds.
         image: the column that names the pictures; None takes ``file_name``, or else the column that is called much
             like it.

@@ -1,7 +1,7 @@
 """How many feature maps to keep, and whether keeping only the best helps for pictures that had no part in the choice.
 
-The maps are ranked by their Alignment Importance Score (`ais.rsa.importance`); a pair of pictures counts as held out only
-if both are.
+The maps are ranked by their Alignment Importance Score (`ais.rsa.importance`); a pair of pictures counts as held
+out only if both are.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from ais.backbones.loading import load_backbone
 from ais.errors import AISError
 from ais.torch_state import own_state
 
-# What the rate of `ais.training.mlp.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal components,
-# here, with OASIS and EfficientNet-Lite0, values whose magnitudes add up to 5.6 times as much.
+# What the rate of `ais.training.mlp.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal
+# components, here, with OASIS and EfficientNet-Lite0, values whose magnitudes add up to 5.6 times as much.
 _HEAD_RATE = 2e-4
 
 

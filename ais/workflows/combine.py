@@ -42,7 +42,8 @@ def combine_heads(
 ) -> StackedHead:
     """Weigh heads by how well they predict pictures they have not seen, all of them together.
 
-    The weights are fitted by a non-negative ridge on the members' held-out predictions (see `ais.training.stacking`); what is
+    The weights are fitted by a non-negative ridge on the members' held-out predictions (see `ais.training.stacking`);
+    what is
     measured of the stack is measured with weights fitted on the other folds.
 
     Args:

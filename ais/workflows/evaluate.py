@@ -139,7 +139,8 @@ def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str
     """All that is to be said of a head by its scores, ready for JSON.
 
     Returns:
-        ``how``, ``pictures``, ``groups``, ``left_out``; ``metrics`` (of `ais.metrics.regression.metrics`); ``ceiling``, the
+        ``how``, ``pictures``, ``groups``, ``left_out``; ``metrics`` (of `ais.metrics.regression.metrics`);
+        ``ceiling``, the
         highest PLCC that these ratings allow, or None; ``interval``: its ``level``, the share of ratings ``inside``,
         and whether that is within 85 to 95 % (``holds``); ``categories``; ``worst``, ten pictures.
     """

@@ -37,7 +37,8 @@ def score_pictures(
     several pictures at once.
 
     Args:
-        cache: keep what the backbones see, and read it where it is kept (`ais.backbones.embeddings.cache_directory`): then a
+        cache: keep what the backbones see, and read it where it is kept (`ais.backbones.embeddings.cache_directory`):
+            then a
             second run takes the time of reading the files.
 
     Raises:

@@ -1,0 +1,418 @@
+"""Cross-validation: no fold has seen what it judges, the cache tells plans apart, and every strategy is honest."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import load_backbone
+from ais.data.ratings import RatedSet
+from ais.data.splits import grouped_folds
+from ais.errors import DataError
+from ais.images.reading import read_image
+from ais.training import cross_validation
+from ais.training import cross_validation as crossvalidation
+from ais.training.cross_validation import (
+    OutOfFold,
+    Pictures,
+    cross_validate,
+    fit,
+    fit_head,
+    fold_heads,
+    look,
+    rate_curve,
+)
+from ais.training.finetuning import held_out
+from ais.training.mlp import fit_variants
+from ais.training.plan import Plan
+from ais.training.strategies import STRATEGIES, Tuning, untrained
+from helpers.heads import make_head
+from helpers.sets import PLAN, SMALL, TUNED, add_backbones, make_set, predict
+
+
+@pytest.fixture(autouse=True)
+def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_backbones(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
+    return make_set(tmp_path_factory.mktemp("rated"))
+
+
+@pytest.fixture
+def backbone() -> FrozenBackbone:
+    return load_backbone("little1")
+
+
+@pytest.fixture
+def pictures(rated: RatedSet, backbone: FrozenBackbone) -> Pictures:
+    return look(rated, backbone, "whole")
+
+
+def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
+    """What one of the module's functions is called with from now on, and what it gives."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
+    original = getattr(crossvalidation, name)
+
+    def recording(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        calls.append((arguments, options, result))
+        return result
+
+    monkeypatch.setattr(cross_validation, name, recording)
+    return calls
+
+
+def validated(pictures: Pictures, backbone: FrozenBackbone, plan: Plan = PLAN, **options: Any) -> OutOfFold:
+    return cross_validate(pictures, backbone, "whole", plan, **options)
+
+
+def fold_files(folder: Path) -> list[Path]:
+    return sorted((folder / "cache" / "folds").glob("*"))
+
+
+def test_no_fold_has_seen_what_it_judges(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = record(monkeypatch, "fit_variants")
+    found = validated(pictures, backbone)
+    assert len(fits) == 3
+    for fold, ((embedding, ratings, groups), options, _) in enumerate(fits):
+        outside = found.folds == fold
+        assert not set(groups) & {pictures.groups[i] for i in np.flatnonzero(outside)}
+        assert torch.equal(embedding, pictures.embedding[torch.from_numpy(~outside)])
+        np.testing.assert_array_equal(ratings, pictures.data.ratings[~outside])
+        assert options["seed"] == PLAN.seed + 1 + fold
+    assert np.bincount(found.folds).tolist() == [12, 12, 12]
+
+
+def test_scores_equal_refitting_by_hand(pictures: Pictures, backbone: FrozenBackbone) -> None:
+    found = validated(pictures, backbone)
+    folds = grouped_folds(pictures.groups, 3, PLAN.seed)
+    np.testing.assert_array_equal(found.folds, folds)
+    for fold in range(3):
+        rows = np.flatnonzero(folds != fold)
+        fitted = fit_variants(
+            pictures.embedding[torch.from_numpy(rows)],
+            pictures.data.ratings[rows],
+            [pictures.groups[i] for i in rows],
+            variants=2,
+            seed=1 + fold,
+            recipe=SMALL,
+        )
+        for i in np.flatnonzero(folds == fold):
+            seen = backbone(backbone.view("whole").tensor(read_image(pictures.data.files[i]))[None])
+            np.testing.assert_allclose(found.scores[i], predict(fitted, seen.embedding)[0], atol=1e-4)
+    assert found.alignment.shape == (12,)
+    assert np.abs(found.alignment).max() > 0
+
+
+def test_more_folds_than_groups_is_a_fold_a_group(pictures: Pictures, backbone: FrozenBackbone) -> None:
+    few = pictures.rows(np.arange(10))
+    assert np.bincount(validated(few, backbone, replace(PLAN, folds=10)).folds).tolist() == [2] * 5
+
+
+def test_second_call_fits_nothing(
+    pictures: Pictures, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int, int]] = []
+    first = validated(pictures, backbone, progress=lambda *call: calls.append(call))
+    assert calls == [("folds", done, 3) for done in range(4)]
+    assert len(fold_files(tmp_path)) == 3
+    fits = record(monkeypatch, "fit")
+    second = validated(pictures, backbone)
+    assert not fits
+    for name in ("scores", "folds", "alignment"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-9], lambda data: b"", bytes.upper],
+    ids=["flipped bit", "cut short", "empty", "garbled"],
+)
+def test_a_damaged_fold_is_computed_again(
+    damage: Callable[[bytes], bytes],
+    pictures: Pictures,
+    backbone: FrozenBackbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = validated(pictures, backbone)
+    victim = fold_files(tmp_path)[1]
+    whole = victim.read_bytes()
+    victim.write_bytes(damage(whole))
+    fits = record(monkeypatch, "fit")
+    np.testing.assert_array_equal(validated(pictures, backbone).scores, first.scores)
+    assert len(fits) == 1
+    assert victim.read_bytes() == whole
+
+
+def changed(pictures: Pictures, **columns: Any) -> Pictures:
+    return replace(pictures, data=replace(pictures.data, **columns))
+
+
+def test_what_a_fold_depends_on_is_in_its_key(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pictures.data
+    assert data.sd is not None
+    one_more = data.ratings + np.eye(36)[0]
+    other = FrozenBackbone(copy.deepcopy(backbone.network), "little1", "inner", range(12))
+    other.network.inner.weight[0] += 1  # type: ignore[index, operator, union-attr]
+    weighted = replace(PLAN, weighted=True)
+    variations: list[tuple[Pictures, FrozenBackbone, Plan]] = [
+        (changed(pictures, ratings=one_more), backbone, PLAN),
+        (replace(pictures, groups=[name[::-1] for name in pictures.groups]), backbone, PLAN),
+        (pictures, backbone, replace(PLAN, seed=3)),
+        (pictures, backbone, replace(PLAN, folds=4)),
+        (pictures, backbone, replace(PLAN, variants=1)),
+        (pictures, backbone, replace(PLAN, recipe=replace(SMALL, epochs=5))),
+        (look(data, other, "whole"), other, PLAN),
+        (pictures, backbone, weighted),
+        (changed(pictures, sd=data.sd + np.eye(36)[0]), backbone, weighted),
+    ]
+    validated(pictures, backbone)
+    for each, own, plan in variations:
+        fits = record(monkeypatch, "fit")
+        validated(each, own, plan)
+        assert len(fits) == plan.folds
+    fits = record(monkeypatch, "fit")
+    validated(changed(pictures, sd=data.sd + 1), backbone)  # without weights the deviations change nothing
+    assert not fits
+
+
+def test_without_the_cache_nothing_is_written(
+    rated: RatedSet, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    pictures = look(rated, backbone, "whole", cache=False)
+    alone = validated(pictures, backbone, cache=False)
+    assert not (tmp_path / "cache").exists()
+    np.testing.assert_array_equal(alone.scores, validated(pictures, backbone).scores)
+
+
+def test_weights_are_those_of_a_random_effects_model(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = record(monkeypatch, "fit_variants")
+    found = validated(pictures, backbone, replace(PLAN, weighted=True))
+    data = pictures.data
+    assert data.sd is not None
+    assert data.n is not None
+    for fold, (_, options, _) in enumerate(fits):
+        rows = found.folds != fold
+        error = data.sd[rows] ** 2 / data.n[rows]
+        between = np.var(data.ratings[rows]) - error.mean()
+        assert between > 0
+        np.testing.assert_allclose(options["weights"], 1 / (between + error))
+    assert np.abs(found.scores - validated(pictures, backbone).scores).max() > 1e-3
+
+
+def test_weights_stay_finite_where_raters_disagree_more_than_pictures_differ(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = record(monkeypatch, "fit_variants")
+    vague = changed(pictures, sd=np.where(np.arange(36) % 3 == 0, 0.0, 99.0))
+    validated(vague, backbone, replace(PLAN, weighted=True))
+    assert all(0 < o["weights"].min() < o["weights"].max() < np.inf for _, o, _ in fits)
+
+
+def test_weights_need_to_know_how_sure_the_ratings_are(pictures: Pictures, backbone: FrozenBackbone) -> None:
+    with pytest.raises(DataError, match=r"needs columns with the ratings' standard deviation and number"):
+        validated(changed(pictures, sd=None), backbone, replace(PLAN, weighted=True))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(),
+        PLAN,
+        replace(PLAN, weighted=True, seed=7),
+        TUNED,
+        replace(TUNED, strategy="scratch", tuning=Tuning(augment=False)),
+    ],
+)
+def test_a_plan_survives_its_config(plan: Plan) -> None:
+    config = replace(make_head().config, recipe=json.loads(json.dumps(plan.to_dict() | {"command": "ais"})))
+    assert Plan.of(config) == plan
+    assert ("tuning" in config.recipe) == (plan.strategy != "head")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"variants": 3},
+        {"recipe": {"layers": 9}},
+        {"recipe": "many"},
+        PLAN.to_dict() | {"strategy": "magic"},
+        PLAN.to_dict() | {"strategy": ["head"]},
+    ],
+)
+def test_a_config_that_does_not_say_its_plan(recipe: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="'test-head' does not say how it was trained"):
+        Plan.of(replace(make_head().config, recipe=recipe))
+
+
+def test_maps_that_mix_have_no_alignment(rated: RatedSet) -> None:
+    backbone = load_backbone("little1", "stem.0")
+    assert backbone.owner is None
+    pictures = look(rated, backbone, "whole")
+    assert pictures.delta.shape == (36, 0)
+    found = validated(pictures, backbone)
+    assert found.alignment.tolist() == [0] * 8
+    np.testing.assert_allclose(  # the embedding is that of the other layer, and so are the scores
+        found.scores,
+        validated(look(rated, load_backbone("little1"), "whole"), load_backbone("little1")).scores,
+        atol=1e-3,
+    )
+
+
+def test_heads_of_the_folds_give_the_scores(pictures: Pictures, backbone: FrozenBackbone) -> None:
+    found = validated(pictures, backbone)
+    config = replace(
+        make_head("little1", variants=2).config, seen=99, recipe=PLAN.to_dict(), metrics={"plcc": 1.0}
+    )
+    heads = fold_heads(pictures, backbone, PLAN, config, found.folds)
+    scores = [heads[fold](pictures.embedding[i : i + 1]) for i, fold in enumerate(found.folds)]
+    np.testing.assert_allclose(torch.cat(scores).numpy(), found.scores, atol=1e-5)
+    again = fit_head(pictures.rows(np.flatnonzero(found.folds != 1)), backbone, PLAN, config, PLAN.seed + 2)
+    assert torch.equal(again.weight1, heads[1].weight1)
+
+
+def naive_scores(own: FrozenBackbone, fitted: Any, file: Path) -> Tensor:
+    """By the whole network, without maps and caches: (K,)."""
+    with torch.no_grad():
+        embedding = own.network(own.view("whole").tensor(read_image(file))[None])
+    return predict(fitted, embedding)[0]
+
+
+def test_every_fold_tunes_a_backbone_of_its_own(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = copy.deepcopy(backbone.network.state_dict())
+    fits = record(monkeypatch, "fit")
+    stages: list[str] = []
+    found = validated(pictures, backbone, TUNED, progress=lambda stage, *_: stages.append(stage))
+    assert {"folds", "steps"} <= set(stages)
+    assert len(fits) == 2
+    states = []
+    for fold, ((part, *_), _, (fitted, own, state)) in enumerate(fits):
+        outside = np.flatnonzero(found.folds == fold)
+        assert not set(part.groups) & {pictures.groups[i] for i in outside}
+        for i in outside:
+            expected = naive_scores(own, fitted, pictures.data.files[i])
+            np.testing.assert_allclose(found.scores[i], expected, atol=1e-4)
+        assert own.owner == backbone.owner
+        states.append(state)
+    for name in ("norm.weight", "stem.0.weight"):  # neither BatchNorm nor the first blocks learn
+        assert torch.equal(states[0][name], before[name])
+    learned = [name for name in before if not torch.equal(states[0][name], before[name])]
+    assert learned
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in learned)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.network.state_dict().items())
+    assert np.abs(found.alignment).max() > 0
+
+
+@pytest.mark.parametrize("strategy", ["last-k", "layerwise", "head-then-all"])
+def test_tuning_starts_from_heads_that_have_not_seen_when_to_stop(
+    strategy: str, pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
+    plan = replace(TUNED, strategy=strategy)
+    _, own, state = fit(pictures, backbone, "whole", plan, 5, None)
+    ((arguments, options, _),) = starts
+    ((network, _, files, _, groups, start), tuned, _) = tunings[0]
+    assert network is backbone.network
+    assert files == pictures.data.files
+    stop = held_out(groups, plan.tuning, 5)
+    assert 0 < stop.sum() < len(stop)
+    assert arguments[2] == [name for name, held in zip(groups, stop, strict=True) if not held]
+    assert start is starts[0][2]
+    assert options["seed"] == tuned["seed"] == 5
+    assert state is not None
+    assert all(torch.equal(value, state[name]) for name, value in own.network.state_dict().items())
+
+
+def test_from_scratch_means_random_weights_and_no_start(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
+    fit(pictures, backbone, "whole", replace(TUNED, strategy="scratch"), 5, None)
+    assert not starts
+    network, *_, start = tunings[0][0]
+    assert start is None
+    random = untrained("little1", 5).network.state_dict()
+    assert all(torch.equal(value, random[name]) for name, value in network.state_dict().items())
+
+
+def test_tuning_counts_sure_ratings_more(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunings = record(monkeypatch, "fine_tune")
+    fit(pictures, backbone, "whole", replace(TUNED, weighted=True), 0, None)
+    fit(pictures, backbone, "whole", TUNED, 0, None)
+    data = pictures.data
+    assert data.sd is not None
+    assert data.n is not None
+    error = data.sd**2 / data.n
+    np.testing.assert_allclose(tunings[0][1]["weights"], 1 / (np.var(data.ratings) - error.mean() + error))
+    assert tunings[1][1]["weights"] is None
+
+
+def test_rate_curve_begins_as_the_training_does(
+    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, tunings = record(monkeypatch, "find_rate"), record(monkeypatch, "fine_tune")
+    calls: list[tuple[str, int, int]] = []
+    curve = rate_curve(pictures, backbone, "whole", TUNED, lambda *call: calls.append(call))
+    fit(pictures, backbone, "whole", TUNED, TUNED.seed, None)
+    assert (curve.suggested is None) == bool(curve.reason)
+    assert len(curve.losses) == len(curve.rates) <= len(calls)
+    assert calls[0][0] == "steps"
+    trial, tuning = trials[0], tunings[0]
+    assert trial[0][:3] == tuning[0][:3]
+    assert torch.equal(trial[0][5].weight1, tuning[0][5].weight1)
+    assert {k: v for k, v in trial[1].items() if k != "progress"} == {
+        k: v for k, v in tuning[1].items() if k != "progress"
+    }
+
+
+def test_pictures_without_groups_are_on_their_own(
+    rated: RatedSet, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the folder's place does not matter: moved, it has the same folds, from the cache."""
+    alone = replace(rated, groups=None)
+    pictures = look(alone, backbone, "whole")
+    assert len(set(pictures.groups)) == 36
+    first = validated(pictures, backbone)
+    for file in rated.files:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    moved = replace(alone, folder=tmp_path, files=[tmp_path / file.name for file in rated.files])
+    fits = record(monkeypatch, "fit")
+    np.testing.assert_array_equal(validated(look(moved, backbone, "whole"), backbone).scores, first.scores)
+    assert not fits
+
+
+def test_no_pictures_at_all_is_a_sentence(rated: RatedSet, backbone: FrozenBackbone) -> None:
+    with pytest.raises(DataError, match="No pictures of"):
+        look(rated.rows(np.array([], dtype=np.int64)), backbone, "whole")
+
+
+def test_the_literal_of_strategies_is_the_registry() -> None:
+    from typing import get_args
+
+    from ais.cli._training import StrategyName
+
+    assert get_args(StrategyName) == tuple(STRATEGIES)
