@@ -15,7 +15,7 @@ from types import FrameType
 
 import typer
 
-from ais.cli import (
+from ais.cli import (  # noqa: F401  each adds its command
     advise,
     align,
     backbones,

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ais.images import tiff
-from ais.images import tiff as images_tiff
+from ais.images import tiff as tiffs
 from ais.images.guards import (
     MAX_FRAMES,
     check_size,
@@ -42,7 +41,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     kind = kind_of(data, name)
     data = checked(data, kind, name)
     if kind == "TIFF":
-        return _decode_tiff(tiff.read_tiff(data, name))
+        return _decode_tiff(tiffs.read_tiff(data, name))
     image: Any = _open(data, kind)
     check_size(image.width, image.height, name)
     if kind in ("PNG", "WEBP", "AVIF") and getattr(image, "n_frames", 1) > MAX_FRAMES:
@@ -134,7 +133,7 @@ def _decode_tiff(tiff: Tiff) -> Image.Image:
         return _from_planes(tiff)
     data = tiff.black_is_zero() if tiff.planar or tiff.inverted else tiff.data
     image: Any = _open(data, "TIFF")
-    if tiff.photometric == images_tiff.YCBCR and tiff.compression == 1:
+    if tiff.photometric == tiffs.YCBCR and tiff.compression == 1:
         _through_libtiff(image)
     if tiff.bits == 16 and tiff.samples > 1:
         return _colors_of_sixteen_bits(tiff, image, _open(data, "TIFF"))
@@ -173,11 +172,11 @@ def _through_libtiff(image: Any) -> None:
 def _from_planes(tiff: Tiff) -> Image.Image:
     opened = [_open(plane, "TIFF") for plane in tiff.planes()]
     samples = np.stack([np.asarray(plane) for plane in opened], axis=-1)
-    if tiff.photometric == images_tiff.WHITE_IS_ZERO:
+    if tiff.photometric == tiffs.WHITE_IS_ZERO:
         samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
     alpha = tiff.extra[:1] in ((1,), (2,))
     samples = samples[..., : tiff.colors + alpha]
-    if tiff.photometric == images_tiff.CMYK:
+    if tiff.photometric == tiffs.CMYK:
         levels = samples if samples.dtype == np.uint8 else eight_bits(samples)
         pixels = Image.fromarray(np.ascontiguousarray(levels), "CMYK")
     else:

@@ -22,9 +22,9 @@ from torch import Tensor
 import ais.cli
 from ais.attribution import faithfulness
 from ais.attribution.explanation import Explanation
+from ais.backbones import embeddings
 from ais.backbones import loading as backbone_loading
 from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.registry import embeddings
 from ais.data.ratings import RatedSet
 from ais.data.rdms import Judgments
 from ais.errors import AISError

@@ -10,7 +10,7 @@ import pytest
 from ais.demo import catalog, values
 from ais.demo.catalog import Catalog, Offer, collection_slug, head_source
 from ais.errors import HeadError, HubError
-from ais.heads.regression import loading
+from ais.heads import loading
 from ais.io.hub import Repository
 from helpers.heads import METRICS, save_head, settled, wait
 from helpers.hub_failures import Hang, Status

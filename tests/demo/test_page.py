@@ -21,8 +21,8 @@ from ais.attribution.explain import explain
 from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
 from ais.demo.page import EXAMPLES
-from ais.heads.regression import config, loading
-from ais.heads.regression import config as heads_config
+from ais.heads import config, loading
+from ais.heads import config as heads_config
 from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
 from helpers.pictures import odd_pictures
 

@@ -19,7 +19,7 @@ from PIL import Image
 from ais import explain
 from ais.demo import folders
 from ais.demo.catalog import Catalog
-from ais.heads.regression import loading
+from ais.heads import loading
 from helpers.browsing import CANVAS, check_sentence, coffee, number, running_app, upload, visiting
 from helpers.heads import save_head, settled, wait
 

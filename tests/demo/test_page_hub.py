@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ais import explain, load_head
+from ais.heads import loading
 from ais.heads.config import EMBEDDED
-from ais.heads.regression import loading
 from helpers.browsing import READY, check_sentence, coffee, running_app, upload, visiting
 from helpers.heads import save_head
 from helpers.hub_failures import TOO_MANY, CutShort, Flipped, Hang, Padded, Status

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from ais.demo import door
+from ais.heads import loading
 from ais.heads.config import EMBEDDED
-from ais.heads.regression import loading
 from helpers.browsing import check_sentence, coffee, running_app
 
 JSON = {"Content-Type": "application/json"}

@@ -11,7 +11,7 @@ import pytest
 
 from ais.backbones.loading import load_backbone
 from ais.demo import cohorts, shapes
-from ais.heads.regression import loading
+from ais.heads import loading
 from ais.rsa import rdm
 from ais.workflows import align
 from helpers.browsing import check_sentence, coffee, number, running_app, upload, visiting

@@ -20,8 +20,9 @@ from ais.attribution.grids import Grids
 from ais.attribution.methods import METHODS
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
+from ais.heads import loading
 from ais.heads.loading import load_head
-from ais.heads.regression import RegressionHead, loading
+from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from helpers.heads import (
     CHANNELS,

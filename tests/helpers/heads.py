@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from ais.demo.catalog import Catalog, Offer
+from ais.heads import loading
 from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.format import read_config
-from ais.heads.regression import RegressionHead, loading
+from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from ais.images.reading import color, read_image
+from ais.images import color
+from ais.images.reading import read_image
 from helpers.layouts import tiff_of
 from helpers.pictures import SRGB, encoded, photo, profile_of, to_d50
 

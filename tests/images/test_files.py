@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from ais.errors import ImageError
+from ais.images import guards, reading
 from ais.images.guards import MAX_ASPECT, MAX_PIXELS, MAX_SIDE
-from ais.images.reading import SUFFIXES, guards, read_image, reading
+from ais.images.reading import SUFFIXES, read_image
 from helpers.layouts import samples, tiff_of
 from helpers.pictures import damaged, encoded, exif, photo, png, png_chunk
 

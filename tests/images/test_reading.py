@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from ais.errors import AISError, ImageError
-from ais.images.reading import guards, read_image
+from ais.images import guards
+from ais.images.reading import read_image
 from helpers.pictures import (
     animation,
     damaged,

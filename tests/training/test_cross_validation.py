@@ -21,7 +21,6 @@ from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.images.reading import read_image
 from ais.training import cross_validation
-from ais.training import cross_validation as crossvalidation
 from ais.training.cross_validation import (
     OutOfFold,
     Pictures,
@@ -63,7 +62,7 @@ def pictures(rated: RatedSet, backbone: FrozenBackbone) -> Pictures:
 def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
     """What one of the module's functions is called with from now on, and what it gives."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
-    original = getattr(crossvalidation, name)
+    original = getattr(cross_validation, name)
 
     def recording(*arguments: Any, **options: Any) -> Any:
         result = original(*arguments, **options)

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from ais.attribution.explain import score
+from ais.backbones import embeddings
 from ais.backbones.loading import load_backbone
-from ais.backbones.registry import embeddings
 from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
 from ais.heads.config import BACKBONE, Target
