@@ -1,20 +1,31 @@
-"""AIS: the score people would give a picture, and where in the picture it comes from."""
+"""AIS: the score people would give an image, and where in the image it comes from.
 
-from ais.attribution.explain import explain, score
-from ais.attribution.explanation import Explanation, Score
-from ais.attribution.methods import METHODS
-from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone
-from ais.backbones.registry import BACKBONES
-from ais.errors import AISError, DataError, HeadError, HubError, ImageError, WeightsError
-from ais.heads.loading import list_heads, load_head
-from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
+A name is imported when it is first used, so that `import ais` loads neither PyTorch nor the page.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ais.version import __version__
+
+if TYPE_CHECKING:
+    from ais.attribution.explain import explain, score
+    from ais.attribution.explanation import KINDS, Explanation, Score
+    from ais.attribution.methods import METHODS
+    from ais.backbones.frozen import FrozenBackbone
+    from ais.backbones.loading import load_backbone
+    from ais.backbones.registry import BACKBONES
+    from ais.errors import AISError, DataError, HeadError, HubError, ImageError, UnwritableError, WeightsError
+    from ais.heads.loading import list_heads, load_head
+    from ais.heads.regression import RegressionHead
+    from ais.heads.stack import StackedHead
+    from ais.training.strategies import STRATEGIES
 
 __all__ = [
     "BACKBONES",
+    "KINDS",
     "METHODS",
+    "STRATEGIES",
     "AISError",
     "DataError",
     "Explanation",
@@ -25,6 +36,7 @@ __all__ = [
     "RegressionHead",
     "Score",
     "StackedHead",
+    "UnwritableError",
     "WeightsError",
     "__version__",
     "explain",
@@ -33,3 +45,37 @@ __all__ = [
     "load_head",
     "score",
 ]
+
+_MODULES = {  # where each name is; the imports above say the same to editors and type checkers
+    "BACKBONES": "ais.backbones.registry",
+    "KINDS": "ais.attribution.explanation",
+    "METHODS": "ais.attribution.methods",
+    "STRATEGIES": "ais.training.strategies",
+    "AISError": "ais.errors",
+    "DataError": "ais.errors",
+    "Explanation": "ais.attribution.explanation",
+    "FrozenBackbone": "ais.backbones.frozen",
+    "HeadError": "ais.errors",
+    "HubError": "ais.errors",
+    "ImageError": "ais.errors",
+    "RegressionHead": "ais.heads.regression",
+    "Score": "ais.attribution.explanation",
+    "StackedHead": "ais.heads.stack",
+    "UnwritableError": "ais.errors",
+    "WeightsError": "ais.errors",
+    "explain": "ais.attribution.explain",
+    "list_heads": "ais.heads.loading",
+    "load_backbone": "ais.backbones.loading",
+    "load_head": "ais.heads.loading",
+    "score": "ais.attribution.explain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
