@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -24,7 +23,8 @@ from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 from ais.images.reading import Source, read_image
-from ais.metrics.bootstrap import with_interval
+from ais.metrics.bootstrap import with_ci
+from ais.metrics.correlation import spearman
 from ais.torch_state import own_state
 
 STEPS = 14
@@ -171,10 +171,9 @@ def resemblance(a: Tensor, b: Tensor) -> float:
 
     Grids of unrelated heads are some way above 0: all are made of the same few active places.
     """
-    x, y = (stats.rankdata(grid.double().cpu().numpy().ravel()) for grid in (a, b))
-    return abs(float(np.corrcoef(x, y)[0, 1])) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0
+    return abs(spearman(*(grid.double().cpu().numpy().ravel() for grid in (a, b))))
 
 
 def _means(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
     """Means over pictures and their intervals: (N, len(names))."""
-    return with_interval(names, lambda rows: values[rows].mean(0), np.arange(len(values)))
+    return with_ci(names, lambda rows: values[rows].mean(0), np.arange(len(values)))

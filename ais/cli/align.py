@@ -18,11 +18,14 @@ from ais.data.ratings import METADATA
 from ais.errors import AISError
 from ais.images.preprocessing import ViewName
 from ais.io.files import check_outputs, write_atomically
+from ais.metrics.bootstrap import mean_ci
 from ais.plots import rsa
 from ais.rsa.rdm import Metric
-from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort, with_interval
+from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort
 
 FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
+
+_RESAMPLES = 10_000
 
 SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most
 
@@ -116,12 +119,15 @@ def _write(
     }
     if report.gain:
         files["pruning.png"] = rsa.pruning_curve(report.gain, report.ceiling)
+    low, high = mean_ci(agreement, resamples=_RESAMPLES)
     document = report.to_dict() | {
-        "saliency": with_interval(agreement)
-        | {
+        "saliency": {
+            "mean": float(np.mean(agreement)),
+            "low": low,
+            "high": high,
             "pictures": {
                 file.name: round(value, 4) for file, value in zip(cohort.files, agreement, strict=True)
-            }
+            },
         }
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,1 +1,1 @@
-"""How well predictions match ratings, with intervals."""
+"""Measures on arrays: agreement with ratings, correlations, confidence intervals."""

@@ -1,4 +1,4 @@
-"""How well predictions match people's ratings."""
+"""Measures of agreement between predictions and people's ratings, with intervals."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ais.metrics.bootstrap import _groups, with_interval
+from ais.metrics.bootstrap import with_ci
+from ais.metrics.correlation import pearson, spearman, varies
 
 MEASURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
-_FEWEST = 3  # pictures of a category for which a correlation is told
+_FEWEST = 3  # images of a category for which a correlation is told
 
 
 def metrics(
@@ -23,7 +24,7 @@ def metrics(
 
     Args:
         predicted, rated: (N,), in points of the rating scale.
-        groups: N names; pictures of one group are resampled together.
+        groups: N names; images of one group are resampled together.
 
     Returns:
         ``plcc`` (Pearson), ``srcc`` (Spearman), ``krcc`` (Kendall's tau-b), each 0 where one side does not
@@ -37,14 +38,14 @@ def metrics(
     def measure(rows: np.ndarray) -> list[float]:
         x, y = predicted[rows], rated[rows]
         return [
-            _pearson(x, y),
-            _pearson(stats.rankdata(x), stats.rankdata(y)),
-            float(stats.kendalltau(x, y).statistic) if _varies(x, y) else 0.0,
+            pearson(x, y),
+            spearman(x, y),
+            float(stats.kendalltau(x, y).statistic) if varies(x, y) else 0.0,
             _rmse(x, y),
             float(np.mean(np.abs(x - y))),
         ]
 
-    return with_interval(MEASURES, measure, _groups(groups, len(rated)))
+    return with_ci(MEASURES, measure, _rows_of(groups, len(rated)))
 
 
 def difference(
@@ -53,7 +54,7 @@ def difference(
     rated: np.ndarray,
     groups: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """How much better or worse predictions b are than a, on the same pictures: b's measure less a's.
+    """How much better or worse predictions b are than a, on the same images: b's measure less a's.
 
     Both are measured on every resample (a paired bootstrap), so that what is hard for both cancels out.
 
@@ -71,17 +72,14 @@ def difference(
     a, b, y = (np.asarray(values, np.float64) for values in (predicted_a, predicted_b, rated))
 
     def measure(rows: np.ndarray) -> list[float]:
-        return [f(b[rows], y[rows]) - f(a[rows], y[rows]) for f in (_pearson, _rmse)]
+        return [f(b[rows], y[rows]) - f(a[rows], y[rows]) for f in (pearson, _rmse)]
 
-    return with_interval(("plcc", "rmse"), measure, _groups(groups, len(y)))
-
-
-def _varies(x: np.ndarray, y: np.ndarray) -> bool:
-    return bool(np.ptp(x) > 0 and np.ptp(y) > 0)
+    return with_ci(("plcc", "rmse"), measure, _rows_of(groups, len(y)))
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1]) if _varies(x, y) else 0.0
+def _rows_of(groups: Sequence[str] | None, count: int) -> Sequence[str] | np.ndarray:
+    """The groups to resample; without any, every image on its own."""
+    return np.arange(count) if groups is None else groups
 
 
 def _rmse(x: np.ndarray, y: np.ndarray) -> float:
@@ -96,7 +94,7 @@ def ceiling(ratings: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
     then without bias).
 
     Args:
-        ratings, sd, n: (N,) mean, standard deviation and number of raters of each picture.
+        ratings, sd, n: (N,) mean, standard deviation and number of raters of each image.
 
     Returns:
         0 to 1; 0 where the raters' noise explains all of the variance.
@@ -119,7 +117,7 @@ def by_category(predicted: np.ndarray, rated: np.ndarray, categories: Sequence[s
         categories: N names.
 
     Returns:
-        For each category ``name``, ``pictures``, ``plcc`` (None under three pictures, which say nothing),
+        For each category ``name``, ``pictures``, ``plcc`` (None under three images, which say nothing),
         ``rmse``, ``mae`` and ``bias``, the mean of predicted less rated, in points.
     """
     names, inverse = np.unique(categories, return_inverse=True)
@@ -130,7 +128,7 @@ def by_category(predicted: np.ndarray, rated: np.ndarray, categories: Sequence[s
             {
                 "name": str(name),
                 "pictures": len(x),
-                "plcc": _pearson(x, y) if len(x) >= _FEWEST else None,
+                "plcc": pearson(x, y) if len(x) >= _FEWEST else None,
                 "rmse": _rmse(x, y),
                 "mae": float(np.mean(np.abs(x - y))),
                 "bias": float(np.mean(x - y)),
@@ -140,5 +138,5 @@ def by_category(predicted: np.ndarray, rated: np.ndarray, categories: Sequence[s
 
 
 def worst(predicted: np.ndarray, rated: np.ndarray, k: int = 10) -> np.ndarray:
-    """The k pictures with the largest errors, as their places in the set, the worst first: (k,)."""
+    """The k images with the largest errors, as their places in the set, the worst first: (k,)."""
     return np.argsort(-np.abs(predicted - rated), kind="stable")[:k]

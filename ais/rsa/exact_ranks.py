@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 
 def _correlations(
@@ -67,10 +66,3 @@ def _correlations(
         length = math.sqrt(tied @ tied)
         found[row] = human[row % people, places] @ tied / length if length else 0.0
     return found
-
-
-def unit_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, less their mean and of length 1; 0 where nothing varies."""
-    ranks = stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
-    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
-    return ranks / np.where(length == 0, 1, length)

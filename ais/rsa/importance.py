@@ -27,7 +27,8 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from ais.errors import DataError
-from ais.rsa.exact_ranks import _correlations, unit_ranks
+from ais.metrics.correlation import unit_ranks
+from ais.rsa.exact_ranks import _correlations
 from ais.rsa.rdm import Array, Metric, _array, _distances, _silent, _twins, agreed, checked_rows, people_of
 
 _BLOCK = 2**17  # numbers handled at once: they stay in the processor's cache

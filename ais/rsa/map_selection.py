@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from ais.errors import DataError
+from ais.metrics.bootstrap import mean_ci
 from ais.rsa.importance import Geometry, curve_of, importance, pruning_curve, ranking
 from ais.rsa.rdm import FEWEST, Array, Metric, agreed, alignment, checked_rows, part_of, people_of, rdm
 
@@ -206,6 +207,5 @@ def _gain(differences: np.ndarray, ratio: float) -> Gain:
     count, mean = len(differences), float(differences.mean())
     error = math.sqrt((1 / count + ratio) * float(differences.var(ddof=1)))
     half = error * float(stats.t.ppf((1 + _LEVEL) / 2, count - 1))
-    drawn = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
-    low, high = np.quantile(differences[drawn].mean(1), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Gain(mean, mean - half, mean + half, float(low), float(high), float((differences > 0).mean()))
+    low, high = mean_ci(differences, resamples=_RESAMPLES)
+    return Gain(mean, mean - half, mean + half, low, high, float((differences > 0).mean()))

@@ -26,7 +26,7 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from ais.errors import DataError
-from ais.rsa.exact_ranks import unit_ranks
+from ais.metrics.correlation import unit_ranks
 
 Metric = Literal["correlation", "cosine", "euclidean"]
 
@@ -197,11 +197,6 @@ def agreed(people: np.ndarray) -> np.ndarray:
     Its product with a model's unit ranks is the mean of the model's correlations with each person.
     """
     return unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
-
-
-def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's correlation of two lists of numbers; 0 where one of them does not vary."""
-    return float(unit_ranks(_array(a, "The values")) @ unit_ranks(_array(b, "The values")))
 
 
 def _upper(matrix: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ dissimilarities to numbers, scores of the maps and heatmaps.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from ais.data.rdms import Judgments, read_judgments
 from ais.errors import AISError, DataError
 from ais.images.preprocessing import Placement, ViewName
 from ais.images.reading import read_image
+from ais.metrics.correlation import spearman
 from ais.rsa import importance, map_selection, rdm
 from ais.rsa.map_selection import GainReport
 from ais.rsa.rdm import Metric
 from ais.torch_state import own_state
 
 Report = Callable[[str, int, int], None]  # stage, done, in all
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Look:
     @property
     def agreement(self) -> float:
         """Spearman's correlation of heatmap and saliency over the cells; 0 where one of them is flat."""
-        return rdm.rank_correlation(self.grid.ravel(), self.saliency.ravel())
+        return spearman(self.grid.ravel(), self.saliency.ravel())
 
 
 def read_cohort(
@@ -281,14 +280,6 @@ def look(file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.nd
     left, top, right, bottom = (round(edge) for edge in placement.box)
     seen = np.asarray(picture.crop((left, top, right, bottom)))
     return Look(picture, grid, _cells(spectral_residual(seen), grid.shape), placement)
-
-
-def with_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """Mean over pictures with its 95 % percentile bootstrap interval."""
-    data = np.asarray(values)
-    draws = np.random.default_rng(seed).integers(0, len(data), (_RESAMPLES, len(data)))
-    low, high = np.quantile(data[draws].mean(1), (0.025, 0.975))
-    return {"mean": float(data.mean()), "low": float(low), "high": float(high)}
 
 
 def _cells(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

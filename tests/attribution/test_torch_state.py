@@ -169,7 +169,7 @@ WITHOUT_TORCH = {
         "backbone_spec",
         "find_head",
     ),
-    *("heads_directory", "read_config", "read_cohort", "with_interval"),
+    *("heads_directory", "read_config", "read_cohort"),
 }
 
 

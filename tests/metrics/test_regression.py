@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ais.errors import DataError
-from ais.metrics.bootstrap import with_interval
+from ais.metrics.bootstrap import with_ci
 from ais.metrics.regression import MEASURES, by_category, ceiling, coverage, difference, metrics, worst
 from ais.training.calibration import calibrate
 
@@ -101,7 +101,7 @@ def test_one_group_has_no_interval() -> None:
 
 def test_interval_of_a_mean_is_two_standard_errors_wide() -> None:
     values = np.random.default_rng(0).normal(3, 2, 400)
-    found = with_interval(["mean"], lambda rows: [values[rows].mean()], np.arange(400))
+    found = with_ci(["mean"], lambda rows: [values[rows].mean()], np.arange(400))
     assert found["mean"] == values.mean()
     assert found["mean_low"] == pytest.approx(3 - 1.96 * 0.1, abs=0.15)
     assert found["mean_high"] - found["mean_low"] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)

@@ -25,7 +25,6 @@ from ais.rsa.rdm import (
     mds,
     noise_ceiling,
     person_alignment,
-    rank_correlation,
     rdm,
 )
 
@@ -259,13 +258,6 @@ def test_for_several_people_all_is_the_mean_of_each_persons(kind: Any) -> None:
     for call in calls:
         assert call(people) == pytest.approx(np.mean([call(person) for person in people], axis=0), abs=1e-12)
         assert call(people[:1]) == pytest.approx(call(people[0]), abs=1e-12)
-
-
-@pytest.mark.parametrize("levels", [10**6, 3])
-def test_rank_correlation_is_spearmans(levels: int) -> None:
-    a, b = np.random.default_rng(0).integers(0, levels, (2, 30)).astype(float)
-    assert rank_correlation(a, torch.from_numpy(b)) == pytest.approx(spearman(a, b), abs=1e-12)
-    assert rank_correlation(a, np.ones(30)) == 0
 
 
 @pytest.mark.parametrize("metric", METRICS)

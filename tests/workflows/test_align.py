@@ -23,7 +23,7 @@ from ais.data.rdms import Judgments
 from ais.errors import AISError, DataError
 from ais.plots import rsa
 from ais.rsa import rdm
-from ais.workflows.align import align, look, map_embedding, read_cohort, with_interval
+from ais.workflows.align import align, look, map_embedding, read_cohort
 from helpers.sets import add_backbones
 
 COUNT, PEOPLE = 14, 3
@@ -136,13 +136,6 @@ def test_only_the_layers_own_coordinates_count(backbone: FrozenBackbone) -> None
     assert map_embedding(backbone, embedding).tolist() == embedding[:, 4:9].tolist()
 
 
-def test_interval_of_a_mean() -> None:
-    found = with_interval([0.1, 0.2, 0.3, 0.4])
-    assert found["mean"] == pytest.approx(0.25)
-    assert 0.1 <= found["low"] < 0.25 < found["high"] <= 0.4
-    assert with_interval([0.5, 0.5]) == {"mean": 0.5, "low": 0.5, "high": 0.5}
-
-
 def test_people_who_agree_leave_a_ceiling_of_one(folder: Path, people: Path) -> None:
     one = np.load(people)[0]
     assert rdm.noise_ceiling(Judgments(np.array([one, one])).rdms) == pytest.approx((1, 1))
@@ -171,7 +164,10 @@ def test_the_command_writes_it_all(names: list[str], folder: Path, people: Path,
         for name in written:
             if name.endswith(".png"):
                 Image.open(place / name).load()
-        assert set(document["saliency"]["pictures"]) == {f"{n:02}.png" for n in range(COUNT)}
+        saliency = document["saliency"]
+        assert set(saliency["pictures"]) == {f"{n:02}.png" for n in range(COUNT)}
+        assert saliency["mean"] == pytest.approx(np.mean(list(saliency["pictures"].values())), abs=1e-4)
+        assert saliency["low"] < saliency["mean"] < saliency["high"]
         scores = read_map_scores(place / "similarity.safetensors")
         assert (scores.backbone, scores.images) == (document["backbone"], COUNT)
         assert scores.importance.max() == document["strongest"][0]["importance"]
