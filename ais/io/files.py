@@ -62,7 +62,9 @@ def check_outputs(directory: AnyPath, names: Iterable[str], inputs: Iterable[Any
 
 
 def write_atomically(
-    directory: AnyPath, files: Mapping[str, bytes | Callable[[], bytes]], inputs: Iterable[AnyPath] = ()
+    directory: AnyPath,
+    files: Mapping[str, bytes | Path | Callable[[], bytes]],
+    inputs: Iterable[AnyPath] = (),
 ) -> list[Path]:
     """Write files into a directory: all of them, or none.
 
@@ -70,8 +72,9 @@ def write_atomically(
     system; if one fails, what stood there before is put back. A file that takes another's place has its mode.
 
     Args:
-        files: contents by name, or what makes them, so that large ones are in memory one after the other; a name may
-            hold folders: ``member/heatmap.npy``.
+        files: contents by name, or what makes them, so that large ones are in memory one after the other; or files to
+            take as they are, hard-linked where the disk allows, else copied. A name may hold folders:
+            ``member/heatmap.npy``.
         inputs: files that must not be overwritten.
 
     Raises:
@@ -88,6 +91,9 @@ def write_atomically(
         new.mkdir()
         old.mkdir()
         for number, (name, data) in enumerate(files.items()):
+            if isinstance(data, Path):
+                _link(data.resolve(), new / str(number))  # of a link, what it leads to
+                continue
             (new / str(number)).write_bytes(data() if callable(data) else data)
             _keep_mode(new / str(number), places[name])
         lock = _lock(directory, _PATIENCE)  # of two runs at once, one's files are not among the other's
@@ -279,6 +285,13 @@ def _keep_mode(file: Path, place: Path) -> None:
         file.chmod(stat.S_IMODE(state.st_mode))
         if hasattr(os, "chown") and (state.st_uid, state.st_gid) != (os.geteuid(), os.getegid()):
             os.chown(file, state.st_uid, state.st_gid)
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        os.link(file, place)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(file, place)
 
 
 def _move_all(new: Path, old: Path, places: list[Path]) -> None:

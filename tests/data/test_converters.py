@@ -258,9 +258,9 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(os, "link", refuse)
         monkeypatch.setattr(shutil, "copyfile", refuse)
     else:
-        rename = Path.rename
+        replace = Path.replace
         monkeypatch.setattr(
-            Path, "rename", lambda p, to: refuse() if p.name == "metadata.csv" else rename(p, to)
+            Path, "replace", lambda p, to: refuse() if to.name == "metadata.csv" else replace(p, to)
         )
     with pytest.raises(DataError, match=r"Nothing was written to .*: No space left on device"):
         convert_oasis(source, out)

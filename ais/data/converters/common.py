@@ -7,19 +7,19 @@ pictures into a folder and writes the table there: all of it, or nothing.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ais.data import tables
 from ais.data.columns import FILE_NAME
 from ais.data.ratings import METADATA
-from ais.errors import DataError, listing
-from ais.io.files import check_outputs, staging
+from ais.errors import DataError, UnwritableError, listing
+from ais.io.files import check_outputs, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -126,28 +126,13 @@ def _write(out: str | os.PathLike[str], names: list[str], pictures: list[Path], 
     out = Path(out)
     _check_new(out)
     places = [f"{IMAGES}/{name}{file.suffix.lower()}" for name, file in zip(names, pictures, strict=True)]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [FILE_NAME, *rows[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({FILE_NAME: place} | row for place, row in zip(places, rows, strict=True))
+    files: dict[str, Path | bytes] = dict(zip(places, pictures, strict=True))
     try:
-        with staging(out) as made:
-            (made / IMAGES).mkdir()
-            for place, file in zip(places, pictures, strict=True):
-                _link(file.resolve(), made / place)  # of a link, what it leads to
-            with (made / METADATA).open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, [FILE_NAME, *rows[0]], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows({FILE_NAME: place} | row for place, row in zip(places, rows, strict=True))
-            (made / IMAGES).rename(out / IMAGES)
-            try:
-                (made / METADATA).rename(out / METADATA)
-            except OSError:
-                shutil.rmtree(out / IMAGES)
-                raise
-    except OSError as error:
-        raise DataError(f"Nothing was written to {out}: {error.strerror or error}.") from error
+        write_atomically(out, files | {METADATA: table.getvalue().encode()})
+    except UnwritableError as error:
+        raise DataError(str(error)) from error
     return len(rows)
-
-
-def _link(file: Path, place: Path) -> None:
-    try:
-        os.link(file, place)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(file, place)
