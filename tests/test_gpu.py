@@ -53,14 +53,16 @@ VISIT = """
 import json, os, sys
 import app, spaces
 from pathlib import Path
-from ais.demo import page
-from ais.demo.page import Session, show
+from ais import demo
+from ais.demo.session import Session
+from ais.demo.tabs.score import show
+from ais.heads.config import EMBEDDED
 from ais.backbones.loading import _backbone
-page.warm()
+demo.warm()
 ready = _backbone.cache_info().currsize  # before any thread or worker
 def visit(picture):
     session = Session(picture=Path(picture), name="x.png")
-    overlay, score, _, about, _ = show(session, {"head": page.EMBEDDED, "method": "gradcam"})
+    overlay, score, _, about, _ = show(session, {"head": EMBEDDED, "method": "gradcam"})
     return {"error": (overlay or {}).get("error"), "score": score and score.get("score"),
             "quantiles": score and len(score.get("quantiles", ())),
             "maps": session.explanation and list(session.explanation.maps.shape)}

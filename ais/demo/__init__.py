@@ -1,18 +1,25 @@
 """The page: what a person sees of AIS in the browser, and its API.
 
-`page.py` is the layout and what happens on every event of the first tab; `catalog.py` says which heads there are,
-`gpu.py` explains a picture, `values.py` says what is shown, `components.py` loads the parts, `session.py` keeps a
-visitor's things. A part is up to three files of one name: `top` (the tabs), `picker` (ways in for a picture), `choices`
-(head and method), `overlay` (the picture under its heatmap), `score`, `maps` (feature maps of a place), `arrival` (a
-head from the Hub), `download` and `about`.
+`shell.py` puts the page together and says how it is launched. A tab is a file in `tabs/` and an entry of its `TABS`:
+the layout, what happens on every event, and what is shown. `api.py` is what programs call.
 
-`similarity_tab.py` is the same for the second tab, `cohorts.py` what it computes, `shapes.py` the cohort that comes
-with it. Its parts: `gather` (which cohort, which network), `cohort` (the pictures as a map) and `looks` (their
-heatmaps).
+What the tabs share: `components.py` loads the components, `catalog.py` says which heads there are (`folders.py`: those
+of the owner), `gpu.py` explains an image, `values.py` says what is shown of it, `session.py` keeps a visitor's things,
+`queues.py` says how many requests are answered at once. `shapes.py` draws the images that come with the Similarity tab.
 
-`heat.js` holds what the parts share, `page.css` the colours and the layout.
+What guards the server: `door.py` checks what comes in, `turns.py` says who computes, `visitors.py` who asks, and
+`storage.py` what stays on disk.
+
+`parts/` holds what runs in the browser. A component is up to three files of one name there: ``NAME.html``, ``NAME.css``
+and ``NAME.js``. `heat.js` holds what they share, `requests.js` what becomes of their requests, `page.css` the colours
+and what is common; ``tab_NAME.css`` is the layout of a tab.
 """
 
-from ais.demo.page import build, launch_options, warm
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # of which it makes a table after every request
+
+from ais.demo.shell import build, launch_options, warm
 
 __all__ = ["build", "launch_options", "warm"]

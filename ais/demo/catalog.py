@@ -37,6 +37,7 @@ from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.io.hub import (
     FAULTS,
+    HEADS_VARIABLE,
     PATIENCE,
     PUBLIC_CACHE,
     Repository,
@@ -385,3 +386,6 @@ def collection_items(slug: str) -> list[Offer]:
     if not models:
         raise HubError(f"The collection {slug} holds no models.")
     return [Offer(model) for model in models]
+
+
+offered = Catalog(os.environ.get(HEADS_VARIABLE, ""))  # those of this page

@@ -1,7 +1,7 @@
-"""The parts of the page: Gradio components whose HTML, CSS and JavaScript lie beside this file.
+"""The components of the page: those of Gradio whose HTML, CSS and JavaScript lie in `parts/`.
 
 Templates are static: values reach the page through JavaScript's `textContent` only, never by interpolation,
-since a template would run what is in them. (A subclass of `gr.HTML` would read better than `part`, but Gradio
+since a template would run what is in them. (A subclass of `gr.HTML` would read better than `component`, but Gradio
 writes a ``.pyi`` file beside the module of every subclass.)
 """
 
@@ -14,17 +14,17 @@ import gradio as gr
 
 from ais.demo import storage
 
-HERE = Path(__file__).parent
+PARTS = Path(__file__).parent / "parts"
 
 
 def text(name: str) -> str:
-    """A file beside this one; empty if there is none."""
-    file = HERE / name
+    """A file of `parts/`; empty if there is none."""
+    file = PARTS / name
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def part(name: str, value: Any = None, **props: Any) -> gr.HTML:
-    """A part of the page by its name: ``NAME.html``, ``NAME.css`` and ``NAME.js``."""
+def component(name: str, value: Any = None, **props: Any) -> gr.HTML:
+    """A component by its name: ``NAME.html``, ``NAME.css`` and ``NAME.js``."""
     return gr.HTML(
         value,
         html_template=text(f"{name}.html"),

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import torch
@@ -28,11 +28,12 @@ from huggingface_hub import constants
 from ais.attribution.explanation import Explanation
 from ais.demo import storage, values
 from ais.demo.catalog import BROKEN
-from ais.demo.cohorts import Compared, Pictures
 from ais.demo.folders import hide_paths
 from ais.errors import AISError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KEEP = 3600  # seconds that a person's pictures and results are kept
 FOLDERS = 6  # results of one person that are kept on disk: what the browser may still ask for
@@ -50,14 +51,13 @@ class Session:
     When it is forgotten, by whom and why ever, its folders are removed.
 
     Attributes:
-        own: the cohort that this person uploaded. cohort: the one compared.
+        states: what tabs keep of their own, by its class.
     """
 
     picture: Path | None = None
     name: str = ""
     explanation: Explanation | None = None
-    own: Pictures | None = None
-    cohort: Compared | None = None
+    states: dict[type, Any] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,6 +69,11 @@ class Session:
         self.folders.append(made)
         _remove(self.folders, FOLDERS)
         return made
+
+    def state(self, kind: type[T]) -> T:
+        """What a tab keeps for this person: an object of a class of its own, made when it is first asked for."""
+        found: T = self.states.setdefault(kind, kind())
+        return found
 
     def keep(self, explanation: Explanation) -> None:
         """Take an explanation as the current one, and drop the oldest of others where there are too many."""

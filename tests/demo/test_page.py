@@ -20,7 +20,7 @@ from PIL import Image
 from ais.attribution.explain import explain
 from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
-from ais.demo.page import EXAMPLES
+from ais.demo.tabs.score import EXAMPLES
 from ais.heads import config, loading
 from ais.heads import config as heads_config
 from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload, visiting

@@ -23,10 +23,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from ais import explain
-from ais.demo import catalog, cohorts, gpu, storage, turns, visitors
+from ais.demo import catalog, gpu, storage, turns, visitors
 from ais.demo import session as sessions
 from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, sentence
+from ais.demo.tabs import similarity
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
 from ais.errors import AISError, DataError, HeadError, HubError
@@ -508,16 +509,16 @@ def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     def refused(file: str) -> str:
         begun = time.monotonic()
         with pytest.raises(DataError) as raised:
-            cohorts.uploaded_cohort(pictures, (tmp_path / file, "my matrix"))
+            similarity.uploaded_stimuli(pictures, (tmp_path / file, "my matrix"))
         assert time.monotonic() - begun < 5
         return str(raised.value)
 
-    (tmp_path / "large.csv").write_bytes(b"0,0,0\n" * (cohorts.LARGEST_MATRIX // 6 + 1))
+    (tmp_path / "large.csv").write_bytes(b"0,0,0\n" * (similarity.LARGEST_MATRIX // 6 + 1))
     assert "larger than 2 MB" in refused("large.csv")
     with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/worksheets/sheet1.xml", b"<c/>" * (cohorts.LARGEST_UNFOLDED // 4 + 1))
+        archive.writestr("xl/worksheets/sheet1.xml", b"<c/>" * (similarity.LARGEST_UNFOLDED // 4 + 1))
     assert refused("bomb.xlsx").startswith("my matrix unfolds to more than 8 MB")
-    (tmp_path / "many.csv").write_bytes(b"0,0,0\n" * (cohorts.NUMBERS // 3 + 1))
+    (tmp_path / "many.csv").write_bytes(b"0,0,0\n" * (similarity.NUMBERS // 3 + 1))
     assert "more than 360,000 cells" in refused("many.csv")
     savemat(tmp_path / "many.mat", {"rdm": np.zeros((700, 700))}, do_compression=True)
     assert "more than 360,000 are not read" in refused("many.mat")
@@ -525,9 +526,9 @@ def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
 
 def test_a_matrix_is_read_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_work = []
-    monkeypatch.setattr(cohorts, "read_judgments", lambda *_, **__: at_work.append(gpu.turns._at_work))
+    monkeypatch.setattr(similarity, "read_judgments", lambda *_, **__: at_work.append(gpu.turns._at_work))
     (tmp_path / "m.csv").write_text("0")
-    cohorts.uploaded_cohort([(tmp_path / n, n) for n in "abc"], (tmp_path / "m.csv", "m.csv"))
+    similarity.uploaded_stimuli([(tmp_path / n, n) for n in "abc"], (tmp_path / "m.csv", "m.csv"))
     assert at_work[0] is not None
 
 

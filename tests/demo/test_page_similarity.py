@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ais.backbones.loading import load_backbone
-from ais.demo import cohorts, shapes
+from ais.demo import shapes
+from ais.demo.tabs import similarity
 from ais.heads import loading
 from ais.rsa import rdm
 from ais.workflows import align
@@ -40,7 +41,7 @@ def open_page(url: str) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="module")
 def expected() -> align.CohortReport:
     files, _, judgments = shapes.cohort()
-    backbone = load_backbone(cohorts.DEFAULT)
+    backbone = load_backbone(similarity.DEFAULT)
     return align.align(align.Cohort(files, judgments), backbone, splits=0)
 
 
@@ -95,7 +96,7 @@ def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any)
     page = tab(open_page)
     index = 7
     data = choose(page, index)
-    backbone = load_backbone(cohorts.DEFAULT)
+    backbone = load_backbone(similarity.DEFAULT)
     look = align.look(shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index])
     side = data["sides"][0]
     assert (side["h"], side["w"]) == look.grid.shape
@@ -158,7 +159,7 @@ def test_the_switch_moves_the_pictures_and_arrow_keys_walk_among_them(open_page:
 
 def test_the_address_follows_the_tab_and_the_first_tab_is_as_it_was(open_page: Any) -> None:
     page = open_page(query="?head=beauty-efficientnet-lite0")
-    assert page.locator("#ais-similarity").is_hidden()
+    assert page.locator("#ais-tab-similarity").is_hidden()
     top = page.locator("#ais-top h1").bounding_box()
     page.click("#ais-top button[value=similarity]")
     page.wait_for_selector(PICTURES)

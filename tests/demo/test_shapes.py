@@ -11,24 +11,25 @@ from PIL import Image
 
 from ais.backbones.loading import load_backbone
 from ais.data.rdms import Judgments
-from ais.demo import cohorts, shapes
-from ais.demo.cohorts import Compared, Pictures
+from ais.demo import shapes
+from ais.demo.tabs import similarity
+from ais.demo.tabs.similarity import Stimuli, StimuliRSA
 from ais.errors import AISError, DataError
 from ais.rsa import importance
 from ais.rsa import rdm as rsa_rdm
 from ais.workflows import align
 
 
-def compared(pictures: Pictures, backbone: str = cohorts.DEFAULT) -> Compared:
-    *said, last = cohorts.compare(pictures, backbone)
+def compared(stimuli: Stimuli, backbone: str = similarity.DEFAULT) -> StimuliRSA:
+    *said, last = similarity.compare(stimuli, backbone)
     assert all(isinstance(step, str) for step in said)
-    assert isinstance(last, Compared)
+    assert isinstance(last, StimuliRSA)
     return last
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Compared:
-    return compared(cohorts.drawn())
+def drawn() -> StimuliRSA:
+    return compared(similarity.drawn())
 
 
 def test_the_drawings_are_different_and_every_property_is_used_about_equally() -> None:
@@ -57,11 +58,11 @@ def test_drawings_lie_whole_inside_the_picture_and_are_the_same_every_time() -> 
 
 
 def test_the_page_computes_what_the_command_computes(
-    drawn: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: StimuliRSA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
     files, _, judgments = shapes.cohort()
-    report = align.align(align.Cohort(files, judgments), load_backbone(cohorts.DEFAULT), splits=0)
+    report = align.align(align.Cohort(files, judgments), load_backbone(similarity.DEFAULT), splits=0)
     np.testing.assert_allclose(drawn.model_rdm, report.model_rdm, atol=1e-5)
     np.testing.assert_array_equal(drawn.human_rdm, report.human_rdm)
     assert drawn.alignment == pytest.approx(report.alignment, abs=1e-3)
@@ -73,11 +74,11 @@ def test_nothing_of_a_visitors_pictures_is_kept(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("AIS_CACHE", str(tmp_path / "cache"))
     files, names, _ = shapes.cohort()
     own = Judgments(np.stack([shapes.differences(shapes.drawings())[:4, :4]] * 2))
-    assert compared(Pictures(files[:4], names[:4], own)).ceiling is not None
+    assert compared(Stimuli(files[:4], names[:4], own)).ceiling is not None
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_shares_of_a_pair_sum_to_its_correlation(drawn: Compared) -> None:
+def test_the_shares_of_a_pair_sum_to_its_correlation(drawn: StimuliRSA) -> None:
     rng = np.random.default_rng(0)
     for rows in (drawn.embedding, rng.standard_normal((5, 40))):
         rdm = rsa_rdm.rdm(rows)
@@ -92,24 +93,24 @@ def test_the_shares_of_a_pair_sum_to_its_correlation(drawn: Compared) -> None:
 
 def test_alike_counts_the_other_pairs_that_are_less_alike() -> None:
     rdm = np.array([[0, 1, 2], [1, 0, 2], [2, 2, 0]], float)
-    assert cohorts.alike(rdm, 0, 1) == 1
-    assert cohorts.alike(rdm, 2, 0) == 0.25
+    assert similarity.share_less_alike(rdm, 0, 1) == 1
+    assert similarity.share_less_alike(rdm, 2, 0) == 0.25
 
 
 def test_pictures_that_would_hide_each_other_are_moved_apart() -> None:
     rng = np.random.default_rng(0)
     places = np.concatenate([np.zeros((12, 2)), rng.uniform(-1, 1, (12, 2))])
-    moved = cohorts.spread(places)
+    moved = similarity.spread(places)
     distance = np.linalg.norm(moved[:, None] - moved, axis=2) + np.eye(24)
     assert distance.min() > 0.09
     assert moved.min() >= 0
     assert moved.max() <= 1
     corners = np.array([[-1, -1], [1, 1], [-1, 1]], float)
-    np.testing.assert_allclose(cohorts.spread(corners), (corners + 1) / 2, atol=2e-4)
+    np.testing.assert_allclose(similarity.spread(corners), (corners + 1) / 2, atol=2e-4)
 
 
-def test_both_geometries_lie_the_same_way_round(drawn: Compared) -> None:
-    mirrored = Compared(**{**drawn.__dict__, "human_rdm": drawn.model_rdm})
+def test_both_geometries_lie_the_same_way_round(drawn: StimuliRSA) -> None:
+    mirrored = StimuliRSA(**{**drawn.__dict__, "human_rdm": drawn.model_rdm})
     network, people = mirrored.places()
     np.testing.assert_allclose(network, people, atol=1e-9)
 
@@ -120,7 +121,7 @@ def test_every_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_text("no picture")
     bad = [files[0], tmp_path / "x1.png", tmp_path / "x2.png"]
     with pytest.raises(DataError) as raised:
-        compared(Pictures(bad, ["a.png", "b<i>.png", "c.png"], Judgments(judgments.rdms[:, :3, :3])))
+        compared(Stimuli(bad, ["a.png", "b<i>.png", "c.png"], Judgments(judgments.rdms[:, :3, :3])))
     assert '"b<i>.png" is not a picture' in str(raised.value)
     assert '"c.png" is not a picture' in str(raised.value)
     assert str(tmp_path) not in str(raised.value)
@@ -138,17 +139,17 @@ def test_a_cohort_that_cannot_be_compared_gives_a_sentence(tmp_path: Path) -> No
         (5, matrix, "my<b>.npy is about 4 pictures, and there are 5."),
     ):
         with pytest.raises(DataError) as raised:
-            cohorts.uploaded_cohort([(picture, "a.png")] * count, given and (given, "my<b>.npy"))
+            similarity.uploaded_stimuli([(picture, "a.png")] * count, given and (given, "my<b>.npy"))
         assert words in str(raised.value)
         assert str(tmp_path) not in str(raised.value)
     with pytest.raises(AISError, match="There is no such network here"):
-        list(cohorts.compare(cohorts.drawn(), "../../etc"))
+        list(similarity.compare(similarity.drawn(), "../../etc"))
 
 
 def test_rows_of_the_matrix_are_in_the_order_of_the_names(tmp_path: Path) -> None:
     names = ["b.png", "a10.png", "a2.png"]
     rdm = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0]], float)
     np.save(tmp_path / "m.npy", rdm)
-    own = cohorts.uploaded_cohort([(tmp_path / n, n) for n in names], (tmp_path / "m.npy", "m.npy"))
+    own = similarity.uploaded_stimuli([(tmp_path / n, n) for n in names], (tmp_path / "m.npy", "m.npy"))
     assert own.names == [file.name for file in own.files] == ["a10.png", "a2.png", "b.png"]
     np.testing.assert_array_equal(own.judgments.mean, rdm)

@@ -475,7 +475,7 @@ def test_a_space_is_made_and_brought_up_to_date(
     for name in (
         "app.py",
         "requirements.txt",
-        "ais/demo/overlay.js",
+        "ais/demo/parts/overlay.js",
         "ais/publish/model_card.md",
         "assets/page.jpg",
     ):

@@ -2,7 +2,7 @@
 const { tell, hear, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const limit = 100; // MB, as `launch` has it
-const hidden = () => document.body.dataset.aisTab === "similarity"; // then pictures that come by themselves are not for here
+const hidden = () => document.body.dataset.aisTab !== "score"; // then pictures that come by themselves are not for here
 let stream = null;
 let shown = ""; // the name of the picture that is shown, while another one's stands there
 

@@ -1,0 +1,89 @@
+"""The page's API: what a program calls, with `gradio_client` or over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ais.attribution.explanation import Explanation
+from ais.attribution.methods import METHODS
+from ais.demo import catalog, gpu, storage
+from ais.demo.catalog import offered
+from ais.demo.components import uploaded
+from ais.demo.queues import COMPUTE
+from ais.demo.session import sentence, text_field
+from ais.errors import ImageError
+from ais.heads.config import EMBEDDED
+
+NO_PICTURE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it as image."
+
+
+def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict[str, Any], str, str]:
+    """The score that people would give a picture, and where in the picture it comes from.
+
+    Args:
+        image: the picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
+        head: what scores it: one that comes with AIS, or one on the Hub, user/repo or user/repo@revision.
+        method: how the heatmap is made: METHODS.
+
+    Returns:
+        A JSON object with score, low, high, percentile, head, backbone, method, seconds and more; the picture
+        with the heatmap over it (PNG); the heatmap at the picture's size (.npy, NaN where not seen). Of a picture with
+        more than 16 megapixels both are smaller than it; heatmap_size says how large.
+    """
+    try:
+        path, _ = uploaded(image)
+        if path is None:
+            raise ImageError(NO_PICTURE)
+        said = {"head": head, "method": method}
+        name, method = text_field(said, "head", EMBEDDED).strip(), text_field(said, "method", "ais")
+        found = offered.find(name) or catalog.offer_to_visitor(name)
+        files: list[Path] = []
+
+        def save(made: Explanation) -> None:
+            alone = replace(made, members=())
+            names = ["overlay.png", "heatmap.npy"]
+            files.extend(alone.save(storage.new_folder(), files=names, max_pixels=storage.SAVED))
+
+        public = not offered.owned(found.head)
+        with storage.using(path):
+            made = gpu.explain_picture(path, found.head, method, public=public, finish=save)
+        return made.to_dict(max_pixels=storage.SAVED), *map(str, files)  # type: ignore[return-value]
+    except Exception as error:
+        raise gr.Error(sentence(error, head), print_exception=False) from error
+
+
+def build() -> None:
+    """Let the page answer these calls."""
+    gr.Button(visible=False).click(
+        _described(explain),
+        [
+            gr.Image(visible=False, label="image"),
+            gr.Textbox(EMBEDDED, visible=False, label="head"),
+            gr.Dropdown([*METHODS], value="ais", visible=False, label="method"),
+        ],
+        [
+            gr.JSON(visible=False, label="result"),
+            gr.File(visible=False, label="overlay"),
+            gr.File(visible=False, label="heatmap"),
+        ],
+        api_name="explain",
+        preprocess=False,  # the file as it came: `ais.images.reading` reads it, as everywhere
+        **COMPUTE,
+    )
+
+
+def _described(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the methods that there are in its description."""
+
+    @wraps(function)
+    def described(*args: Any) -> Any:
+        return function(*args)
+
+    described.__doc__ = (function.__doc__ or "").replace("METHODS", ", ".join(METHODS))
+    return described
