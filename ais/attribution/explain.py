@@ -1,4 +1,4 @@
-"""`explain`: a picture's score and where it comes from; the one call that everything else makes."""
+"""`explain`: an image's score and where it comes from; the one call that everything else makes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
-from ais.attribution import grids as attribution_grids
-from ais.attribution import importance
-from ais.attribution.explanation import KINDS, Array, Explanation, Kind, Score, check_summable
-from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, resample
+from ais.attribution.explanation import Array, Explanation, Score, check_summable
+from ais.attribution.forward import ForwardPass, forward
+from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, resample, to_unit
+from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_scores import MapScores, read_map_scores
-from ais.attribution.methods import METHODS, Method
-from ais.backbones.frozen import Features, FrozenBackbone
+from ais.attribution.methods import METHODS
 from ais.errors import AISError, HeadError, _one_of
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import HeadSource, backbone_of, load_head_cached
+from ais.heads.loading import HeadSource, load_head_cached
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.images.preprocessing import Placement
 from ais.images.reading import Source, read_image
 from ais.progress import Progress
 from ais.torch_state import own_state
+
+_SCORE = "prediction"  # the kind that methods without importances draw
 
 
 @own_state()
@@ -40,28 +38,27 @@ def explain(
     head: HeadSource = EMBEDDED,
     method: str = "ais",
     *,
-    kind: Kind = "prediction",
+    kind: str = _SCORE,
     scale: Scale = "relative",
     rating: float | None = None,
-    similarity: str | os.PathLike[str] | MapScores | None = None,
+    alignment: str | os.PathLike[str] | MapScores | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Explanation:
-    """A picture's score and where in the picture it comes from.
+    """An image's score and where in the image it comes from.
 
     Args:
         image: a path, bytes, an open file, a `PIL.Image.Image` or an array (see `ais.images.reading.read_image`).
         head: the name of a head that comes with AIS, the folder of one, its id on the Hub (``user/repo``, or
             ``user/repo@revision``), or a loaded one.
-        method: ``ais``, ``gradcam`` or ``occlusion``.
-        kind: what counts as a map's importance. ``prediction``: what it adds to the score; ``residual`` and
-            ``dual``: how it helps to match people, given the picture's `rating`; ``alignment``: how it did so
-            on the head's held-out pictures; ``similarity``: what it adds to the match between the network's and
-            people's comparisons of pictures, as `ais align` found it.
+        method: how the heatmap is made: a key of `ais.METHODS`, whose entries say what each does.
+        kind: what counts as a feature map's importance, for methods that draw it: a key of
+            `ais.attribution.kinds.KINDS`, whose entries say what each is and whether it needs a `rating` or an
+            `alignment`.
         scale: of `Explanation.heatmap`: ``relative`` in [-1, 1]; ``points``, what a cell of the network's grid at
             the place is worth; or ``density``, points per pixel, which sum to the total.
-        rating: what people said of this picture, on the head's scale.
-        similarity: for that kind, the file that `ais align` wrote, of the head's own backbone.
+        rating: what people said of this image, on the head's scale.
+        alignment: the file that `ais align` wrote, of the head's own backbone.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called between the batches of a slow method with how many passes are done, and of how many. What it
             raises ends the computation.
@@ -74,40 +71,34 @@ def explain(
         >>> explanation.score, explanation.heatmap.shape  # doctest: +SKIP
     """
     start = time.perf_counter()
-    _one_of("method", method, METHODS)
-    _one_of("kind", kind, KINDS)
-    _one_of("scale", scale, PICTURE_SCALES)
-    if method != "ais" and kind != "prediction":
-        raise AISError(f"The kind {kind!r} is one of importance, which only the method 'ais' draws.")
-    if scale == "density":
-        check_summable(method)
-    picture = read_image(image)
+    _check(method, kind, scale)
+    upright = read_image(image)
     loaded = load_head_cached(head)
+    members = _members(loaded)
     rating = _check_rating(rating, kind, loaded)
-    published = _published(similarity, kind, loaded)
-    looks = [_look(picture, member, device) for member in _members(loaded)]
-    published = [scores.to(looks[0].picture.device) for scores in published]
-    numbers = {id(look): number for number, look in enumerate(looks)}
+    map_scores = _check_alignment(alignment, kind)
+    passes = [forward(upright, member, device) for member in members]
+    drawings = [_Drawing(method, one, _part(progress, n, len(passes))) for n, one in enumerate(passes)]
 
     def explanation(
-        shown: RegressionHead | StackedHead, parts: list[_Look], weights: list[float]
+        shown: RegressionHead | StackedHead, drawings: list[_Drawing], weights: list[float]
     ) -> Explanation:
-        scores = _scores(shown, parts)
+        passes = [drawing.forward for drawing in drawings]
+        scores = _scores(shown, passes)
         score = score_of(shown, scores)
-        importances = published or _importances(parts, weights, kind, rating, scores)
-        own = zip(parts, weights, importances, strict=True)
-        drawn = [
-            _draw(METHODS[method], *each, _part(progress, numbers[id(each[0])], len(looks))) for each in own
-        ]
-        grids = _combine(method, drawn)
+        truth = None if rating is None else scores.new_tensor([rating])
+        ablations = Ablations(passes, weights, scores.mean(-1), truth, map_scores)
+        importances = _importances(kind, ablations)
+        weighted = zip(drawings, weights, importances, strict=True)
+        grids = _combine(method, [drawing.grids(weight, own) for drawing, weight, own in weighted])
         for values in (*importances, *grids.values()):
             shown.finite(values, "heatmap")
         config = shown.config
         return Explanation(
-            image=picture,
+            image=upright,
             head=config.name,
-            backbone=" + ".join(part.head.config.backbone for part in parts),
-            layer=" + ".join(dict.fromkeys(part.head.config.layer for part in parts)),
+            backbone=" + ".join(one.head.config.backbone for one in passes),
+            layer=" + ".join(dict.fromkeys(one.head.config.layer for one in passes)),
             method=method,
             kind=kind,
             scale=scale,
@@ -118,11 +109,11 @@ def explain(
             interval=(score.low, score.high),
             percentile=score.percentile,
             importance=_array(torch.cat(importances)),
-            maps=_stack_maps(parts, grids["points"].shape)
-            if len(parts) > 1
-            else _array(parts[0].features.maps[0]),
+            maps=_stack_maps(passes, grids["points"].shape)
+            if len(passes) > 1
+            else _array(passes[0].features.maps[0]),
             grids={name: _array(grid) for name, grid in grids.items()},
-            placement=parts[0].placement,
+            placement=passes[0].placement,
             seconds=time.perf_counter() - start,
             source=str(shown.repository or ""),
             revision=shown.repository.revision if shown.repository else "",
@@ -133,12 +124,12 @@ def explain(
     if isinstance(loaded, StackedHead):
         weights = loaded.weight.tolist()
         return replace(
-            explanation(loaded, looks, weights),
-            members=tuple(explanation(part.head, [part], [1.0]) for part in looks),
+            explanation(loaded, drawings, weights),
+            members=tuple(explanation(one.forward.head, [one], [1.0]) for one in drawings),
             weights=tuple(weights),
             intercept=loaded.intercept.item(),
         )
-    return explanation(loaded, looks, [1.0])
+    return explanation(loaded, drawings, [1.0])
 
 
 @own_state()
@@ -153,54 +144,11 @@ def score(
     Raises:
         ImageError, HeadError, WeightsError: with a sentence that says what is wrong.
     """
-    picture = read_image(image)
+    upright = read_image(image)
     loaded = load_head_cached(head)
-    return score_of(loaded, _scores(loaded, [_look(picture, member, device) for member in _members(loaded)]))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """One backbone's pass over the picture, for one head."""
-
-    head: RegressionHead
-    backbone: FrozenBackbone
-    picture: Tensor
-    placement: Placement
-    features: Features
-    hidden: Tensor  # (1, K, H), the head's first layer
-    drawn: dict[str, Grids] = field(default_factory=dict)  # by methods that know no importances
-
-    @cached_property
-    def predictions(self) -> Tensor:
-        """(1, C), what each map adds to this head's own score."""
-        return importance.prediction(self.backbone, self.features, self.head, self.hidden)
-
-
-def _members(head: RegressionHead | StackedHead) -> Sequence[RegressionHead]:
-    return head.members if isinstance(head, StackedHead) else [head]
-
-
-def _look(picture: Image, head: RegressionHead, device: str) -> _Look:
-    backbone = backbone_of(head, device)
-    view = backbone.view(head.config.view)
-    tensor = view.tensor(picture)[None]
-    try:
-        features = backbone(tensor, head.keep)
-    except AISError as error:
-        raise HeadError(f"The head {head.config.name!r} does not fit its backbone. {error}") from error
-    if features.embedding.shape[1] != head.config.dim:
-        raise HeadError(
-            f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
-            f"{features.embedding.shape[1]}."
-        )
-    placement = view.place(picture.width, picture.height)
-    return _Look(head, backbone, tensor, placement, features, head.hidden(features.embedding))
-
-
-def _scores(head: RegressionHead | StackedHead, looks: Sequence[_Look]) -> Tensor:
-    """The scores of the head's variants, (1, K)."""
-    scores = [look.head.readout(look.hidden) for look in looks]
-    return head.to(scores[0].device).combine(scores) if isinstance(head, StackedHead) else scores[0]
+    return score_of(
+        loaded, _scores(loaded, [forward(upright, member, device) for member in _members(loaded)])
+    )
 
 
 def score_of(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
@@ -222,30 +170,22 @@ def score_of(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
     return Score(mean, low, high, head.percentile(mean))
 
 
-def _importances(
-    looks: Sequence[_Look], weights: Sequence[float], kind: Kind, rating: float | None, scores: Tensor
-) -> list[Tensor]:
-    """For each backbone (C,), by kind: what its maps do to the score of all of them together.
+def _members(head: RegressionHead | StackedHead) -> Sequence[RegressionHead]:
+    return head.members if isinstance(head, StackedHead) else [head]
 
-    Ablating a map of one member changes a stack's score by the member's weight times the change of its own. Of
-    ``alignment``, which was measured for each member alone, a stack takes the members' weighted values.
-    """
-    channels = [look.features.maps.shape[1] for look in looks]
-    if kind == "alignment":
-        for look in looks:
-            if not look.head.alignment.any():
-                raise HeadError(
-                    f"The head {look.head.config.name!r} has no alignment importance for its maps."
-                )
-        return [weight * look.head.alignment for look, weight in zip(looks, weights, strict=True)]
-    predictions = torch.cat(
-        [weight * look.predictions for look, weight in zip(looks, weights, strict=True)], dim=1
-    )
-    if rating is not None:
-        truth = torch.tensor([rating], device=predictions.device, dtype=predictions.dtype)
-        residuals = importance.residual(predictions, scores.mean(-1), truth)
-        predictions = residuals if kind == "residual" else importance.dual(predictions, residuals)
-    return list(predictions[0].split(channels))
+
+def _scores(head: RegressionHead | StackedHead, passes: Sequence[ForwardPass]) -> Tensor:
+    """The scores of the head's variants, (1, K)."""
+    scores = [one.head.readout(one.hidden) for one in passes]
+    return head.to(scores[0].device).combine(scores) if isinstance(head, StackedHead) else scores[0]
+
+
+def _importances(kind: str, ablations: Ablations) -> list[Tensor]:
+    """For each backbone (C,): what its maps do to the score of all of them together; nothing if they are pruned."""
+    members = ablations.members
+    kept = torch.cat([member.head.keep for member in members])
+    importance = torch.where(kept, KINDS[kind].importance(ablations), 0)
+    return list(importance.split([member.head.config.channels for member in members]))
 
 
 def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
@@ -255,21 +195,26 @@ def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
     return lambda done, total: progress(index * total + done, count * total)
 
 
-def _draw(
-    method: Method, look: _Look, weight: float, importances: Tensor, progress: Progress | None
-) -> Grids:
-    """One backbone's part in the heatmap: the importances hold the weight already, other methods know none."""
+class _Drawing:
+    """One backbone's part in the heatmap. What needs no importances is made once, for the stack and its member."""
 
-    def draw() -> Grids:
-        own = (look.backbone, look.head, look.picture, look.features, importances)
-        return method.grids(*own, progress) if method.slow else method.grids(*own)
+    def __init__(self, method: str, forward: ForwardPass, progress: Progress | None) -> None:
+        self.forward = forward
+        self._method = METHODS[method]
+        self._last = (progress,) if self._method.slow else ()
+        self._made: Grids | None = None
 
-    if method.uses_importance:
-        return draw()
-    if method.label not in look.drawn:  # for the member's own heatmap, and for the stack's
-        look.drawn[method.label] = draw()
-    grids = look.drawn[method.label]
-    return grids if weight == 1 else {**grids, "points": weight * grids["points"]}
+    def grids(self, weight: float, importance: Tensor) -> Grids:
+        """Its grids times its weight, which importances hold already."""
+        if self._method.uses_importance:
+            return self._make(importance)
+        if self._made is None:
+            self._made = self._make(importance)
+        return self._made if weight == 1 else {**self._made, "points": weight * self._made["points"]}
+
+    def _make(self, importance: Tensor) -> Grids:
+        own = self.forward
+        return self._method.grids(own.backbone, own.head, own.image, own.features, importance, *self._last)
 
 
 def _combine(method: str, grids: list[Grids]) -> Grids:
@@ -278,20 +223,31 @@ def _combine(method: str, grids: list[Grids]) -> Grids:
         return grids[0]
     points = [_array(grid["points"]) for grid in grids]
     total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell)).float()
-    return {"relative": attribution_grids.to_unit(total), "points": total}
+    return {"relative": to_unit(total), "points": total}
 
 
-def _stack_maps(looks: Sequence[_Look], shape: Sequence[int]) -> Array:
+def _stack_maps(passes: Sequence[ForwardPass], shape: Sequence[int]) -> Array:
     """The positive parts of all backbones' maps on one grid, so that a place's parts can be told."""
     height, width = shape
-    return np.concatenate([resample(_array(look.features.maps[0].relu()), (height, width)) for look in looks])
+    return np.concatenate([resample(_array(one.features.maps[0].relu()), (height, width)) for one in passes])
 
 
-def _check_rating(rating: float | None, kind: Kind, head: RegressionHead | StackedHead) -> float | None:
+def _check(method: str, kind: str, scale: str) -> None:
+    _one_of("method", method, METHODS)
+    _one_of("kind", kind, KINDS)
+    _one_of("scale", scale, PICTURE_SCALES)
+    if kind != _SCORE and not METHODS[method].uses_importance:
+        drawing = " or ".join(repr(name) for name, one in METHODS.items() if one.uses_importance)
+        raise AISError(f"The kind {kind!r} is one of importance, which only the method {drawing} draws.")
+    if scale == "density":
+        check_summable(method)
+
+
+def _check_rating(rating: float | None, kind: str, head: RegressionHead | StackedHead) -> float | None:
     """The rating if this kind needs it; a wrong one is refused in any case."""
     target = head.config.target
     scale = f"{target.low:g} to {target.high:g}"
-    needed = kind in ("residual", "dual")
+    needed = KINDS[kind].needs == "rating"
     if rating is None:
         if not needed:
             return None
@@ -303,26 +259,13 @@ def _check_rating(rating: float | None, kind: Kind, head: RegressionHead | Stack
     return rating if needed else None
 
 
-def _published(
-    similarity: str | os.PathLike[str] | MapScores | None, kind: Kind, head: RegressionHead | StackedHead
-) -> list[Tensor]:
-    """The importances of the kind ``similarity``, in a list of one; empty for the others."""
-    if kind != "similarity":
-        return []
-    if similarity is None:
-        raise AISError("The kind 'similarity' needs the file of map scores that `ais align` writes.")
-    scores = similarity if isinstance(similarity, MapScores) else read_map_scores(similarity)
-    if isinstance(head, StackedHead):
-        raise AISError("The kind 'similarity' explains one backbone: name a member of this stack.")
-    config = head.config
-    own, theirs = (config.backbone, config.layer, config.view), (scores.backbone, scores.layer, scores.view)
-    if own != theirs or config.tuned_sha256 or len(scores.importance) != config.channels:
-        raise AISError(
-            f"These scores are of {scores.backbone}, layer {scores.layer}, view {scores.view}, with "
-            f"{len(scores.importance)} maps, but the head {config.name!r} reads {config.reads}, layer {config.layer}, "
-            f"view {config.view}, with {config.channels}: choose a head on the same."
-        )
-    return [torch.from_numpy(scores.importance).float()]
+def _check_alignment(alignment: str | os.PathLike[str] | MapScores | None, kind: str) -> MapScores | None:
+    """The scores of maps if this kind needs them."""
+    if KINDS[kind].needs != "alignment":
+        return None
+    if alignment is None:
+        raise AISError(f"The kind {kind!r} needs the file of map scores that `ais align` writes.")
+    return alignment if isinstance(alignment, MapScores) else read_map_scores(alignment)
 
 
 def _file_name(image: Source) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -18,15 +18,12 @@ from PIL.Image import Image, Resampling
 
 from ais.attribution import colors
 from ais.attribution.grids import Scale
+from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.errors import AISError, ImageError
 from ais.images.preprocessing import Placement
 from ais.io.files import write_atomically
 from ais.version import __version__
-
-Kind = Literal["prediction", "residual", "dual", "alignment", "similarity"]
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FILES = ("heatmap.npy", "overlay.png", "explanation.json")
 
@@ -89,7 +86,7 @@ class Explanation:
     Attributes:
         image: the picture, upright RGB.
         head, backbone, layer: what looked at it.
-        method, kind, scale: how the heatmap was made; a key of `METHODS`, a `Kind`, a `Scale`.
+        method, kind, scale: how the heatmap was made; keys of `METHODS` and `KINDS`, and a `Scale`.
         target: the word for what is rated; `rating_range` its scale's ends; `level` the interval's.
         score, interval, percentile: as in `Score`.
         importance: (C,) of every feature map, by `kind`; for a stack of all its members' maps, one member after
@@ -112,7 +109,7 @@ class Explanation:
     backbone: str
     layer: str
     method: str
-    kind: Kind
+    kind: str
     scale: Scale
     target: str
     rating_range: tuple[float, float]
@@ -171,11 +168,10 @@ class Explanation:
         per = " per pixel" if self.scale == "density" else " per cell"
         if self.scale == "relative":
             return "of the largest"
-        if self.kind == "dual":
-            return f"of the largest importance,{per}"
-        if self.kind == "similarity":
-            return f"of Spearman's correlation,{per}"
-        return f"points{per}" if METHODS[self.method].per_cell else "points"
+        unit = KINDS[self.kind].unit
+        if unit != "points":
+            return f"{unit},{per}"
+        return f"{unit}{per}" if METHODS[self.method].per_cell else unit
 
     @property
     def pixel_unit(self) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import typer
 
 from ais.attribution.explain import explain
-from ais.attribution.explanation import FILES, Explanation, Kind, Score
+from ais.attribution.explanation import FILES, Explanation, Score
 from ais.attribution.grids import Scale
-from ais.attribution.methods import METHODS, MethodName
+from ais.attribution.kinds import KINDS
+from ais.attribution.methods import METHODS
 from ais.backbones.embeddings import NamedBytes
 from ais.cli._inputs import Named, Paths, _files, _named
 from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
@@ -43,15 +44,18 @@ def explain_command(
     ],
     head: HeadName = EMBEDDED,
     method: Annotated[
-        MethodName,
-        typer.Option(help="How to make the heatmap; occlusion takes longer."),
+        str,
+        typer.Option(
+            metavar="|".join(METHODS),
+            help=" ".join(f"{name}: {method.about}" for name, method in METHODS.items()),
+        ),
     ] = "ais",
     kind: Annotated[
-        Kind,
+        str,
         typer.Option(
-            help="What counts as a feature map's importance: what it adds to the score (prediction), how it helps to "
-            "match this picture's --rating (residual, dual), how it did so over a validation set (alignment), or how "
-            "it helps to match people's comparisons of pictures (similarity)."
+            metavar="|".join(KINDS),
+            help="What counts as a feature map's importance. "
+            + " ".join(f"{name}: {kind.about}" for name, kind in KINDS.items()),
         ),
     ] = "prediction",
     scale: Annotated[
@@ -64,8 +68,8 @@ def explain_command(
     rating: Annotated[
         float | None, typer.Option(help="What people said of this picture, on the head's scale.")
     ] = None,
-    similarity: Annotated[
-        Path | None, typer.Option(help="For --kind similarity: the file that `ais align` wrote.")
+    alignment: Annotated[
+        Path | None, typer.Option(help="For --kind alignment: the file that `ais align` wrote.")
     ] = None,
     device: OnDevice = "auto",
     as_json: AsJson = False,
@@ -85,7 +89,7 @@ def explain_command(
             opened.callback(_print_rows, {}, rows)
         bars = opened.enter_context(Bars("loading the head and its network"))
         loaded = load_head(head)
-        inputs = [*_files(pictures), *head_files(head), *filter(None, [similarity])]
+        inputs = [*_files(pictures), *head_files(head), *filter(None, [alignment])]
         files = _explanation_files(loaded)
         check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
         bars("pictures", 0, len(pictures))
@@ -99,7 +103,7 @@ def explain_command(
                         kind=kind,
                         scale=scale,
                         rating=rating,
-                        similarity=similarity,
+                        alignment=alignment,
                         device=device,
                         progress=partial(bars, METHODS[method].label),
                     )

@@ -95,7 +95,7 @@ class CohortReport(Comparison):
 
     @property
     def scores(self) -> MapScores:
-        """For `ais.explain` with the kind ``similarity``."""
+        """For `ais.explain` with the kind ``alignment``."""
         return MapScores(
             self.backbone, self.layer, self.view, self.metric, self.alignment, self.pictures, self.importance
         )

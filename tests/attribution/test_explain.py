@@ -17,7 +17,8 @@ from torch import nn
 
 import ais
 from ais.attribution import importance
-from ais.attribution.explanation import FILES, KINDS
+from ais.attribution.explanation import FILES
+from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, ImageError, WeightsError
@@ -95,10 +96,10 @@ def test_importance_is_what_ablation_does(photograph: Image.Image) -> None:
         assert result.score - ablated == pytest.approx(result.importance[channel], abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "similarity"])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.needs != "alignment"])
 def test_every_kind(kind: str, photograph: Image.Image) -> None:
     head = ais.load_head()
-    result = ais.explain(photograph, kind=kind, rating=6.0)  # type: ignore[arg-type]
+    result = ais.explain(photograph, kind=kind, rating=6.0)
     backbone = ais.load_backbone("efficientnet_lite0")
     features = backbone(backbone.view("whole").tensor(photograph)[None])
     predictions = importance.prediction(backbone, features, head)
@@ -107,7 +108,7 @@ def test_every_kind(kind: str, photograph: Image.Image) -> None:
         "prediction": predictions[0],
         "residual": residuals[0],
         "dual": importance.dual(predictions, residuals)[0],
-        "alignment": head.alignment,
+        "mean_residual": head.alignment,
     }[kind]
     np.testing.assert_allclose(result.importance, expected, atol=1e-5)
 
@@ -181,7 +182,7 @@ def test_saving_where_one_cannot_is_a_sentence(photograph: Image.Image, tmp_path
         ({"kind": "dual", "rating": 8}, "rating 8 is not on the scale.*1 to 7"),
         ({"kind": "dual", "rating": float("nan")}, "not on the scale"),
         ({"kind": "prediction", "rating": 99}, "not on the scale"),
-        ({"method": "gradcam", "kind": "alignment"}, "only the method 'ais'"),
+        ({"method": "gradcam", "kind": "mean_residual"}, "only the method 'ais'"),
     ],
 )
 def test_wrong_calls_are_sentences(

@@ -1,4 +1,4 @@
-"""The kind `similarity`: the published scores of feature maps, from a file, drawn on a picture."""
+"""The kind `alignment`: the published scores of feature maps, from a file, drawn on a picture."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def map_scores(head: RegressionHead, **changes: Any) -> MapScores:
     return replace(made, **changes)
 
 
-def test_kind_similarity_draws_the_published_scores(photograph: Image.Image, tmp_path: Path) -> None:
+def test_kind_alignment_draws_the_published_scores(photograph: Image.Image, tmp_path: Path) -> None:
     head = load_head()
     assert isinstance(head, RegressionHead)
     scores = map_scores(head)
     (tmp_path / "scores").write_bytes(scores.to_bytes())
-    explanation = explain(photograph, kind="similarity", similarity=tmp_path / "scores", scale="points")
+    explanation = explain(photograph, kind="alignment", alignment=tmp_path / "scores", scale="points")
     np.testing.assert_allclose(explanation.importance, scores.importance, rtol=1e-6)
     np.testing.assert_allclose(explanation.grid.sum(), scores.importance.sum(), atol=1e-3)
     assert explanation.unit == "of Spearman's correlation, per cell"
     maps = np.maximum(explanation.maps, 0)
     grid = np.tensordot(scores.importance, maps, 1)
     np.testing.assert_allclose(explanation.grids["relative"], grid / np.abs(grid).max(), atol=1e-4)
-    again = explain(photograph, kind="similarity", similarity=scores)
+    again = explain(photograph, kind="alignment", alignment=scores)
     assert np.array_equal(again.importance, explanation.importance)
     assert again.score == explain(photograph).score
 
@@ -60,16 +60,16 @@ def test_scores_of_other_maps_are_refused(
     head = load_head()
     assert isinstance(head, RegressionHead)
     with pytest.raises(AISError, match=sentence):
-        explain(photograph, kind="similarity", similarity=map_scores(head, **changes))
+        explain(photograph, kind="alignment", alignment=map_scores(head, **changes))
 
 
-def test_kind_similarity_needs_scores_of_one_backbone(photograph: Image.Image) -> None:
+def test_kind_alignment_needs_scores_of_one_backbone(photograph: Image.Image) -> None:
     head = load_head()
     assert isinstance(head, RegressionHead)
     with pytest.raises(AISError, match="needs the file of map scores that `ais align` writes"):
-        explain(photograph, kind="similarity")
+        explain(photograph, kind="alignment")
     with pytest.raises(AISError, match="name a member of this stack"):
-        explain(photograph, "beauty-stack", kind="similarity", similarity=map_scores(head))
+        explain(photograph, "beauty-stack", kind="alignment", alignment=map_scores(head))
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_a_file_that_holds_no_scores_is_a_sentence(
 ) -> None:
     (tmp_path / "scores").write_bytes(data)
     with pytest.raises(DataError, match=r"scores holds no (valid )?scores of feature maps"):
-        explain(photograph, kind="similarity", similarity=tmp_path / "scores")
+        explain(photograph, kind="alignment", alignment=tmp_path / "scores")

@@ -38,8 +38,8 @@ COMMANDS = {
     "score": Writes("score {data} --head {heads}/one --output {out}", ""),
     "explain": Writes("explain {data}/overlay.png --head {heads}/one --out {out}", "overlay.png"),
     "explain many": Writes("explain {data} --head {heads}/one --out {out}", "0/overlay.png"),
-    "explain similarity": Writes(
-        "explain {data}/0.png --similarity {data}/overlay.png --out {out}", "overlay.png"
+    "explain alignment": Writes(
+        "explain {data}/0.png --alignment {data}/overlay.png --out {out}", "overlay.png"
     ),
     "train": Writes("train {data} --target rating_mean --backbone little1 --out {out}", "learning_curve.png"),
     "find-rate": Writes("find-rate {data} --target rating_mean --backbone little1 --out {out}", ""),
@@ -63,7 +63,7 @@ def test_no_command_is_forgotten() -> None:
         for group in (None, *app.registered_groups)
         for command in (group.typer_instance if group else app).registered_commands  # type: ignore[union-attr]
     }
-    assert names == {name.split(" many")[0].split(" similarity")[0] for name in COMMANDS} | NO_FILES
+    assert names == {name.split(" many")[0].split(" alignment")[0] for name in COMMANDS} | NO_FILES
 
 
 @pytest.fixture(scope="module")

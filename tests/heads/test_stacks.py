@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 import ais
-from ais.attribution.explanation import FILES, KINDS, Explanation
+from ais.attribution.explanation import FILES, Explanation
 from ais.attribution.grids import Grids
+from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
@@ -105,14 +106,14 @@ def test_importance_is_what_ablation_does_to_the_stacks_score(
     assert (np.abs(drops) > 1e-3).sum() > 10
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "similarity"])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.needs != "alignment"])
 def test_every_kind_is_that_of_the_stacks_score(
     kind: str, stack: StackedHead, drops: np.ndarray, photograph: Image.Image
 ) -> None:
     """The rating lies where some maps carry the score beyond it."""
     score = naive(stack, photograph)
     rating = float(np.clip(score + drops.max() / 2, 1, 7))
-    result = ais.explain(photograph, stack, kind=kind, rating=rating, scale="points")  # type: ignore[arg-type]
+    result = ais.explain(photograph, stack, kind=kind, rating=rating, scale="points")
     residual = np.abs(score - drops - rating) - abs(score - rating)
     size = np.abs(drops)
     pairs = zip(stack.members, WEIGHTS, strict=True)
@@ -120,7 +121,9 @@ def test_every_kind_is_that_of_the_stacks_score(
         "prediction": drops,
         "residual": residual,
         "dual": (size - size.min()) / (size.max() - size.min()) * np.sign(residual),
-        "alignment": np.concatenate([weight * head.alignment.numpy() for head, weight in pairs]),
+        "mean_residual": np.concatenate(
+            [weight * (head.alignment * head.keep).numpy() for head, weight in pairs]
+        ),
     }[kind]
     sure = np.abs(residual) > 1e-4 if kind == "dual" else slice(None)  # else rounding decides the sign
     np.testing.assert_allclose(result.importance[sure], expected[sure], atol=1e-4)

@@ -1,23 +1,17 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+"""`METHODS`, the registry of ways to make a heatmap. A way is one file here and one entry in it.
 
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+`ais.explain`, the command line, the page and the messages take their choices from the entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from ais.attribution.grids import Grids
 from ais.attribution.methods.ablation import ablation
 from ais.attribution.methods.gradcam import gradcam
 from ais.attribution.methods.occlusion import occlusion
-
-MethodName = Literal["ais", "gradcam", "occlusion"]  # the keys of METHODS
 
 
 @dataclass(frozen=True)
@@ -26,13 +20,15 @@ class Method:
 
     Attributes:
         label: its name on the page.
-        grids: the function.
+        about: what it shows, and how quickly, in a sentence.
+        grids: the function; all share the signature of `ablation`.
         uses_importance: it draws the importances that it is given.
         per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
         slow: it takes many passes, and `grids` a last argument, which it calls between them: a `Progress` or None.
     """
 
     label: str
+    about: str
     grids: Callable[..., Grids]
     uses_importance: bool = False
     per_cell: bool = True
@@ -40,7 +36,22 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "ais": Method("AIS", ablation, uses_importance=True),
-    "gradcam": Method("Grad-CAM", gradcam),
-    "occlusion": Method("Occlusion", occlusion, per_cell=False, slow=True),
+    "ais": Method(
+        "AIS",
+        "What each feature map adds to the score, measured by taking it away: exact and quick.",
+        ablation,
+        uses_importance=True,
+    ),
+    "gradcam": Method(
+        "Grad-CAM",
+        "How the score would change with the feature maps, by its gradient: quick, approximate.",
+        gradcam,
+    ),
+    "occlusion": Method(
+        "Occlusion",
+        "How the score changes when a grey window hides a place: slow, hundreds of passes.",
+        occlusion,
+        per_cell=False,
+        slow=True,
+    ),
 }

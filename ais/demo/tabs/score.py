@@ -15,7 +15,7 @@ from gradio import media
 from PIL import Image
 
 from ais.attribution.explanation import Explanation
-from ais.attribution.methods import METHODS
+from ais.attribution.methods import METHODS, Method
 from ais.demo import catalog, gpu, storage, values
 from ais.demo.catalog import Offer, head_source, offered
 from ais.demo.components import component, uploaded
@@ -28,11 +28,6 @@ from ais.io.hub import Repository, cached_snapshot
 from ais.progress import Progress
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
-ABOUT_METHODS = {
-    "ais": "What each feature map adds to the score, measured by taking it away: exact and quick.",
-    "gradcam": "How the score would change with the feature maps, by its gradient: quick, approximate.",
-    "occlusion": "How the score changes when a grey window hides a place: slow, hundreds of passes.",
-}
 GONE = "This picture is no longer on the server. Upload it again."
 AWAY = "This head is no longer on the server. Add it again."
 BAR = gr.Progress()  # Gradio gives the one of the request for it
@@ -185,7 +180,9 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 def build(session: gr.State) -> None:
     """Lay out the tab."""
     default = load_head_cached(EMBEDDED)
-    methods = [{"name": name, "title": m.label, **_words(name)} for name, m in METHODS.items()]
+    methods = [
+        {"name": name, "title": m.label, "about": m.about, "wait": _wait(m)} for name, m in METHODS.items()
+    ]
     with gr.Column(elem_id="ais-hero"):
         picker = component("picker", examples=[_example(*example) for example in EXAMPLES])
         overlay = component("overlay")
@@ -214,9 +211,8 @@ def build(session: gr.State) -> None:
     overlay.save(on_save, [session], download, **quick)
 
 
-def _words(method: str) -> dict[str, str]:
-    wait = "Hiding one place after another" if METHODS[method].slow else "Looking at the picture"
-    return {"about": ABOUT_METHODS.get(method, ""), "wait": wait}
+def _wait(method: Method) -> str:
+    return "Hiding one place after another" if method.slow else "Looking at the picture"
 
 
 def _example(file: str, title: str) -> dict[str, str]:
