@@ -10,7 +10,8 @@ from ais.version import __version__
 
 if TYPE_CHECKING:
     from ais.attribution.explain import explain, score
-    from ais.attribution.explanation import KINDS, Explanation, Score
+    from ais.attribution.explanation import Explanation, Score
+    from ais.attribution.kinds import KINDS
     from ais.attribution.methods import METHODS
     from ais.backbones.frozen import FrozenBackbone
     from ais.backbones.loading import load_backbone
@@ -48,7 +49,7 @@ __all__ = [
 
 _MODULES = {  # where each name is; the imports above say the same to editors and type checkers
     "BACKBONES": "ais.backbones.registry",
-    "KINDS": "ais.attribution.explanation",
+    "KINDS": "ais.attribution.kinds",
     "METHODS": "ais.attribution.methods",
     "STRATEGIES": "ais.training.strategies",
     "AISError": "ais.errors",

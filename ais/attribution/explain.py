@@ -53,7 +53,7 @@ def explain(
             ``user/repo@revision``), or a loaded one.
         method: how the heatmap is made: a key of `ais.METHODS`, whose entries say what each does.
         kind: what counts as a feature map's importance, for methods that draw it: a key of
-            `ais.attribution.kinds.KINDS`, whose entries say what each is and whether it needs a `rating` or an
+            `ais.KINDS`, whose entries say what each is and whether it needs a `rating` or an
             `alignment`.
         scale: of `Explanation.heatmap`: ``relative`` in [-1, 1]; ``points``, what a cell of the network's grid at
             the place is worth; or ``density``, points per pixel, which sum to the total.
