@@ -1,4 +1,4 @@
-"""`ais score` and `ais explain`."""
+"""The pictures of a call: files, folders, standard input."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ais.backbones.embeddings import NamedBytes, Picture
 from ais.cli._options import from_home
 from ais.errors import AISError, DataError
-from ais.images.folders import find_pictures, left_out_line, printable
-from ais.images.guards import MAX_BYTES
-from ais.io.files import GrowingFile
+
+if TYPE_CHECKING:
+    from ais.backbones.embeddings import NamedBytes, Picture
+    from ais.io.files import GrowingFile
 
 STANDARD_INPUT = "-"
 
@@ -47,6 +47,8 @@ def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
     Raises:
         AISError: there are no pictures at all.
     """
+    from ais.images.folders import find_pictures, left_out_line, printable
+
     if paths.count(STANDARD_INPUT) > 1:
         raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
     found: list[Named] = []
@@ -78,6 +80,9 @@ def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
 
 
 def _standard_input() -> NamedBytes:
+    from ais.backbones.embeddings import NamedBytes
+    from ais.images.guards import MAX_BYTES
+
     if sys.stdin is None:
         raise AISError("There is no standard input to read a picture from.")
     if sys.stdin.isatty():
@@ -91,6 +96,8 @@ def _sources(pictures: Sequence[Named]) -> list[Picture]:
 
 def _files(pictures: Sequence[Named]) -> list[str | Path]:
     """Those that are on the disk, and must stay as they are."""
+    from ais.backbones.embeddings import NamedBytes
+
     return [named.source for named in pictures if not isinstance(named.source, NamedBytes)]
 
 

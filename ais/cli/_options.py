@@ -1,4 +1,7 @@
-"""What the commands share: the app itself, options, and ways to print."""
+"""What the commands share: the app itself, and options.
+
+A command imports what it needs when it runs, so that help, completion and wrong calls take no time.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,25 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.models import CommandFunctionType as CommandFunction
 
-from ais.data.columns import NONE
-from ais.data.ratings import RatedSet, columns, picture_files, read_ratings
+from ais.cli._choices import Command
 from ais.errors import AISError, DataError, HeadError
-from ais.heads.base import Head
-from ais.heads.format import read_config
-from ais.io.files import check_outputs
-from ais.publish.checks import file_names
 from ais.version import __version__
+
+if TYPE_CHECKING:
+    from ais.data.ratings import RatedSet
+    from ais.heads.base import Head
 
 
 class Commands(typer.Typer):
     """Commands that take ``~`` for the home folder in every path, also where no shell has seen it (``--out=~/x``)."""
 
     def command(self, *names: Any, **options: Any) -> Callable[[CommandFunction], CommandFunction]:
-        register = super().command(*names, **options)
+        register = super().command(*names, cls=Command, **options)
 
         def decorate(function: CommandFunction) -> CommandFunction:
             @functools.wraps(function)
@@ -59,7 +61,6 @@ app = Commands(
     help="The score people would give a picture, and where in the picture it comes from.",
     epilog="Results go to stdout, all else to stderr. Exit status 2 means a wrong call or bad input.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -149,6 +150,9 @@ def group_column(
     data: Path, group: str | None, head: Head | None = None, table: Path | None = None
 ) -> str | None:
     """The column of the groups: the one asked for, else the one the head was trained with, else ``theme``."""
+    from ais.data.columns import NONE
+    from ais.data.ratings import columns
+
     if group == NONE:
         return None
     if group is not None:
@@ -160,6 +164,9 @@ def group_column(
 
 def say_ungrouped(data: Path, table: Path | None) -> None:
     """Without a column of groups nothing is kept apart, and who trains should know it."""
+    from ais.data.columns import NONE
+    from ais.data.ratings import columns
+
     there = columns(data, table)
     like = [column for column in there if column.lower() in _LIKE_GROUPS]
     which = f", such as {' or '.join(like)}" if like else ""
@@ -185,6 +192,8 @@ def read_set(
     image: str | None = None,
 ) -> RatedSet:
     """The rated set of a command, with its defaults for columns; what was left out is said on stderr."""
+    from ais.data.ratings import columns, read_ratings
+
     there = columns(data, table)
     if category is None and "category" in there:
         category = "category"
@@ -210,6 +219,8 @@ def read_set(
 
 def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
     """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
+    from ais.data.ratings import picture_files
+
     try:
         files = picture_files(rated.folder, table=rated.table, image=rated.image)
     except DataError:  # of a table with bad rows the good ones count
@@ -223,6 +234,10 @@ def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
     Raises:
         AISError: it may not.
     """
+    from ais.heads.format import read_config
+    from ais.io.files import check_outputs
+    from ais.publish.checks import file_names
+
     check_outputs(out, file_names(None), inputs)
     if not out.is_dir() or all(file.name.startswith(".") for file in out.iterdir()):
         return

@@ -1,4 +1,4 @@
-"""What the commands share: the app itself, options, and ways to print."""
+"""What the commands share: progress on stderr, and ways to print."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
 
 from ais.cli._options import _from_home
-from ais.heads.base import Head
+
+if TYPE_CHECKING:
+    from ais.heads.base import Head
 
 logger = logging.getLogger(__name__)
 

@@ -1,40 +1,53 @@
-"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+"""What the commands that make heads share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from ais.cli._choices import Choice
 from ais.cli._output import print_json, quality
-from ais.heads.base import Head
-from ais.heads.format import read_config
-from ais.images.preprocessing import ViewName
-from ais.publish.card import model_card
-from ais.training.strategies import STRATEGIES, Tuning
+
+if TYPE_CHECKING:
+    from ais.heads.base import Head
+
+
+def _strategies() -> Mapping[Any, Any]:
+    from ais.training.strategies import STRATEGIES
+
+    return STRATEGIES
+
+
+def _views() -> Mapping[Any, Any]:
+    from ais.images.preprocessing import ViewName
+
+    return dict.fromkeys(get_args(ViewName))
+
+
+def _backbones() -> list[str]:
+    from ais.backbones.registry import BACKBONES
+
+    return list(BACKBONES)
+
 
 BackboneName = Annotated[
     str,
     typer.Option(
-        "--backbone", help="A backbone by name (see `ais backbones`), or timm:NAME for one of timm's."
+        "--backbone",
+        autocompletion=_backbones,
+        help="A backbone by name (see `ais backbones`), or timm:NAME for one of timm's.",
     ),
 ]
 
 View = Annotated[
-    ViewName,
-    typer.Option("--view", help="What the network sees: a square in the middle, or the whole picture."),
+    str, Choice("--view", _views, "What the network sees: a square in the middle, or the whole picture.")
 ]
 
-StrategyName = Literal["head", "head-then-all", "layerwise", "last-k", "scratch"]  # the keys of STRATEGIES
-
-Strategy = Annotated[
-    StrategyName,
-    typer.Option(
-        "--strategy", help="What learns: " + " ".join(f"{k}: {s.about}" for k, s in STRATEGIES.items())
-    ),
-]
+Strategy = Annotated[str, Choice("--strategy", _strategies, "What learns.")]
 
 Dataset = Annotated[
     str, typer.Option("--dataset", help="The name of the rated pictures, for the model card.")
@@ -48,10 +61,11 @@ Out = Annotated[
     Path, typer.Option("--out", help="The head's folder, made or written over; its name is the head's.")
 ]
 
-_TUNING = Tuning()
-
 
 def _write(head: Head, out: Path, extra: dict[str, bytes], as_json: bool) -> None:
+    from ais.heads.format import read_config
+    from ais.publish.card import model_card
+
     files = head.save(out, model_card(head.config), extra)
     if as_json:
         print_json({**asdict(read_config(out)), "files": [str(file) for file in files]})

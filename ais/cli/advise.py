@@ -1,4 +1,4 @@
-"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+"""`ais advise`: which strategy fits a set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import typer
 
-from ais.backbones.loading import load_backbone, pick_device
 from ais.cli._options import (
     SD,
     AsJson,
@@ -25,9 +24,6 @@ from ais.cli._options import (
 )
 from ais.cli._output import Bars, print_json
 from ais.cli._training import BackboneName, View
-from ais.metrics.regression import ceiling
-from ais.training.cross_validation import look
-from ais.workflows.advise import advise
 
 
 @app.command("advise")
@@ -47,6 +43,11 @@ def advise_command(
     as_json: AsJson = False,
 ) -> None:
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
+    from ais.backbones.loading import load_backbone, pick_device
+    from ais.metrics.regression import ceiling
+    from ais.training.cross_validation import look
+    from ais.workflows.advise import advise
+
     group = group_column(data, group, table=table)
     rated = read_set(
         data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
@@ -54,7 +55,7 @@ def advise_command(
     rated = rated.part(test=False)
     with Bars() as bars:
         frozen = load_backbone(backbone, device=pick_device(device), progress=True)
-        pictures = look(rated, frozen, view, bars)
+        pictures = look(rated, frozen, view, bars)  # type: ignore[arg-type]
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
     advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
     if as_json:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from ais.attribution.map_scores import FILE
-from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone, pick_device
+from ais.cli._choices import Choice
 from ais.cli._options import AsJson, ImageColumn, OnDevice, TableFile, app
 from ais.cli._output import Bars, print_json, print_table
-from ais.data.ratings import METADATA
+from ais.cli._training import View
 from ais.errors import AISError
-from ais.images.preprocessing import ViewName
-from ais.io.files import check_outputs, write_atomically
-from ais.metrics.bootstrap import mean_ci
-from ais.plots import rsa
-from ais.rsa.rdm import Metric
-from ais.workflows.align import Cohort, CohortReport, align, look, read_cohort
 
-FILES = (FILE, "rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
+if TYPE_CHECKING:
+    from ais.backbones.frozen import FrozenBackbone
+    from ais.workflows.align import Cohort, CohortReport
+
+FIGURES = ("rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
 
 _RESAMPLES = 10_000
 
 SHOWN = 4  # pictures of the sheet on which heatmap and saliency differ most
+
+
+def _metrics() -> Mapping[Any, Any]:
+    from ais.rsa.rdm import METRICS
+
+    return dict.fromkeys(METRICS)
 
 
 @app.command("align")
@@ -55,8 +57,8 @@ def align_command(
     backbone: Annotated[
         list[str] | None, typer.Option("--backbone", help="A backbone; may be given several times.")
     ] = None,
-    view: Annotated[ViewName, typer.Option(help="What the network sees of a picture.")] = "whole",
-    metric: Annotated[Metric, typer.Option(help="How far two embeddings are apart.")] = "correlation",
+    view: View = "whole",
+    metric: Annotated[str, Choice("--metric", _metrics, "How far two embeddings are apart.")] = "correlation",
     average: Annotated[
         bool, typer.Option("--average", help="Compare with the mean of the people's matrices, not with each.")
     ] = False,
@@ -73,6 +75,12 @@ def align_command(
     whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside what
     is merely salient.
     """
+    from ais.attribution.map_scores import FILE
+    from ais.backbones.loading import load_backbone, pick_device
+    from ais.data.ratings import METADATA
+    from ais.io.files import check_outputs
+    from ais.workflows.align import align, read_cohort
+
     if splits == 1:
         raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
     cohort = read_cohort(data, rdm, average=average, table=table, image=image)
@@ -82,14 +90,14 @@ def align_command(
     matrices = list(rdm.iterdir()) if rdm.is_dir() else [rdm]
     check_outputs(
         out,
-        [f"{folder}/{file}" for folder in folders.values() for file in FILES],
+        [f"{folder}/{file}" for folder in folders.values() for file in (FILE, *FIGURES)],
         [*cohort.files, *tables, *matrices],
     )
     documents = []
     with Bars() as bars:
         for name in names:
             loaded = load_backbone(name, device=pick_device(device))
-            report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)
+            report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)  # type: ignore[arg-type]
             documents.append(_write(report, cohort, loaded, out / folders[name], bars))
     if as_json:
         print_json(documents)
@@ -100,6 +108,14 @@ def align_command(
 def _write(
     report: CohortReport, cohort: Cohort, backbone: FrozenBackbone, folder: Path, bars: Bars
 ) -> dict[str, Any]:
+    import numpy as np
+
+    from ais.attribution.map_scores import FILE
+    from ais.io.files import write_atomically
+    from ais.metrics.bootstrap import mean_ci
+    from ais.plots import rsa
+    from ais.workflows.align import look
+
     looks = []
     for n, (file, importance) in enumerate(zip(cohort.files, report.image_importance, strict=True), start=1):
         looks.append(look(file, backbone, report.view, importance))
@@ -182,6 +198,8 @@ def _say(documents: list[dict[str, Any]]) -> None:
 
 
 def _gains(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    import numpy as np
+
     rows: list[tuple[str, ...]] = []
     for d in documents:
         gain = d["gain"]

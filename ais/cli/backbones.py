@@ -1,10 +1,9 @@
-"""`ais heads` and `ais backbones`."""
+"""`ais backbones`: the networks, and which weights are here."""
 
 from __future__ import annotations
 
 import typer
 
-from ais.backbones.registry import BACKBONES
 from ais.cli._options import AsJson, app
 from ais.cli._output import print_json, print_table
 
@@ -12,6 +11,8 @@ from ais.cli._output import print_json, print_table
 @app.command("backbones")
 def backbones_command(as_json: AsJson = False) -> None:
     """The backbones, and which weights this machine has."""
+    from ais.backbones.registry import BACKBONES
+
     entries = [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""`ais card`: a head's model card, written anew."""
+"""`ais card`: a head's model card, generated again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import re
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ais.attribution.explain import explain
 from ais.cli._options import AsJson, OnDevice, app
 from ais.cli._output import Bars, print_json
 from ais.errors import AISError
-from ais.heads.config import CARD, CONFIG, Config
-from ais.heads.format import read_config
-from ais.heads.loading import load_head
-from ais.io.files import check_outputs, write_atomically
-from ais.plots import sheets
-from ais.publish.card import EXAMPLES, PICTURES, model_card, named_in
+from ais.heads.config import CARD, CONFIG
+
+if TYPE_CHECKING:
+    from ais.heads.config import Config
 
 _MOST = 4  # pictures of examples
 
@@ -52,6 +49,10 @@ def card_command(
 
     What is not given stays as it is; the weights do in any case.
     """
+    from ais.heads.format import read_config
+    from ais.io.files import check_outputs, write_atomically
+    from ais.publish.card import EXAMPLES
+
     config = read_config(folder)
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise AISError(
@@ -75,6 +76,10 @@ def card_command(
 
 
 def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
+    from ais.attribution.explain import explain
+    from ais.heads.loading import load_head
+    from ais.plots import sheets
+
     if len(pictures) > _MOST:
         raise AISError(
             f"A model card shows up to {_MOST} examples, and here are {len(pictures)}: leave some out."
@@ -85,6 +90,8 @@ def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
 
 def _recipe(config: Config, folder: Path, pictures: bool) -> dict[str, Any]:
     """The recipe, naming the pictures that there are."""
+    from ais.publish.card import EXAMPLES, PICTURES
+
     recipe = dict(config.recipe)
     for key, file in PICTURES.items():
         if key in recipe and not (folder / file).is_file():
@@ -107,6 +114,8 @@ def _config_bytes(config: Config, folder: Path) -> bytes:
 
 def _card(config: Config, folder: Path) -> str:
     """The card, for the repository and the Space that the old one was made for."""
+    from ais.publish.card import model_card, named_in
+
     old = folder / CARD
     named = named_in(old.read_text(encoding="utf-8", errors="replace")) if old.is_file() else ("", "")
     return model_card(config, *named)

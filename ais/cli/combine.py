@@ -1,4 +1,4 @@
-"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+"""`ais combine`: several heads as one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,6 @@ from ais.cli._options import (
 from ais.cli._output import Bars, command_of
 from ais.cli._training import Out, _write
 from ais.errors import AISError
-from ais.heads.loading import heads_directory, load_head
-from ais.heads.regression import RegressionHead
-from ais.workflows.combine import combine_heads
 
 
 @app.command("combine")
@@ -65,6 +62,10 @@ def combine_command(
     DATA holds the pictures that all of them were trained on, or pictures that none has seen. The stack names its
     members: keep their folders beside its own.
     """
+    from ais.heads.loading import heads_directory, load_head
+    from ais.heads.regression import RegressionHead
+    from ais.workflows.combine import combine_heads
+
     loaded = [load_head(head) for head in heads]
     members = [head for head in loaded if isinstance(head, RegressionHead)]
     if len(members) < len(loaded):

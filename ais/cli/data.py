@@ -9,9 +9,6 @@ import typer
 
 from ais.cli._options import AsJson, Commands, app
 from ais.cli._output import Bars, print_json
-from ais.data.converters.aigciqa2023 import convert_aigciqa2023
-from ais.data.converters.oasis import convert_oasis
-from ais.data.ratings import METADATA, columns
 
 data_app = Commands(
     name="data",
@@ -34,6 +31,8 @@ def oasis_command(
     as_json: AsJson = False,
 ) -> None:
     """OASIS: photographs rated for valence and arousal (Kurdi, Lozano & Banaji 2017), and for beauty if given."""
+    from ais.data.converters.oasis import convert_oasis
+
     with Bars("converting"):
         pictures = convert_oasis(source, out, beauty)
     _say(pictures, out, as_json)
@@ -42,12 +41,16 @@ def oasis_command(
 @data_app.command("aigciqa2023")
 def aigciqa2023_command(source: Source, out: Out, as_json: AsJson = False) -> None:
     """AIGCIQA2023: generated pictures rated for quality, authenticity and correspondence (Wang et al. 2023)."""
+    from ais.data.converters.aigciqa2023 import convert_aigciqa2023
+
     with Bars("converting"):
         pictures = convert_aigciqa2023(source, out)
     _say(pictures, out, as_json)
 
 
 def _say(pictures: int, out: Path, as_json: bool) -> None:
+    from ais.data.ratings import METADATA, columns
+
     names = columns(out)
     if as_json:
         print_json({"pictures": pictures, "columns": names, "file": str(out / METADATA)})

@@ -1,4 +1,4 @@
-"""`ais evaluate` and `ais prune`: how good a head is, and whether it is better without some of its maps."""
+"""`ais evaluate`: how good a head is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from ais.attribution.faithfulness import faithfulness
 from ais.cli._options import (
     SD,
     AsJson,
@@ -32,15 +30,14 @@ from ais.cli._options import (
     read_set,
 )
 from ais.cli._output import Bars, print_json, print_table
-from ais.data.ratings import RatedSet
 from ais.errors import AISError
-from ais.heads.base import Head
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import backbone_of, load_head
-from ais.heads.regression import RegressionHead
-from ais.io.files import check_outputs, write_atomically
-from ais.plots import evaluation, sheets
-from ais.workflows.evaluate import HeldOut, evaluate_head, held_out
+
+if TYPE_CHECKING:
+    from ais.data.ratings import RatedSet
+    from ais.heads.base import Head
+    from ais.heads.regression import RegressionHead
+    from ais.workflows.evaluate import HeldOut
 
 EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
 
@@ -92,6 +89,11 @@ def evaluate_command(
     A picture is known by its content. Those that the head has learned from are left out; but if they are exactly those
     that it learned from, they are scored by cross-validation with the head's own recipe.
     """
+    from ais.heads.loading import load_head
+    from ais.heads.regression import RegressionHead
+    from ais.io.files import check_outputs, write_atomically
+    from ais.workflows.evaluate import evaluate_head, held_out
+
     loaded = load_head(head)
     if heatmaps and not isinstance(loaded, RegressionHead):
         raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
@@ -135,6 +137,11 @@ def _column(head: Head, target: str | None) -> str:
 def _faithfulness(
     data: RatedSet, head: RegressionHead, count: int, device: str, bars: Bars
 ) -> dict[str, Any]:
+    import numpy as np
+
+    from ais.attribution.faithfulness import faithfulness
+    from ais.heads.loading import backbone_of
+
     drawn = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     return faithfulness(
         [data.files[i] for i in drawn],
@@ -145,6 +152,8 @@ def _faithfulness(
 
 
 def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes]:
+    from ais.plots import evaluation, sheets
+
     data, predicted = held.data, held.scores.mean(1)
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")

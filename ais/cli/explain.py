@@ -1,34 +1,45 @@
-"""`ais score` and `ais explain`."""
+"""`ais explain`: heatmaps of pictures."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from ais.attribution.explain import explain
-from ais.attribution.explanation import FILES, Explanation, Score
-from ais.attribution.grids import Scale
-from ais.attribution.kinds import KINDS
-from ais.attribution.methods import METHODS
-from ais.backbones.embeddings import NamedBytes
+from ais.cli._choices import Choice
 from ais.cli._inputs import Named, Paths, _files, _named
 from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
 from ais.cli._output import Bars, Stopped, _in_words, _print_rows, print_json
 from ais.errors import NO_MEMORY, AISError, ImageError, UnwritableError, out_of_memory
-from ais.heads.base import Head
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import load_head
-from ais.heads.stack import StackedHead
-from ais.images.folders import printable
-from ais.io.files import check_outputs
+
+if TYPE_CHECKING:
+    from ais.attribution.explanation import Explanation
+    from ais.heads.base import Head
+
+
+def _methods() -> Mapping[Any, Any]:
+    from ais.attribution.methods import METHODS
+
+    return METHODS
+
+
+def _kinds() -> Mapping[Any, Any]:
+    from ais.attribution.kinds import KINDS
+
+    return KINDS
+
+
+def _scales() -> Mapping[Any, Any]:
+    from ais.attribution.grids import PICTURE_SCALES
+
+    return dict.fromkeys(PICTURE_SCALES)
 
 
 @app.command("explain")
@@ -43,26 +54,19 @@ def explain_command(
         ),
     ],
     head: HeadName = EMBEDDED,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(METHODS),
-            help=" ".join(f"{name}: {method.about}" for name, method in METHODS.items()),
-        ),
-    ] = "ais",
+    method: Annotated[str, Choice("--method", _methods, "How to make the heatmap.")] = "ais",
     kind: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(KINDS),
-            help="What counts as a feature map's importance. "
-            + " ".join(f"{name}: {kind.about}" for name, kind in KINDS.items()),
-        ),
+        Choice("--kind", _kinds, "What counts as a feature map's importance."),
     ] = "prediction",
     scale: Annotated[
-        Scale,
-        typer.Option(
-            help="Of heatmap.npy and overlay.png: a share of the largest (relative); points of the score, in each "
-            "pixel what a whole cell there is worth (points); or points per pixel, which add up to the total (density)."
+        str,
+        Choice(
+            "--scale",
+            _scales,
+            "Of heatmap.npy and overlay.png: a share of the largest (relative); points of the score, in each "
+            "pixel what a whole cell there is worth (points); or points per pixel, which add up to the total "
+            "(density).",
         ),
     ] = "relative",
     rating: Annotated[
@@ -78,6 +82,12 @@ def explain_command(
 
     Of several pictures, one that cannot be read gets a sentence, the others go on, and the exit status is 2.
     """
+    from ais.attribution.explain import explain
+    from ais.attribution.methods import METHODS
+    from ais.heads.loading import load_head
+    from ais.images.folders import printable
+    from ais.io.files import check_outputs
+
     pictures, problems = _named(paths)
     alone = len(paths) == 1 and pictures[0].folder is None
     if rating is not None and not alone:
@@ -101,7 +111,7 @@ def explain_command(
                         loaded,
                         method,
                         kind=kind,
-                        scale=scale,
+                        scale=scale,  # type: ignore[arg-type]
                         rating=rating,
                         alignment=alignment,
                         device=device,
@@ -136,6 +146,8 @@ def folder_names(pictures: Sequence[Named]) -> list[str]:
     """A folder's name for each picture: its own without the ending, longer where that is not enough to tell them
     apart, whatever the case of the letters."""
 
+    from ais.backbones.embeddings import NamedBytes
+
     def key(name: str) -> str:
         return unicodedata.normalize("NFC", name).casefold()
 
@@ -162,6 +174,9 @@ def folder_names(pictures: Sequence[Named]) -> list[str]:
 
 def _explanation_files(head: Head) -> list[str]:
     """What `Explanation.save` writes into its folder."""
+    from ais.attribution.explanation import FILES
+    from ais.heads.stack import StackedHead
+
     members = [f"{member.config.name}/" for member in head.members] if isinstance(head, StackedHead) else []
     return [f"{folder}{file}" for folder in ("", *members) for file in FILES]
 
@@ -169,6 +184,12 @@ def _explanation_files(head: Head) -> list[str]:
 def _print_explanation(
     bars: Bars, head: Head, explanation: Explanation, named: Named, files: list[str], alone: bool
 ) -> None:
+    import numpy as np
+
+    from ais.attribution.explanation import Score
+    from ais.attribution.methods import METHODS
+    from ais.images.folders import printable
+
     values = Score(explanation.score, *explanation.interval, explanation.percentile)
     words = _in_words(head, values._asdict())
     if not alone:

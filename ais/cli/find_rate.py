@@ -1,15 +1,13 @@
-"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+"""`ais find-rate`: a learning rate for the strategies that train the backbone."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from ais.backbones.loading import load_backbone, pick_device
 from ais.cli._options import (
     AsJson,
     Data,
@@ -28,11 +26,9 @@ from ais.cli._options import (
 from ais.cli._output import Bars, print_json
 from ais.cli._training import BackboneName, Strategy, View
 from ais.errors import AISError
-from ais.io.files import check_outputs, write_atomically
-from ais.plots import training
-from ais.training.cross_validation import look, rate_curve
-from ais.training.plan import Plan
-from ais.training.strategies import STRATEGIES, untrained
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @app.command("find-rate")
@@ -53,6 +49,13 @@ def find_rate_command(
     as_json: AsJson = False,
 ) -> None:
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
+    from ais.backbones.loading import load_backbone, pick_device
+    from ais.io.files import check_outputs, write_atomically
+    from ais.plots import training
+    from ais.training.cross_validation import look, rate_curve
+    from ais.training.plan import Plan
+    from ais.training.strategies import STRATEGIES, untrained
+
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
     group = group_column(data, group, table=table)
@@ -69,7 +72,11 @@ def find_rate_command(
             else untrained(backbone, seed, device=where)
         )
         curve = rate_curve(
-            look(rated, frozen, view, bars), frozen, view, Plan(seed=seed, strategy=strategy), bars
+            look(rated, frozen, view, bars),  # type: ignore[arg-type]
+            frozen,
+            view,  # type: ignore[arg-type]
+            Plan(seed=seed, strategy=strategy),
+            bars,
         )
     write_atomically(out.parent, {out.name: training.rate_curve(curve)})
     if as_json:

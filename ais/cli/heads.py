@@ -1,4 +1,4 @@
-"""`ais heads` and `ais backbones`."""
+"""`ais heads`: the heads that come with AIS."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 from ais.cli._options import AsJson, app
 from ais.cli._output import print_json, print_table, quality
-from ais.heads.format import read_config
-from ais.heads.loading import heads_directory, list_heads
 
 
 @app.command("heads")
 def heads_command(as_json: AsJson = False) -> None:
     """The heads that come with AIS, what they predict and how well."""
+    from ais.heads.format import read_config
+    from ais.heads.loading import heads_directory, list_heads
+
     configs = [read_config(heads_directory() / name) for name in list_heads()]
     if as_json:
         print_json([asdict(config) for config in configs])

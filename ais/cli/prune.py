@@ -1,13 +1,15 @@
-"""`ais evaluate` and `ais prune`: how good a head is, and whether it is better without some of its maps."""
+"""`ais prune`: is a head better without some of its feature maps?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ais.cli._choices import Choice
 from ais.cli._options import (
     SD,
     AsJson,
@@ -31,11 +33,12 @@ from ais.cli._output import Bars, command_of, print_json
 from ais.cli.evaluate import _column
 from ais.errors import AISError
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import load_head
-from ais.heads.regression import RegressionHead
-from ais.publish.card import PICTURES, model_card
-from ais.training.pruning import WayName
-from ais.workflows.prune import prune_head
+
+
+def _ways() -> Mapping[Any, Any]:
+    from ais.training.pruning import WAYS
+
+    return WAYS
 
 
 @app.command("prune")
@@ -51,10 +54,11 @@ def prune_command(
     sd: SD = None,
     n: N = None,
     how: Annotated[
-        WayName,
-        typer.Option(
+        str,
+        Choice(
             "--how",
-            help="greedy: silence map after map, the most harmful first, where that lowers the error; negative: "
+            _ways,
+            "greedy: silence map after map, the most harmful first, where that lowers the error; negative: "
             "silence all maps that harm on average.",
         ),
     ] = "greedy",
@@ -68,6 +72,11 @@ def prune_command(
     The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
     is a fine answer. The pruned head keeps a mask; nothing else changes.
     """
+    from ais.heads.loading import load_head
+    from ais.heads.regression import RegressionHead
+    from ais.publish.card import PICTURES, model_card
+    from ais.workflows.prune import prune_head
+
     loaded = load_head(head)
     if not isinstance(loaded, RegressionHead):
         raise AISError("A stack has no maps of its own: prune its members, and combine them anew.")
@@ -88,7 +97,13 @@ def prune_command(
     check_head_folder(out, inputs_of(rated))
     with Bars() as bars:
         pruned, report = prune_head(
-            rated, loaded, name=out.resolve().name, how=how, seed=seed, device=device, progress=bars
+            rated,
+            loaded,
+            name=out.resolve().name,
+            how=how,  # type: ignore[arg-type]
+            seed=seed,
+            device=device,
+            progress=bars,
         )
     given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
     recipe = {**pruned.config.recipe, "command": command_of(data, out, table, *given)}

@@ -1,4 +1,4 @@
-"""`ais push` and `ais pull`: heads to the Hugging Face Hub and from there."""
+"""`ais pull`: a head from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ import typer
 from ais.cli._options import AsJson, app
 from ais.cli._output import Bars, print_json, quality
 from ais.errors import AISError
-from ais.heads.loading import find_head, load_found
-from ais.io.files import check_outputs, write_atomically
-from ais.io.hub import parse_repository
-from ais.publish.checks import file_names
 
 
 @app.command("pull")
@@ -31,6 +27,11 @@ def pull_command(
 
     A head need not be pulled to be used: every --head takes its id.
     """
+    from ais.heads.loading import find_head, load_found
+    from ais.io.files import check_outputs, write_atomically
+    from ais.io.hub import parse_repository
+    from ais.publish.checks import file_names
+
     repository = parse_repository(repo, revision)
     if repository is None:
         raise AISError(f"{repo!r} is no repository of the Hub: name it as user/repo.")

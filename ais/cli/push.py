@@ -1,4 +1,4 @@
-"""`ais push` and `ais pull`: heads to the Hugging Face Hub and from there."""
+"""`ais push`: a head, and the page, to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import typer
 from ais.cli._options import AsJson, app
 from ais.cli._output import Bars, print_json
 from ais.errors import AISError
-from ais.heads.format import read_config
-from ais.publish.push import push_head, repository_to_push
-from ais.publish.space import push_space
 
 Private = Annotated[bool, typer.Option("--private", help="Make what is new private.")]
 
@@ -41,6 +38,10 @@ def push_command(
     The folder is checked first: it has to load, its card has to be in step with its config, and it may hold no secret
     and nothing else. Pushing the same again makes no commit.
     """
+    from ais.heads.format import read_config
+    from ais.publish.push import push_head, repository_to_push
+    from ais.publish.space import push_space
+
     if (folder is None) != (repo is None) or (folder is None and space is None):
         raise AISError(
             "Say what to push and where: `ais push FOLDER USER/REPO`, or `ais push --space USER/SPACE`."

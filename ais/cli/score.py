@@ -1,4 +1,4 @@
-"""`ais score` and `ais explain`."""
+"""`ais score`: the score of every picture."""
 
 from __future__ import annotations
 
@@ -12,18 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ais.attribution.explanation import Score
 from ais.cli._inputs import Paths, _files, _kept, _named, _sources
 from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
 from ais.cli._output import Bars, Stopped, _in_words, _print_rows
 from ais.errors import AISError, UnwritableError
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import load_head
-from ais.images.folders import printable
-from ais.io.files import GrowingFile, check_outputs
-from ais.workflows.score import score_pictures
 
-_COLUMNS = ("path", *Score._fields, "error")
+_COLUMNS = ("path", "score", "low", "high", "percentile", "error")
 
 _HEADER = ",".join(_COLUMNS).encode()  # how a table of scores begins
 
@@ -53,6 +48,11 @@ def score_command(
     Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
     a sentence instead of a score, and the exit status is 2.
     """
+    from ais.heads.loading import load_head
+    from ais.images.folders import printable
+    from ais.io.files import GrowingFile, check_outputs
+    from ais.workflows.score import score_pictures
+
     with Bars("loading the head"):
         loaded = load_head(head)
     pictures, problems = _named(paths)
@@ -123,6 +123,8 @@ def _check_table(file: Path) -> None:
     Raises:
         AISError: it would be.
     """
+    from ais.images.folders import printable
+
     if file.suffix.lower() not in ("", ".csv", ".txt"):
         raise AISError(
             f"{printable(str(file))}: the scores are a table in CSV. Give --output a name that ends in .csv."

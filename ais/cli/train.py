@@ -1,15 +1,13 @@
-"""`ais train`, `find-rate`, `advise` and `combine`: making heads."""
+"""`ais train`: from a folder of rated pictures to a head."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from safetensors.torch import save
 
-from ais.backbones.loading import load_backbone, pick_device
 from ais.cli._options import (
     SD,
     AsJson,
@@ -30,15 +28,11 @@ from ais.cli._options import (
     say_ungrouped,
 )
 from ais.cli._output import Bars, command_of
-from ais.cli._training import _TUNING, About, BackboneName, Dataset, Out, Strategy, View, _write
+from ais.cli._training import About, BackboneName, Dataset, Out, Strategy, View, _write
 from ais.errors import AISError
-from ais.heads.config import BACKBONE
-from ais.heads.config import Target as HeadTarget
-from ais.plots import training
-from ais.publish.card import CURVE
-from ais.training.plan import Plan
-from ais.training.strategies import STRATEGIES, Tuning, untrained
-from ais.workflows.train import train_head
+
+if TYPE_CHECKING:
+    from ais.training.strategies import Tuning
 
 
 @app.command("train")
@@ -87,13 +81,13 @@ def train_command(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"At most, by the strategies that train the backbone [default: {_TUNING.epochs}]."
+            min=1, help="At most, by the strategies that train the backbone [default: the strategies' own]."
         ),
     ] = None,
     last_k: Annotated[
         int | None,
         typer.Option(
-            "--last-k", min=1, help=f"Blocks that learn in the strategy last-k [default: {_TUNING.last_k}]."
+            "--last-k", min=1, help="Blocks that learn in the strategy last-k [default: the strategy's own]."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same head, on the same machine.")] = 0,
@@ -105,6 +99,17 @@ def train_command(
     The backbone looks at every picture once, and what it saw is kept in ~/.cache/ais (or $AIS_CACHE), fold by fold,
     too: started again, an interrupted training goes on where it was.
     """
+    from safetensors.torch import save
+
+    from ais.backbones.loading import load_backbone, pick_device
+    from ais.heads.config import BACKBONE
+    from ais.heads.config import Target as HeadTarget
+    from ais.plots import training
+    from ais.publish.card import CURVE
+    from ais.training.plan import Plan
+    from ais.training.strategies import STRATEGIES, untrained
+    from ais.workflows.train import train_head
+
     asked = group
     group = group_column(data, group, table=table)
     rated = read_set(
@@ -141,7 +146,13 @@ def train_command(
             else untrained(backbone, seed, device=pick_device(device))
         )
         head, report = train_head(
-            rated, frozen, view, name=out.resolve().name, target=scale, plan=plan, progress=bars
+            rated,
+            frozen,
+            view,  # type: ignore[arg-type]
+            name=out.resolve().name,
+            target=scale,
+            plan=plan,
+            progress=bars,
         )
     extra = {CURVE: training.learning_curve(report.curves, report.epochs)}
     if report.tuned is not None:
@@ -153,11 +164,13 @@ def train_command(
 
 def _tuning(strategy: str, **given: float | int | None) -> Tuning:
     """The settings of the tuning; those that this strategy would not heed are refused."""
+    from ais.training.strategies import Tuning
+
     chosen = {name: value for name, value in given.items() if value is not None}
-    deaf = [name for name in chosen if strategy == "head" or (name == "last_k" and strategy != "last-k")]
-    if deaf:
+    unused = [name for name in chosen if strategy == "head" or (name == "last_k" and strategy != "last-k")]
+    if unused:
         raise AISError(
-            f"--{deaf[0].replace('_', '-')} changes nothing with --strategy {strategy}: leave it out, or choose a "
+            f"--{unused[0].replace('_', '-')} changes nothing with --strategy {strategy}: leave it out, or choose a "
             "strategy that it is for."
         )
-    return replace(_TUNING, **chosen)  # type: ignore[arg-type]
+    return replace(Tuning(), **chosen)  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ais.images.preprocessing import ViewName
+if TYPE_CHECKING:
+    from ais.images.preprocessing import ViewName
 
 FORMAT = 1
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -161,7 +161,9 @@ CASES: dict[str, Case] = {
 WITHOUT_TORCH = {
     *(
         "BACKBONES",
+        "KINDS",
         "METHODS",
+        "STRATEGIES",
         "Score",
         "__version__",
         "pick_device",
@@ -247,8 +249,15 @@ def public_names() -> set[str]:
         for name in ais.__all__
         if not (inspect.isclass(getattr(ais, name)) and issubclass(getattr(ais, name), AISError))
     }
-    for info in pkgutil.iter_modules(ais.cli.__path__, "ais.cli."):
-        for value in vars(importlib.import_module(info.name)).values():
+    imports = [
+        node
+        for file in Path(ais.cli.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ais.")
+    ]
+    for node in imports:
+        for name in node.names:
+            value = getattr(importlib.import_module(str(node.module)), name.name, None)
             module = sys.modules[value.__module__] if inspect.isfunction(value) else None
             library = (
                 module is not None and module.__name__.startswith("ais.") and "ais.cli" not in module.__name__

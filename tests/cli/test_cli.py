@@ -386,7 +386,7 @@ def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     rates, losses = np.geomspace(1e-3, 1e-1, 3), np.array([1.0, 0.5, np.inf])
     found = RateCurve(rates, np.array([[1.0, 0.5, np.nan]]), losses, 1e-3)
-    monkeypatch.setattr("ais.cli.find_rate.rate_curve", lambda *_: found)
+    monkeypatch.setattr("ais.training.cross_validation.rate_curve", lambda *_: found)
     document = call(*command, "--json").json
     assert (document["losses"], document["suggested"]) == ([1, 0.5, None], 1e-3)
     assert call(*command).stdout.startswith("Suggested: --learning-rate 1.0e-03\n")

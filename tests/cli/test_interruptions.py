@@ -20,11 +20,12 @@ from PIL import Image
 import ais
 from ais import cli
 from ais.attribution import explain as attribution_explain
-from ais.cli import _inputs, explain, score
+from ais.cli import _inputs
 from ais.cli import explain as cli_explain
 from ais.cli._output import Bars
 from ais.errors import UnwritableError
 from ais.io.files import GrowingFile
+from ais.workflows import score as scoring
 from helpers.commands import call
 
 COUNT = 6
@@ -45,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, after: int, number: int) -> None:
     """From now on the process gets a signal when a function of the command has given `after` results."""
-    module = score if name == "score_pictures" else cli_explain
+    module = scoring if name == "score_pictures" else attribution_explain
     original, given = getattr(module, name), 0
 
     def one(*arguments: Any, **options: Any) -> Any:
@@ -153,7 +154,7 @@ def test_one_that_is_too_much_for_the_memory(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return original(source, *arguments, **options)
 
-    monkeypatch.setattr(cli_explain, "explain", explain)
+    monkeypatch.setattr(attribution_explain, "explain", explain)
     result = call("explain", folder, "--out", tmp_path / "out", status=2)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "2", "4", "5"]
     assert result.stdout.count("not enough memory for this picture") == 2
@@ -256,7 +257,7 @@ def test_a_terminal_has_a_bar_within_a_second(monkeypatch: pytest.MonkeyPatch) -
 
 def test_folder_names_differ_whatever_the_case() -> None:
     def named(*paths: str) -> list[str]:
-        return explain.folder_names([_inputs.Named(path, Path(path), Path("f")) for path in paths])
+        return cli_explain.folder_names([_inputs.Named(path, Path(path), Path("f")) for path in paths])
 
     assert named("f/a.jpg", "f/b.jpg") == ["a", "b"]
     assert named("f/a.jpg", "f/A.png", "f/b.jpg") == ["a.jpg", "A.png", "b"]

@@ -96,11 +96,12 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("It computes before it looks.")
 
     for name in (
-        "card.explain", "evaluate.held_out", "prune.prune_head", "explain.explain", "score.score_pictures",
-        "pull.find_head", "align.align", "align.load_backbone", "combine.combine_heads",
-        "train.load_backbone", "find_rate.load_backbone", "find_rate.rate_curve", "train.train_head",
+        "attribution.explain.explain", "workflows.evaluate.held_out", "workflows.prune.prune_head",
+        "workflows.score.score_pictures", "heads.loading.look_up", "workflows.align.align",
+        "backbones.loading.load_backbone", "workflows.combine.combine_heads", "training.cross_validation.rate_curve",
+        "workflows.train.train_head",
     ):  # fmt: skip
-        monkeypatch.setattr(f"ais.cli.{name}", computed)
+        monkeypatch.setattr(f"ais.{name}", computed)
     monkeypatch.setattr("ais.data.converters.oasis._files", computed)
 
 

@@ -409,9 +409,9 @@ def test_no_pictures_at_all_is_a_sentence(rated: RatedSet, backbone: FrozenBackb
         look(rated.rows(np.array([], dtype=np.int64)), backbone, "whole")
 
 
-def test_the_literal_of_strategies_is_the_registry() -> None:
-    from typing import get_args
+def test_the_strategies_of_the_command_are_the_registry() -> None:
 
-    from ais.cli._training import StrategyName
+    from ais.cli._training import Strategy
 
-    assert get_args(StrategyName) == tuple(STRATEGIES)
+    (choice,) = Strategy.__metadata__  # type: ignore[attr-defined]
+    assert tuple(choice.autocompletion("")) == tuple(STRATEGIES)
