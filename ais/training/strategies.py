@@ -14,10 +14,11 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.errors import AISError
 from ais.torch_state import own_state
+from ais.training.mlp import Recipe
 
 # What the rate of `ais.training.mlp.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal
 # components, here, with OASIS and EfficientNet-Lite0, values whose magnitudes add up to 5.6 times as much.
-_HEAD_RATE = 2e-4
+_HEAD_RATE = Recipe().learning_rate / 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Strategy:
     head_first: bool = True
     pretrained: bool = True
     layerwise: bool = False
-    learning_rate: float = _HEAD_RATE / 5  # what has learnt already goes on 2 to 10 times more slowly
+    # What has learnt already goes on 2 to 10 times more slowly. The head's rate is high because its units are few (see
+    # `Recipe`); the backbone's weights are as many as ever, so of these the slowest.
+    learning_rate: float = _HEAD_RATE / 10
     frozen_norm: bool = True
 
 

@@ -35,7 +35,9 @@ from helpers.networks import TinyNetwork, randomise
 
 VIEW = View("whole", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
 
-SMALL = Recipe(components=12, hidden=8, epochs=3, batch=16)  # a head with much to learn still
+SMALL = Recipe(
+    components=12, hidden=8, learning_rate=1e-3, epochs=3, batch=16
+)  # a head with much to learn still
 
 TUNING = Tuning(learning_rate=3e-3, epochs=3, last_k=1)
 
