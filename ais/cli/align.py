@@ -17,7 +17,8 @@ from ais.errors import AISError
 
 if TYPE_CHECKING:
     from ais.backbones.frozen import FrozenBackbone
-    from ais.workflows.align import Cohort, CohortReport
+    from ais.plots.rsa import HeatmapRow
+    from ais.workflows.align import RSAReport, StimulusHeatmap, StimulusSet
 
 FIGURES = ("rdms.png", "importance.png", "saliency.png", "pruning.png", "report.json")
 
@@ -63,7 +64,7 @@ def align_command(
         bool, typer.Option("--average", help="Compare with the mean of the people's matrices, not with each.")
     ] = False,
     splits: Annotated[
-        int, typer.Option(min=0, help="Random splits of the pictures to judge pruning on; 0 for none.")
+        int, typer.Option(min=0, help="Random splits of the pictures to test map selection on; 0 for none.")
     ] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the splits and random maps.")] = 0,
     device: OnDevice = "auto",
@@ -72,33 +73,33 @@ def align_command(
     """Which feature maps carry people's comparisons of pictures, and where in the pictures they look.
 
     The Alignment Importance Score as published (Truong, Pesenti & Hasson, arXiv 2409.16292), with a noise ceiling;
-    whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside what
-    is merely salient.
+    whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside a
+    saliency baseline.
     """
     from ais.attribution.map_scores import FILE
     from ais.backbones.loading import load_backbone, pick_device
     from ais.data.ratings import METADATA
     from ais.io.files import check_outputs
-    from ais.workflows.align import align, read_cohort
+    from ais.workflows.align import align, read_stimulus_set
 
     if splits == 1:
         raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
-    cohort = read_cohort(data, rdm, average=average, table=table, image=image)
+    stimuli = read_stimulus_set(data, rdm, average=average, table=table, image=image)
     names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
     folders = {name: name.replace(":", "-").replace("/", "-") for name in names}
-    tables = [data / METADATA] if table is None else [data / table, table]  # as `read_cohort` looks for it
+    tables = [data / METADATA] if table is None else [data / table, table]  # both places are looked at
     matrices = list(rdm.iterdir()) if rdm.is_dir() else [rdm]
     check_outputs(
         out,
         [f"{folder}/{file}" for folder in folders.values() for file in (FILE, *FIGURES)],
-        [*cohort.files, *tables, *matrices],
+        [*stimuli.files, *tables, *matrices],
     )
     documents = []
     with Bars() as bars:
         for name in names:
             loaded = load_backbone(name, device=pick_device(device))
-            report = align(cohort, loaded, view, metric=metric, splits=splits, seed=seed, report=bars)  # type: ignore[arg-type]
-            documents.append(_write(report, cohort, loaded, out / folders[name], bars))
+            report = align(stimuli, loaded, view, metric=metric, splits=splits, seed=seed, progress=bars)  # type: ignore[arg-type]
+            documents.append(_write(report, stimuli, loaded, out / folders[name], bars))
     if as_json:
         print_json(documents)
         return
@@ -106,7 +107,7 @@ def align_command(
 
 
 def _write(
-    report: CohortReport, cohort: Cohort, backbone: FrozenBackbone, folder: Path, bars: Bars
+    report: RSAReport, stimuli: StimulusSet, backbone: FrozenBackbone, folder: Path, bars: Bars
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -114,44 +115,59 @@ def _write(
     from ais.io.files import write_atomically
     from ais.metrics.bootstrap import mean_ci
     from ais.plots import rsa
-    from ais.workflows.align import look
+    from ais.workflows.align import stimulus_heatmap
 
-    looks = []
-    for n, (file, importance) in enumerate(zip(cohort.files, report.image_importance, strict=True), start=1):
-        looks.append(look(file, backbone, report.view, importance))
-        bars("heatmaps", n, len(cohort.files))
-    agreement = [one.agreement for one in looks]
-    apart = np.argsort(agreement, kind="stable")[:SHOWN].tolist()
-    many = report.averaged or report.people
+    heatmaps = []
+    for n, (file, importance) in enumerate(zip(stimuli.files, report.image_importance, strict=True), start=1):
+        heatmaps.append(stimulus_heatmap(file, backbone, report.view, importance))
+        bars("heatmaps", n, len(stimuli.files))
+    likeness = [one.saliency_correlation for one in heatmaps]
+    names = [file.name for file in stimuli.files]
+    least = np.argsort(likeness, kind="stable")[:SHOWN].tolist()
+    many = report.n_averaged or report.people
     people = "people" if many == 1 else f"{many} people, mean"
     files = {
         FILE: report.scores.to_bytes(),
         "rdms.png": rsa.rdm_pair(report.model_rdm, report.human_rdm, (report.backbone, people)),
         "importance.png": rsa.importances(report.importance),
-        "saliency.png": rsa.look_sheet(
-            [looks[n] for n in apart],
-            [f"{cohort.files[n].name}, correlation {agreement[n]:+.2f}" for n in apart],
+        "saliency.png": rsa.heatmap_sheet(
+            [_row(heatmaps[n], f"{names[n]}, correlation {likeness[n]:+.2f}") for n in least]
         ),
     }
-    if report.gain:
-        files["pruning.png"] = rsa.pruning_curve(report.gain, report.ceiling)
-    low, high = mean_ci(agreement, resamples=_RESAMPLES)
-    document = report.to_dict() | {
-        "saliency": {
-            "mean": float(np.mean(agreement)),
-            "low": low,
-            "high": high,
-            "pictures": {
-                file.name: round(value, 4) for file, value in zip(cohort.files, agreement, strict=True)
-            },
-        }
+    chosen = report.selection
+    if chosen:
+        files["pruning.png"] = rsa.selection_curve(
+            chosen.sizes,
+            chosen.curve,
+            chosen.random_curve,
+            float(chosen.rdm_correlation_all.mean()),
+            report.ceiling,
+        )
+    low, high = mean_ci(likeness, resamples=_RESAMPLES)
+    saliency = {
+        "mean": float(np.mean(likeness)),
+        "low": low,
+        "high": high,
+        "pictures": {name: round(value, 4) for name, value in zip(names, likeness, strict=True)},
     }
+    document = report.to_dict() | {"saliency": saliency}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     again = (folder / FILE).is_file()
     written = write_atomically(folder, files | {"report.json": text.encode()})
-    if again and not report.gain:
-        (folder / "pruning.png").unlink(missing_ok=True)  # of a run before, which would belie this one
+    if again and not chosen:
+        (folder / "pruning.png").unlink(missing_ok=True)  # of a run before, which would contradict this one
     return document | {"files": [str(file) for file in written]}
+
+
+def _row(one: StimulusHeatmap, caption: str) -> HeatmapRow:
+    import numpy as np
+
+    from ais.plots.rsa import HeatmapRow
+
+    heatmap, saliency = (
+        one.placement.upsample(values.astype(np.float32)) for values in (one.grid, one.saliency)
+    )
+    return HeatmapRow(caption, one.image, heatmap, saliency)
 
 
 def _say(documents: list[dict[str, Any]]) -> None:
@@ -162,22 +178,25 @@ def _say(documents: list[dict[str, Any]]) -> None:
     typer.echo(f"{first['pictures']} pictures compared by {people}, {first['metric']} distance")
     if first["ceiling"]:
         low, high = first["ceiling"]
-        typer.echo(f"  no model can be expected to align better than {low:.3f} to {high:.3f} (noise ceiling)")
+        typer.echo(
+            f"  noise ceiling, the highest correlation that a model can be expected to reach: {low:.3f} to {high:.3f}"
+        )
     else:
         typer.echo("  no noise ceiling: that takes the matrices of several people, not averaged")
     typer.echo("")
     rows = [
         (
             d["backbone"],
-            f"{d['alignment']:.3f}",
-            f"{d['alignment_with_mean']:.3f}",
+            f"{d['rdm_correlation']:.3f}",
+            f"{d['rdm_correlation_with_mean']:.3f}",
             f"{d['maps_that_help']:.0%} of {d['maps']:,}",
             "{mean:+.2f} ({low:+.2f} to {high:+.2f})".format(**d["saliency"]),
         )
         for d in documents
     ]
     print_table(
-        ("backbone", "alignment", "with the mean", "maps that help", "heatmap-saliency correlation"), rows
+        ("backbone", "RDM correlation", "with the mean", "maps that help", "heatmap-saliency correlation"),
+        rows,
     )
     if first["gain"]:
         gain = first["gain"]
@@ -207,8 +226,8 @@ def _gains(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             (
                 d["backbone"],
                 f"{np.median(gain['kept']):.0f}",
-                f"{np.mean(gain['alignment_all']):.3f}",
-                f"{np.mean(gain['alignment_kept']):.3f}",
+                f"{np.mean(gain['rdm_correlation_all']):.3f}",
+                f"{np.mean(gain['rdm_correlation_kept']):.3f}",
                 "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain["gain"]),
                 "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain["over_random"]),
             )

@@ -17,7 +17,9 @@ from ais.errors import AISError
 from ais.heads.config import CARD, CONFIG
 
 if TYPE_CHECKING:
+    from ais.attribution.explanation import Explanation
     from ais.heads.config import Config
+    from ais.plots.sheets import Example
 
 _MOST = 4  # pictures of examples
 
@@ -85,7 +87,15 @@ def _examples(folder: Path, pictures: list[Path], device: str) -> bytes:
             f"A model card shows up to {_MOST} examples, and here are {len(pictures)}: leave some out."
         )
     head = load_head(folder.resolve())  # never a shipped head of the folder's name
-    return sheets.example_sheet([explain(picture, head, device=device) for picture in pictures])
+    return sheets.example_sheet([_example(explain(picture, head, device=device)) for picture in pictures])
+
+
+def _example(explanation: Explanation) -> Example:
+    from ais.plots.sheets import Example
+
+    low, high = explanation.interval
+    caption = f"{explanation.target} {explanation.score:.2f} ({low:.2f} to {high:.2f})"
+    return Example(explanation.image, explanation.overlay(), caption)
 
 
 def _recipe(config: Config, folder: Path, pictures: bool) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def find_rate_command(
             Plan(seed=seed, strategy=strategy),
             bars,
         )
-    write_atomically(out.parent, {out.name: training.rate_curve(curve)})
+    figure = training.rate_curve(curve.rates, curve.curves, curve.losses, curve.suggested, curve.reason)
+    write_atomically(out.parent, {out.name: figure})
     if as_json:
         print_json(
             {

@@ -72,7 +72,7 @@ _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern",
 
 
 @dataclass(frozen=True)
-class Judgments:
+class HumanRDMs:
     """What P people said of the dissimilarity of each pair of n pictures.
 
     Attributes:
@@ -99,14 +99,14 @@ class _Part(NamedTuple):
     where: str = ""  # in its file
 
 
-def read_judgments(
+def read_human_rdms(
     path: str | os.PathLike[str],
     n: int | None = None,
     pictures: Sequence[str] | None = None,
     *,
     listed: bool = True,
     most: int = _LARGEST,
-) -> Judgments:
+) -> HumanRDMs:
     """Read and check dissimilarity matrices.
 
     Args:
@@ -167,7 +167,7 @@ def read_judgments(
             f"{reordered} names its rows, and they are not in the order of the pictures; {unnamed} does not name its "
             "rows, so that their order is not sure: write the pictures' names beside the rows there, too."
         )
-    return Judgments(np.concatenate(stacks), tuple(names) if names else None)
+    return HumanRDMs(np.concatenate(stacks), tuple(names) if names else None)
 
 
 def _files(folder: Path) -> list[Path]:

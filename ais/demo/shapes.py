@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ais.data.rdms import Judgments
+from ais.data.rdms import HumanRDMs
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": "#d9503f", "green": "#3f9b76", "blue": "#3f6fc4", "yellow": "#e3ae33"}
@@ -71,14 +71,14 @@ def draw(picture: Drawing) -> Image.Image:
 
 
 @lru_cache(maxsize=1)
-def cohort() -> tuple[list[Path], list[str], Judgments]:
+def cohort() -> tuple[list[Path], list[str], HumanRDMs]:
     """Files, titles and dissimilarities; the files stay as long as the process."""
     pictures = drawings()
     folder = Path(_folder().name)
     files = [folder / f"{number:02}.png" for number in range(1, COUNT + 1)]
     for file, picture in zip(files, pictures, strict=True):
         draw(picture).save(file)
-    return files, [picture.title for picture in pictures], Judgments(differences(pictures)[None])
+    return files, [picture.title for picture in pictures], HumanRDMs(differences(pictures)[None])
 
 
 @lru_cache(maxsize=1)

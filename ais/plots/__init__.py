@@ -1,1 +1,1 @@
-"""Figures as PNG files; the functions take arrays."""
+"""Figures, of arrays: curves of training, scatter plots, what `ais align` found, sheets of images."""

@@ -1,13 +1,12 @@
-"""The pictures of a training, of an evaluation and of a cohort, each as the bytes of a file."""
+"""Figures of an evaluation, each as the bytes of a PNG file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
-from ais.plots.style import _BLUE, _GREY, _INK, _canvas, _png
+from ais.plots.style import BLUE, GREY, INK, canvas, png
 
 
 def scatter(
@@ -25,14 +24,13 @@ def scatter(
         low, high: the ends of the rating scale.
         target_name: the word for what is rated.
         metrics: as `ais.metrics.regression.metrics` gives them.
-
-    Returns:
-        PNG.
     """
-    figure, axes = _canvas(7.0, 7.0)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = canvas(7.0, 7.0)
     ends = (min(low, float(predicted.min())), max(high, float(predicted.max())))
-    axes.plot(ends, ends, color=_GREY, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-    axes.scatter(rated, predicted, s=26, color=_BLUE, alpha=0.45, linewidth=0, zorder=2)
+    axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+    axes.scatter(rated, predicted, s=26, color=BLUE, alpha=0.45, linewidth=0, zorder=2)
     margin = 0.02 * (ends[1] - ends[0])
     limits = (ends[0] - margin, ends[1] + margin)
     axes.set(
@@ -48,8 +46,8 @@ def scatter(
         f"PLCC {metrics['plcc']:.3f} ({metrics['plcc_low']:.3f} to {metrics['plcc_high']:.3f}), "
         f"RMSE {metrics['rmse']:.2f}, {len(rated):,} pictures",
         loc="left",
-        color=_INK,
+        color=INK,
         size=12,
         pad=12,
     )
-    return _png(figure)
+    return png(figure)

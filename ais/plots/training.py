@@ -1,4 +1,4 @@
-"""The pictures of a training, of an evaluation and of a cohort, each as the bytes of a file."""
+"""Figures of a training, each as the bytes of a PNG file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
-from ais.plots.style import _BLUE, _INK, _ORANGE, _canvas, _png
-from ais.training.range_test import RateCurve
+from ais.plots.style import BLUE, INK, ORANGE, canvas, png
 
 
 def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
@@ -18,13 +16,12 @@ def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
     Args:
         curves: (K, E, 2), training and validation loss, NaN after a variant has stopped.
         stopped: the epoch of each variant, from 1, whose weights were kept.
-
-    Returns:
-        PNG.
     """
-    figure, axes = _canvas(8.0, 4.8)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = canvas(8.0, 4.8)
     epochs = np.arange(1, curves.shape[1] + 1)
-    for part, (name, color) in enumerate((("training", _BLUE), ("validation", _ORANGE))):
+    for part, (name, color) in enumerate((("training", BLUE), ("validation", ORANGE))):
         losses = curves[..., part]
         # A variant that has stopped counts with its last loss: a mean over the others alone would jump.
         last = np.maximum.accumulate(np.where(np.isfinite(losses), np.arange(len(epochs)), 0), axis=1)
@@ -34,41 +31,40 @@ def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
     kept = np.asarray(stopped)
     heights = curves[np.arange(len(kept)), kept - 1, 1]
     axes.scatter(
-        kept, heights, s=34, facecolor="white", edgecolor=_ORANGE, linewidth=1.4, zorder=3, label="kept epoch"
+        kept, heights, s=34, facecolor="white", edgecolor=ORANGE, linewidth=1.4, zorder=3, label="kept epoch"
     )
     axes.set(xlabel="epoch", ylabel="mean squared error (standardised ratings)")
     axes.set(xlim=(1, max(2, len(epochs)) + 0.2), ylim=(0, 1.05 * np.nanmax(curves)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=_INK)
-    return _png(figure)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=INK)
+    return png(figure)
 
 
-def rate_curve(curve: RateCurve) -> bytes:
+def rate_curve(
+    rates: np.ndarray, trials: np.ndarray, smoothed: np.ndarray, suggested: float | None, reason: str = ""
+) -> bytes:
     """The loss at each learning rate, of every trial and smoothed; and the rate that is suggested, if there is one.
 
-    Returns:
-        PNG.
+    Args:
+        rates: (R,), rising. trials: (T, R) losses, NaN after a trial has diverged. smoothed: (R,), of all trials.
+        suggested: the suggested rate, or None. reason: why there is none.
     """
-    figure, axes = _canvas(8.0, 4.6)
-    for number, losses in enumerate(curve.curves):
-        name = f"{len(curve.curves)} trials" if number == 0 else None
-        axes.plot(curve.rates, losses, color=_BLUE, alpha=0.35, linewidth=1.0, label=name)
-    finite = np.isfinite(curve.losses)
-    smoothed = np.where(finite, curve.losses, np.nan)
-    axes.plot(curve.rates, smoothed, color=_BLUE, linewidth=2.6, label="smoothed")
-    axes.set(
-        xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(curve.rates[0], curve.rates[-1])
-    )
+    figure, axes = canvas(8.0, 4.6)
+    for number, losses in enumerate(trials):
+        name = f"{len(trials)} trials" if number == 0 else None
+        axes.plot(rates, losses, color=BLUE, alpha=0.35, linewidth=1.0, label=name)
+    finite = np.isfinite(smoothed)
+    drawn = np.where(finite, smoothed, np.nan)
+    axes.plot(rates, drawn, color=BLUE, linewidth=2.6, label="smoothed")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", xlim=(rates[0], rates[-1]))
     # From zero, so that a loss that hardly changes looks like one; what explodes at the end is cut off.
-    axes.set_ylim(min(0.0, float(np.min(curve.losses[finite]))), 2 * float(curve.losses[0]))
-    if curve.suggested is None:
-        words = textwrap.fill(f"No rate can be suggested: {curve.reason}.", 80)
-        axes.set_title(words, loc="left", color=_INK, size=12, pad=12)
+    axes.set_ylim(min(0.0, float(np.min(smoothed[finite]))), 2 * float(smoothed[0]))
+    if suggested is None:
+        words = textwrap.fill(f"No rate can be suggested: {reason}.", 80)
+        axes.set_title(words, loc="left", color=INK, size=12, pad=12)
     else:
-        at = float(np.interp(np.log(curve.suggested), np.log(curve.rates[finite]), curve.losses[finite]))
-        axes.axvline(curve.suggested, color=_ORANGE, linewidth=1.4, linestyle=(0, (5, 3)))
-        axes.scatter(
-            [curve.suggested], [at], s=46, color=_ORANGE, zorder=3, label=f"suggested: {curve.suggested:.1e}"
-        )
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=_INK)
-    return _png(figure)
+        at = float(np.interp(np.log(suggested), np.log(rates[finite]), smoothed[finite]))
+        axes.axvline(suggested, color=ORANGE, linewidth=1.4, linestyle=(0, (5, 3)))
+        axes.scatter([suggested], [at], s=46, color=ORANGE, zorder=3, label=f"suggested: {suggested:.1e}")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=INK)
+    return png(figure)

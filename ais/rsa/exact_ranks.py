@@ -1,17 +1,7 @@
-"""How well a network's dissimilarities of pictures match people's, and which feature maps carry the match.
-
-The Alignment Importance Score (AIS) of a feature map is the alignment with all maps less the alignment without it
-(Truong, Pesenti & Hasson, Explaining Human Comparisons using Alignment-Importance Heatmaps, arXiv 2409.16292). The
-alignment is Spearman's correlation of the network's representational dissimilarity matrix (RDM) with people's.
-
-Leaving a map out changes the Gram matrix of the embeddings by a rank-one step: with x_c the map's coordinate over
-the pictures, ``G - x_c x_cᵀ`` is the Gram matrix of the rest. For the correlation distance let the rows be centred
-first; then the rest's own centring makes it ``G - D/(D-1) · x_c x_cᵀ``. For the Euclidean distance the squared
-distances lose ``(x_ic - x_jc)²``. So all D scores cost little more than D sorts of the pairs, where the naive way
-takes D times all coordinates of all pairs.
+"""Spearman's correlation of many rows with people's, where ranks must not hang on rounding.
 
 Ranks are brittle: where two distances lie closer together than rounding can tell apart, SciPy's own are taken, so
-that the scores are those of dropping the column and calling `scipy.spatial.distance.pdist`. Only two pictures with
+that the scores are those of dropping the column and calling `scipy.spatial.distance.pdist`. Only two images with
 the same embedding are 0 apart here, where SciPy leaves a last digit to chance: one such digit among a few pairs
 would be worth as much as many a map.
 """
@@ -24,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 
-def _correlations(
+def correlations(
     values: np.ndarray,
     human: np.ndarray,
     pairs: np.ndarray,
@@ -37,7 +27,9 @@ def _correlations(
     what may be rounding: they are the same pair of embeddings, and tie; or their exact values are asked for.
 
     Args:
-        values: (R, K). human: (Q, K), as `unit_ranks`. pairs: (Q, K), as `Geometry.pairs`. tolerance: (R,).
+        values: (R, K). tolerance: (R,).
+        human: (Q, K), as `ais.metrics.correlation.unit_ranks`.
+        pairs: (Q, K), as `ais.rsa.importance.LeaveOneOutDistances.pairs`.
         exact: a row and (k,) places in it -> (k,) values of which only the order among near ones counts.
     """
     people, count = human.shape

@@ -1,20 +1,4 @@
-"""How well a network's dissimilarities of pictures match people's, and which feature maps carry the match.
-
-The Alignment Importance Score (AIS) of a feature map is the alignment with all maps less the alignment without it
-(Truong, Pesenti & Hasson, Explaining Human Comparisons using Alignment-Importance Heatmaps, arXiv 2409.16292). The
-alignment is Spearman's correlation of the network's representational dissimilarity matrix (RDM) with people's.
-
-Leaving a map out changes the Gram matrix of the embeddings by a rank-one step: with x_c the map's coordinate over
-the pictures, ``G - x_c x_cᵀ`` is the Gram matrix of the rest. For the correlation distance let the rows be centred
-first; then the rest's own centring makes it ``G - D/(D-1) · x_c x_cᵀ``. For the Euclidean distance the squared
-distances lose ``(x_ic - x_jc)²``. So all D scores cost little more than D sorts of the pairs, where the naive way
-takes D times all coordinates of all pairs.
-
-Ranks are brittle: where two distances lie closer together than rounding can tell apart, SciPy's own are taken, so
-that the scores are those of dropping the column and calling `scipy.spatial.distance.pdist`. Only two pictures with
-the same embedding are 0 apart here, where SciPy leaves a last digit to chance: one such digit among a few pairs
-would be worth as much as many a map.
-"""
+"""Representational dissimilarity matrices (RDMs), and how well a network's match people's."""
 
 from __future__ import annotations
 
@@ -34,48 +18,50 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 Array = np.ndarray | Tensor
 
-FEWEST = 3  # pictures
+MIN_IMAGES = 3
 
 
 def rdm(embedding: Array, metric: Metric = "correlation") -> np.ndarray:
-    """The dissimilarities of N pictures to a network: (N, N) float64, 0 between equal embeddings.
+    """The dissimilarities of N images to a network: (N, N) float64, 0 between equal embeddings.
 
     Args:
         embedding: (N, D).
         metric: of `METRICS`; "correlation" and "cosine" are 1 less the similarity.
 
     Raises:
-        DataError: a picture's embedding does not vary (correlation) or is 0 (cosine), and so has no distance; or
+        DataError: an image's embedding does not vary (correlation) or is 0 (cosine), and so has no distance; or
             the embedding is not a finite matrix of at least three rows and two columns.
     """
-    return _distances(checked_rows(embedding, metric), metric)
+    return pairwise_distances(checked_embedding(embedding, metric), metric)
 
 
-def alignment(model_rdm: Array, human_rdm: Array) -> float:
+def rdm_correlation(model_rdm: Array, human_rdm: Array) -> float:
     """Spearman's correlation of two RDMs' upper triangles, each (N, N); ties have their mean rank.
 
     It is 0 where one of the two does not vary. People's matrices may be (P, N, N), here and below: then it is the mean
-    of the correlations with each of them, which stands beside `noise_ceiling`.
+    of the correlations with each of them, to be compared with `noise_ceiling`.
 
     Raises:
         DataError: they are not two finite square matrices of one size.
     """
-    model = _array(model_rdm, "The network's dissimilarities")
-    people = people_of(human_rdm, len(model))
-    return float(unit_ranks(_upper(_human(model, len(model)))) @ agreed(people))
+    model = as_array(model_rdm, "The network's dissimilarities")
+    people = as_rdm_stack(human_rdm, len(model))
+    return float(unit_ranks(upper(_square(model, len(model)))) @ mean_unit_ranks(people))
 
 
-def person_alignment(model_rdm: Array, rdms: Array) -> np.ndarray:
-    """The alignment of a model's RDM (N, N) with each of P people's (P, N, N): (P,).
+def per_subject_correlation(model_rdm: Array, rdms: Array) -> np.ndarray:
+    """`rdm_correlation` of a model's RDM (N, N) with each of P people's (P, N, N): (P,).
 
-    Its mean stands beside `noise_ceiling`; the alignment with the mean of the people is higher, since their
-    disagreement cancels out there.
+    Its mean is to be compared with `noise_ceiling`. The correlation with the mean of the people's matrices is higher,
+    since their disagreement cancels out there.
     """
-    return np.array([alignment(model_rdm, person) for person in _array(rdms, "People's dissimilarities")])
+    return np.array(
+        [rdm_correlation(model_rdm, person) for person in as_array(rdms, "People's dissimilarities")]
+    )
 
 
 def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
-    """What the best of all models would reach in the mean of `person_alignment`: between lower and upper.
+    """What the best of all models would reach in the mean of `per_subject_correlation`: between lower and upper.
 
     As Nili et al. (2014, A Toolbox for Representational Similarity Analysis) define it: each person's correlation
     with the mean of the others' rank-transformed matrices (lower) and of everybody's, their own included (upper).
@@ -84,12 +70,12 @@ def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
         rdms: (P, N, N).
 
     Returns:
-        None for one person alone, of whom nobody can tell what is noise.
+        None for one person, where noise cannot be estimated.
     """
-    people = _array(rdms, "People's dissimilarities")
+    people = as_array(rdms, "People's dissimilarities")
     if len(people) < 2:
         return None
-    ranks = stats.rankdata([_upper(_human(person, len(person))) for person in people], axis=1)
+    ranks = stats.rankdata([upper(_square(person, len(person))) for person in people], axis=1)
     total = ranks.sum(0)
     own = unit_ranks(ranks)
     lower = np.mean([unit @ unit_ranks(total - rank) for unit, rank in zip(own, ranks, strict=True)])
@@ -97,7 +83,7 @@ def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
 
 
 def mds(dissimilarities: Array) -> np.ndarray:
-    """N pictures on a plane, so that their distances there are near their dissimilarities: (N, 2) float64.
+    """N images on a plane, so that their distances there are near their dissimilarities: (N, 2) float64.
 
     Classical scaling (Torgerson 1952). The first axis carries most; a plane has no right way round, so the entry of
     each axis that is farthest from 0 is taken as positive.
@@ -105,7 +91,7 @@ def mds(dissimilarities: Array) -> np.ndarray:
     Args:
         dissimilarities: (N, N).
     """
-    squared = _human(dissimilarities, len(dissimilarities)) ** 2
+    squared = _square(dissimilarities, len(dissimilarities)) ** 2
     centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
     values, vectors = np.linalg.eigh(-centred / 2)
     places = vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0))
@@ -113,28 +99,28 @@ def mds(dissimilarities: Array) -> np.ndarray:
     return places * np.where(farthest < 0, -1, 1)
 
 
-def _silent(columns: np.ndarray, metric: Metric) -> np.ndarray:
-    """(N,) bool: the picture has no distance among these columns (N, k) of its embedding."""
+def degenerate(columns: np.ndarray, metric: Metric) -> np.ndarray:
+    """(N,) bool: the row has no distance to others by these columns (N, k) of its embedding."""
     if metric == "euclidean":
         return np.zeros(len(columns), bool)
     return np.asarray(columns.min(1) == columns.max(1) if metric == "correlation" else ~columns.any(1))
 
 
-def _twins(rows: np.ndarray) -> np.ndarray:
-    """(N,) the first picture with the same embedding as each."""
+def duplicate_of(rows: np.ndarray) -> np.ndarray:
+    """(N,) the first image with the same embedding as each."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(np.ascontiguousarray(rows))])
 
 
-def _distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
+def pairwise_distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
     """(N, N), SciPy's; exactly 0 between equal rows."""
     distances = squareform(pdist(rows, metric), checks=False)
-    twin = _twins(rows)
-    distances[np.equal.outer(twin, twin)] = 0
+    first = duplicate_of(rows)
+    distances[np.equal.outer(first, first)] = 0
     return distances
 
 
-def _array(values: Array, what: str) -> np.ndarray:
+def as_array(values: Array, what: str) -> np.ndarray:
     """float64 of NumPy's or torch's.
 
     Raises:
@@ -146,19 +132,23 @@ def _array(values: Array, what: str) -> np.ndarray:
     return array
 
 
-def checked_rows(embedding: Array, metric: Metric) -> np.ndarray:
-    """(N, D) float64 in which every picture has a distance to every other."""
+def checked_embedding(embedding: Array, metric: Metric) -> np.ndarray:
+    """(N, D) float64 in which every image has a distance to every other.
+
+    Raises:
+        DataError: as `rdm`.
+    """
     if metric not in METRICS:
         raise DataError(f"There is no metric {metric!r}: use {', '.join(METRICS)}.")
-    rows = _array(embedding, "The embeddings") + 0.0  # so that -0 is 0
-    if rows.ndim != 2 or len(rows) < FEWEST or rows.shape[1] < 2:
+    rows = as_array(embedding, "The embeddings") + 0.0  # so that -0 is 0
+    if rows.ndim != 2 or len(rows) < MIN_IMAGES or rows.shape[1] < 2:
         raise DataError(
-            f"Dissimilarities take the embeddings of at least {FEWEST} pictures, in at least two coordinates, not "
+            f"Dissimilarities take the embeddings of at least {MIN_IMAGES} pictures, in at least two coordinates, not "
             f"an array of shape {rows.shape}."
         )
-    silent = _silent(rows, metric)
-    if silent.any():
-        which = int(silent.argmax()) + 1
+    bad = degenerate(rows, metric)
+    if bad.any():
+        which = int(bad.argmax()) + 1
         what = "is 0 everywhere" if metric == "cosine" else "is the same everywhere"
         raise DataError(
             f"The embedding of picture {which} {what}, so it has no {metric} distance: leave the picture out, or use "
@@ -167,9 +157,9 @@ def checked_rows(embedding: Array, metric: Metric) -> np.ndarray:
     return np.ascontiguousarray(rows)
 
 
-def _human(matrix: Array, size: int) -> np.ndarray:
-    """(N, N) float64, of N pictures."""
-    array = _array(matrix, "Dissimilarities")
+def _square(matrix: Array, size: int) -> np.ndarray:
+    """(N, N) float64, of N images."""
+    array = as_array(matrix, "Dissimilarities")
     if array.shape != (size, size):
         raise DataError(
             f"The dissimilarities of {size} pictures are {size} × {size} numbers, not {array.shape}."
@@ -177,28 +167,32 @@ def _human(matrix: Array, size: int) -> np.ndarray:
     return array
 
 
-def people_of(matrices: Array, size: int) -> np.ndarray:
-    """(P, N, N) float64, from one matrix or from P of N pictures."""
-    array = _array(matrices, "Dissimilarities")
+def as_rdm_stack(matrices: Array, size: int) -> np.ndarray:
+    """(P, N, N) float64, from one matrix or from P of N images.
+
+    Raises:
+        DataError: another shape, or something else than finite numbers.
+    """
+    array = as_array(matrices, "Dissimilarities")
     stack = array[None] if array.ndim == 2 else array
     if stack.ndim != 3 or not len(stack):
-        _human(array, size)
-    return np.stack([_human(person, size) for person in stack])
+        _square(array, size)
+    return np.stack([_square(person, size) for person in stack])
 
 
-def part_of(people: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-    """(P, n, n), what the people said of some pictures."""
-    return people[:, pictures][:, :, pictures]
+def subset_rdms(rdms: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """(P, n, n), the rows and columns of some images, from (P, N, N)."""
+    return rdms[:, images][:, :, images]
 
 
-def agreed(people: np.ndarray) -> np.ndarray:
-    """The pairs of (P, N, N) as the mean of each person's `unit_ranks`.
+def mean_unit_ranks(rdms: np.ndarray) -> np.ndarray:
+    """The pairs of (P, N, N) as the mean of each person's `unit_ranks`: (N (N - 1) / 2,).
 
     Its product with a model's unit ranks is the mean of the model's correlations with each person.
     """
-    return unit_ranks(np.stack([_upper(person) for person in people])).mean(0)
+    return unit_ranks(np.stack([upper(person) for person in rdms])).mean(0)
 
 
-def _upper(matrix: np.ndarray) -> np.ndarray:
-    """(P,), the pairs above the diagonal."""
+def upper(matrix: np.ndarray) -> np.ndarray:
+    """(N (N - 1) / 2,), the pairs above the diagonal of (N, N)."""
     return matrix[np.triu_indices(len(matrix), 1)]

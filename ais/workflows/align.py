@@ -1,4 +1,4 @@
-"""A cohort: pictures that people compared with each other, what a backbone makes of them, and which maps carry it.
+"""What `ais align` does: compare a backbone with people, and score the feature maps that carry the match.
 
 The Alignment Importance Score as published (Truong, Pesenti & Hasson, arXiv 2409.16292), from a folder and people's
 dissimilarities to numbers, scores of the maps and heatmaps.
@@ -6,8 +6,8 @@ dissimilarities to numbers, scores of the maps and heatmaps.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,50 +22,49 @@ from ais.attribution.saliency import spectral_residual
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import METADATA, picture_files
-from ais.data.rdms import Judgments, read_judgments
+from ais.data.rdms import HumanRDMs, read_human_rdms
 from ais.errors import AISError, DataError
 from ais.images.preprocessing import Placement, ViewName
 from ais.images.reading import read_image
 from ais.metrics.correlation import spearman
-from ais.rsa import importance, map_selection, rdm
-from ais.rsa.map_selection import GainReport
+from ais.progress import Progress, StageProgress
+from ais.rsa import importance, rdm
+from ais.rsa.map_selection import SelectionPlan, SelectionReport, evaluate_selection
 from ais.rsa.rdm import Metric
 from ais.torch_state import own_state
 
-Report = Callable[[str, int, int], None]  # stage, done, in all
-
 
 @dataclass(frozen=True)
-class Cohort:
-    """N pictures, and P people's dissimilarities of all their pairs.
+class StimulusSet:
+    """N images, and P people's dissimilarities of all their pairs.
 
     Attributes:
         files: N paths, in the order of the matrices' rows.
-        judgments: (P, N, N).
-        averaged: how many people's mean the one matrix is; 0 if it is none.
+        human_rdms: (P, N, N).
+        n_averaged: how many people's mean the one matrix is; 0 if it is none.
     """
 
     files: list[Path]
-    judgments: Judgments
-    averaged: int = 0
+    human_rdms: HumanRDMs
+    n_averaged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How near a network's geometry of N pictures is to P people's, and what its C maps do for that.
+class RSAResult:
+    """How well a network's RDM of N images matches P people's, and what its C maps do for that.
 
-    Every alignment is the mean over the people of Spearman's correlation with each one's matrix, so that it stands
-    beside the ceiling; with a single matrix it is the published one.
+    Each correlation is the mean over the people of Spearman's correlation with each one's matrix, to be compared with
+    the noise ceiling; with a single matrix it is the published one.
 
     Attributes:
-        alignment: with all maps; `with_mean` with the mean of the people's matrices.
-        ceiling: lower and upper; None for one matrix.
-        importance: (C,), AIS of each map. image_importance: (N, C), for each picture's own row.
+        rdm_correlation: with all maps. rdm_correlation_with_mean: that with the mean of the people's matrices.
+        ceiling: the noise ceiling, lower and upper; None for one matrix.
+        importance: (C,), AIS of each map. image_importance: (N, C), for each image's own row.
         model_rdm, human_rdm: (N, N), the second the mean over the people.
     """
 
-    alignment: float
-    with_mean: float
+    rdm_correlation: float
+    rdm_correlation_with_mean: float
     ceiling: tuple[float, float] | None
     importance: np.ndarray
     image_importance: np.ndarray
@@ -74,30 +73,36 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortReport(Comparison):
-    """The comparison of a backbone with people on a cohort.
+class RSAReport(RSAResult):
+    """The comparison of a backbone with people on a stimulus set.
 
     Attributes:
-        backbone, layer, view, metric: what was compared. pictures, people, maps: how many.
-        averaged: as in `Cohort`.
-        gain: what keeping the best maps does for pictures that had no part in choosing them; None if not asked for.
+        backbone, layer, view, metric: what was compared. images, people, maps: how many.
+        n_averaged: as in `StimulusSet`.
+        selection: what keeping the best maps does on images that had no part in choosing them; None if not asked for.
     """
 
     backbone: str
     layer: str
     view: ViewName
     metric: Metric
-    pictures: int
+    images: int
     people: int
-    averaged: int
+    n_averaged: int
     maps: int
-    gain: GainReport | None
+    selection: SelectionReport | None
 
     @property
     def scores(self) -> MapScores:
         """For `ais.explain` with the kind ``alignment``."""
         return MapScores(
-            self.backbone, self.layer, self.view, self.metric, self.alignment, self.pictures, self.importance
+            self.backbone,
+            self.layer,
+            self.view,
+            self.metric,
+            self.rdm_correlation,
+            self.images,
+            self.importance,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,62 +114,62 @@ class CohortReport(Comparison):
             "layer": self.layer,
             "view": self.view,
             "metric": self.metric,
-            "pictures": self.pictures,
+            "pictures": self.images,
             "people": self.people,
-            "averaged": self.averaged,
+            "averaged": self.n_averaged,
             "maps": self.maps,
-            "alignment": self.alignment,
-            "alignment_with_mean": self.with_mean,
+            "rdm_correlation": self.rdm_correlation,
+            "rdm_correlation_with_mean": self.rdm_correlation_with_mean,
             "ceiling": list(self.ceiling) if self.ceiling else None,
             "maps_that_help": helps,
             "strongest": [{"map": int(c), "importance": float(self.importance[c])} for c in strongest],
-            "gain": self.gain.to_dict() if self.gain else None,
+            "gain": self.selection.to_dict() if self.selection else None,
         }
 
 
 @dataclass(frozen=True)
-class Look:
-    """One picture of a cohort with its heatmap.
+class StimulusHeatmap:
+    """One image of a stimulus set with its heatmap.
 
     Attributes:
-        picture: upright RGB.
-        grid: (h, w) in [-1, 1], by the picture's own AIS: what brings its comparisons with the others nearer to
-            people's is above 0.
+        image: upright RGB.
+        grid: (h, w) in [-1, 1], by the image's own AIS: above 0 is what brings its comparisons with the others nearer
+            to people's.
         saliency: (h, w), the spectral residual on the same cells.
-        placement: where the network looked.
+        placement: which part of the image the network saw.
     """
 
-    picture: Image.Image
+    image: Image.Image
     grid: np.ndarray
     saliency: np.ndarray
     placement: Placement
 
     @property
-    def agreement(self) -> float:
+    def saliency_correlation(self) -> float:
         """Spearman's correlation of heatmap and saliency over the cells; 0 where one of them is flat."""
         return spearman(self.grid.ravel(), self.saliency.ravel())
 
 
-def read_cohort(
+def read_stimulus_set(
     folder: str | os.PathLike[str],
     rdm: str | os.PathLike[str],
     *,
     average: bool = False,
     table: str | os.PathLike[str] | None = None,
     image: str | None = None,
-) -> Cohort:
-    """The pictures of a folder and people's dissimilarities of them.
+) -> StimulusSet:
+    """The images of a folder and people's dissimilarities of them.
 
     Args:
-        folder: with a ``metadata.csv`` whose column ``file_name`` names the pictures; else all pictures in it, by
+        folder: with a ``metadata.csv`` whose column ``file_name`` names the images; else all images in it, by
             name. Theirs is the order of the matrices' rows, unless the matrices come with names; without a table, that
             order has to be the same in every usual way of sorting names.
-        rdm: as `ais.data.rdms.read_judgments` takes it.
+        rdm: as `ais.data.rdms.read_human_rdms` takes it.
         average: take the mean of the people's matrices for one matrix, as published.
-        table, image: another table and its column that names the pictures, as in `ais.data.ratings.picture_files`.
+        table, image: another table and its column that names the images, as in `ais.data.ratings.picture_files`.
 
     Raises:
-        DataError: too few pictures, or matrices that do not fit them, by number or by name, or whose order is not
+        DataError: too few images, or matrices that do not fit them, by number or by name, or whose order is not
             sure.
     """
     files = picture_files(folder, table=table, image=image)
@@ -175,10 +180,10 @@ def read_cohort(
         )
     listed = table is not None or (Path(folder) / METADATA).is_file()
     names = [file.relative_to(folder).as_posix() for file in files]
-    judgments = read_judgments(rdm, len(files), names, listed=listed)
+    human = read_human_rdms(rdm, len(files), names, listed=listed)
     if average:
-        return Cohort(files, Judgments(judgments.mean[None]), len(judgments))
-    return Cohort(files, judgments)
+        return StimulusSet(files, HumanRDMs(human.mean[None]), len(human))
+    return StimulusSet(files, human)
 
 
 def map_embedding(backbone: FrozenBackbone, embedding: torch.Tensor) -> np.ndarray:
@@ -195,91 +200,94 @@ def map_embedding(backbone: FrozenBackbone, embedding: torch.Tensor) -> np.ndarr
     return embedding[:, backbone.owner.start : backbone.owner.stop].double().cpu().numpy()
 
 
-def compare(rows: np.ndarray, judgments: Judgments, metric: Metric = "correlation") -> Comparison:
-    """Compare a network with people.
+def compare_with_people(
+    embedding: np.ndarray, human_rdms: HumanRDMs, metric: Metric = "correlation"
+) -> RSAResult:
+    """Compare a network's RDM with people's.
 
     Args:
-        rows: (N, C), as `map_embedding` gives them.
+        embedding: (N, C), as `map_embedding` gives it.
 
     Raises:
-        DataError: the network cannot tell the pictures apart.
+        DataError: the network cannot tell the images apart.
     """
-    rdms = judgments.rdms
-    model = rdm.rdm(rows, metric)
-    return Comparison(
-        alignment=rdm.alignment(model, rdms),
-        with_mean=rdm.alignment(model, judgments.mean),
+    rdms = human_rdms.rdms
+    model = rdm.rdm(embedding, metric)
+    return RSAResult(
+        rdm_correlation=rdm.rdm_correlation(model, rdms),
+        rdm_correlation_with_mean=rdm.rdm_correlation(model, human_rdms.mean),
         ceiling=rdm.noise_ceiling(rdms),
-        importance=importance.importance(rows, rdms, metric),
-        image_importance=importance.image_importance(rows, rdms, metric),
+        importance=importance.importance(embedding, rdms, metric),
+        image_importance=importance.image_importance(embedding, rdms, metric),
         model_rdm=model,
-        human_rdm=judgments.mean,
+        human_rdm=human_rdms.mean,
     )
 
 
 @own_state()
 def align(
-    cohort: Cohort,
+    stimuli: StimulusSet,
     backbone: FrozenBackbone,
     view: ViewName = "whole",
     *,
     metric: Metric = "correlation",
     splits: int = 200,
     seed: int = 0,
-    report: Report | None = None,
-) -> CohortReport:
-    """Compare a backbone with people on a cohort.
+    progress: StageProgress | None = None,
+) -> RSAReport:
+    """Compare a backbone with people on a stimulus set.
 
     Args:
-        splits: random splits of the pictures on which pruning is judged; 0 leaves that out.
-        report: called with a stage, how much of it is done, and how much there is.
+        splits: random splits of the images on which map selection is tested; 0 leaves that out.
+        progress: called with a stage ("pictures" or "splits"), how much of it is done, and how much there is.
 
     Raises:
-        DataError: pictures that cannot be read, or that the backbone cannot tell apart; too few for splits.
+        DataError: images that cannot be read, or that the backbone cannot tell apart; too few for splits.
         AISError: the layer's maps are mixed by what comes after.
     """
 
-    def show(stage: str) -> Callable[[int, int], None] | None:
-        return None if report is None else lambda done, total: report(stage, done, total)
+    def show(stage: str) -> Progress | None:
+        return None if progress is None else functools.partial(progress, stage)
 
-    embedded = embed(cohort.files, backbone, view, progress=show("pictures"))
-    rows, rdms = map_embedding(backbone, embedded.embedding), cohort.judgments.rdms
-    comparison = compare(rows, cohort.judgments, metric)
-    gain = None
+    embedded = embed(stimuli.files, backbone, view, progress=show("pictures"))
+    rows, rdms = map_embedding(backbone, embedded.embedding), stimuli.human_rdms.rdms
+    result = compare_with_people(rows, stimuli.human_rdms, metric)
+    selection = None
     if splits:
-        gain = map_selection.held_out_gain(
-            rows, rdms, splits=splits, metric=metric, seed=seed, progress=show("splits")
-        )
-    return CohortReport(
+        plan = SelectionPlan(splits=splits, seed=seed)
+        selection = evaluate_selection(rows, rdms, plan, metric=metric, progress=show("splits"))
+    return RSAReport(
         backbone=backbone.name,
         layer=backbone.layer,
         view=view,
         metric=metric,
-        pictures=len(rows),
+        images=len(rows),
         people=len(rdms),
-        averaged=cohort.averaged,
+        n_averaged=stimuli.n_averaged,
         maps=rows.shape[1],
-        gain=gain,
-        **vars(comparison),
+        selection=selection,
+        **vars(result),
     )
 
 
 @own_state()
-def look(file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray) -> Look:
-    """A picture's heatmap by the importance (C,) of the maps, beside what is salient in it.
+def stimulus_heatmap(
+    file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray
+) -> StimulusHeatmap:
+    """An image's heatmap by the importance (C,) of the maps, beside its saliency.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
     """
-    picture = read_image(file)
+    image = read_image(file)
     geometry = backbone.view(view)
     with torch.no_grad():
-        maps = backbone(geometry.tensor(picture)[None]).maps[0]
+        maps = backbone(geometry.tensor(image)[None]).maps[0]
         grid = relative_grid(maps, torch.from_numpy(importance).to(maps)).float().cpu().numpy()
-    placement = geometry.place(picture.width, picture.height)
+    placement = geometry.place(image.width, image.height)
     left, top, right, bottom = (round(edge) for edge in placement.box)
-    seen = np.asarray(picture.crop((left, top, right, bottom)))
-    return Look(picture, grid, _cells(spectral_residual(seen), grid.shape), placement)
+    seen = np.asarray(image.crop((left, top, right, bottom)))
+    return StimulusHeatmap(image, grid, _cells(spectral_residual(seen), grid.shape), placement)
 
 
 def _cells(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

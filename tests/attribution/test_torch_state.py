@@ -26,7 +26,7 @@ from ais.backbones import embeddings
 from ais.backbones import loading as backbone_loading
 from ais.backbones.frozen import FrozenBackbone
 from ais.data.ratings import RatedSet
-from ais.data.rdms import Judgments
+from ais.data.rdms import HumanRDMs
 from ais.errors import AISError
 from ais.heads import loading as head_loading
 from ais.heads.config import Member, StackConfig
@@ -89,9 +89,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(data, new, folder / "one", folder / "tuned", folder / "stack", one, backbone, embedding)
 
 
-def _judgments(world: World) -> align.Cohort:
+def _judgments(world: World) -> align.StimulusSet:
     colours = np.stack([np.asarray(Image.open(file))[0, 0] for file in world.data.files[:8]]).astype(float)
-    return align.Cohort(world.data.files[:8], Judgments(squareform(pdist(colours))[None]))
+    return align.StimulusSet(world.data.files[:8], HumanRDMs(squareform(pdist(colours))[None]))
 
 
 def _members(world: World) -> list[RegressionHead]:
@@ -137,7 +137,10 @@ CASES: dict[str, Case] = {
     "list_heads": lambda w: ais.list_heads(),
     "backbone_of": lambda w: head_loading.backbone_of(load_head(w.tuned)).network.state_dict(),
     "embed": lambda w: embeddings.embed(w.data.files, w.backbone, "crop", cache=False),
-    "look": lambda w: [w.pictures, align.look(w.picture, w.backbone, "whole", np.linspace(-1, 1, 12)).grid],
+    "look": lambda w: w.pictures,
+    "stimulus_heatmap": lambda w: align.stimulus_heatmap(
+        w.picture, w.backbone, "whole", np.linspace(-1, 1, 12)
+    ).grid,
     "align": lambda w: align.align(_judgments(w), w.backbone, splits=0),
     "train_head": lambda w: train.train_head(
         w.data, w.backbone, name="again", target=TARGET, plan=PLAN, cache=False
@@ -171,7 +174,7 @@ WITHOUT_TORCH = {
         "backbone_spec",
         "find_head",
     ),
-    *("heads_directory", "read_config", "read_cohort"),
+    *("heads_directory", "read_config", "read_stimulus_set"),
 }
 
 

@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ais.data.ratings import columns, picture_files, read_ratings
-from ais.data.rdms import read_judgments
+from ais.data.rdms import read_human_rdms
 from ais.data.tables import decimal_mark, number, read_sheet, read_table
 from ais.errors import AISError, DataError
-from ais.workflows.align import read_cohort
+from ais.workflows.align import read_stimulus_set
 from helpers.pictures import encoded, photo
 
 JPEG = encoded(photo(16, 12), "JPEG")
@@ -239,7 +239,7 @@ def test_marks_that_may_divide_thousands_in_a_matrix(tmp_path: Path, suffix: str
     file = tmp_path / f"m{suffix}"
     workbook(file, rows) if suffix == ".xlsx" else file.write_text(text(rows, ";"))
     with pytest.raises(DataError, match=r"1, column 3: '1\.050', which may mean 1050 or 1\.05\."):
-        read_judgments(file)
+        read_human_rdms(file)
 
 
 def test_rows_of_other_lengths_that_leave_no_doubt(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe.csv")
-    for read in (read_table, read_judgments):
+    for read in (read_table, read_human_rdms):
         with pytest.raises(DataError, match="not a plain file"):
             read(tmp_path / "pipe.csv")
 
@@ -414,10 +414,10 @@ def test_rows_are_put_into_the_pictures_order_by_name(tmp_path: Path, form: str,
     file = tmp_path / f"named{suffix}"
     workbook(file, rows) if suffix == ".xlsx" else file.write_text(text(rows))
     folder(tmp_path / "pics", *PICTURES)
-    cohort = read_cohort(tmp_path / "pics", file)
+    cohort = read_stimulus_set(tmp_path / "pics", file)
     assert [picture.name for picture in cohort.files] == PICTURES
-    assert (cohort.judgments.mean == found).all()
-    own = read_judgments(file)
+    assert (cohort.human_rdms.mean == found).all()
+    own = read_human_rdms(file)
     assert own.names == tuple(names[i] for i in [3, 1, 4, 0, 2])
     assert (own.rdms[0] == found[np.ix_([3, 1, 4, 0, 2], [3, 1, 4, 0, 2])]).all()
 
@@ -427,8 +427,8 @@ def test_each_file_has_its_own_order(tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     for i, order in enumerate([[4, 3, 2, 1, 0], [1, 0, 2, 4, 3]]):
         (tmp_path / "people" / f"{i}.csv").write_text(text(named(found[i], PICTURES, order, order)))
-    assert (read_judgments(tmp_path / "people", 5, PICTURES).rdms == found).all()
-    reversed_ = read_judgments(tmp_path / "people")
+    assert (read_human_rdms(tmp_path / "people", 5, PICTURES).rdms == found).all()
+    reversed_ = read_human_rdms(tmp_path / "people")
     assert reversed_.names == tuple(PICTURES[::-1])
     assert (reversed_.rdms[:, ::-1, ::-1] == found).all()
 
@@ -447,7 +447,7 @@ def test_each_file_has_its_own_order(tmp_path: Path) -> None:
 def test_other_names_are_refused(tmp_path: Path, names: list[str], says: str) -> None:
     (tmp_path / "named.csv").write_text(text(named(matrix(), names, [*range(5)], [*range(5)])))
     with pytest.raises(DataError, match=says):
-        read_judgments(tmp_path / "named.csv", 5, PICTURES)
+        read_human_rdms(tmp_path / "named.csv", 5, PICTURES)
 
 
 def test_rows_and_columns_of_other_names_are_refused(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_rows_and_columns_of_other_names_are_refused(tmp_path: Path) -> None:
     rows[0][2] = "z.png"
     (tmp_path / "named.csv").write_text(text(rows))
     with pytest.raises(DataError, match=r"its columns differently: no column is called 'b\.png'"):
-        read_judgments(tmp_path / "named.csv")
+        read_human_rdms(tmp_path / "named.csv")
 
 
 @pytest.mark.parametrize("start", [0, 1])
@@ -468,11 +468,11 @@ def test_numbers_of_rows_are_no_names_unless_pictures_are_called_by_them(
     rows = named(found, labels, [*range(count)], [*range(count)])
     (tmp_path / "numbered.csv").write_text(text(rows))
     plain = [f"{letter}.png" for letter in "abcdefghijk"]
-    assert (read_judgments(tmp_path / "numbered.csv", count, plain).rdms[0] == found).all()
+    assert (read_human_rdms(tmp_path / "numbered.csv", count, plain).rdms[0] == found).all()
     numbered = sorted(f"img_{i + start}.png" for i in range(count))  # img_10 before img_2
     order = [int(name[4:-4]) - start for name in numbered]
     assert (
-        read_judgments(tmp_path / "numbered.csv", count, numbered).rdms[0] == found[np.ix_(order, order)]
+        read_human_rdms(tmp_path / "numbered.csv", count, numbered).rdms[0] == found[np.ix_(order, order)]
     ).all()
 
 
@@ -500,18 +500,18 @@ def test_rows_without_names_need_pictures_in_one_order(tmp_path: Path, names: li
         text(named(found, [*map(str, range(len(names)))], *[[*range(len(names))]] * 2))
     )
     if not says:
-        assert (read_cohort(tmp_path / "pics", tmp_path / "m.npy").judgments.mean == found).all()
+        assert (read_stimulus_set(tmp_path / "pics", tmp_path / "m.npy").human_rdms.mean == found).all()
         return
     with pytest.raises(DataError, match=rf"m\.npy does not name its rows, .*{says}.* in a metadata\.csv"):
-        read_cohort(tmp_path / "pics", tmp_path / "m.npy")
+        read_stimulus_set(tmp_path / "pics", tmp_path / "m.npy")
     if not names[0].startswith("img"):  # numbered alike, numbers of rows are theirs
         with pytest.raises(DataError, match=r"count\.csv does not name its rows"):
-            read_cohort(tmp_path / "pics", tmp_path / "count.csv")
+            read_stimulus_set(tmp_path / "pics", tmp_path / "count.csv")
     (tmp_path / "pics" / "metadata.csv").write_text("\n".join(["file_name", *names]))
     for file in ("m.npy", "count.csv"):
-        cohort = read_cohort(tmp_path / "pics", tmp_path / file)
+        cohort = read_stimulus_set(tmp_path / "pics", tmp_path / file)
         assert [picture.name for picture in cohort.files] == names
-        assert (cohort.judgments.mean == found).all()
+        assert (cohort.human_rdms.mean == found).all()
 
 
 @pytest.mark.parametrize(("pictures", "rows"), [(0, 1), (1, 0), (5, 1), (5, 0), (1, 1)])
@@ -522,9 +522,9 @@ def test_numbers_of_rows_are_in_the_order_of_the_pictures_numbers(
     folder(tmp_path / "pics", *(f"img{pictures + i}.png" for i in range(count)))
     labels = [str(rows + i) for i in range(count)]
     (tmp_path / "m.csv").write_text(text(named(found, labels, [*range(count)], [*range(count)])))
-    cohort = read_cohort(tmp_path / "pics", tmp_path / "m.csv")
+    cohort = read_stimulus_set(tmp_path / "pics", tmp_path / "m.csv")
     order = [int(file.stem[3:]) - pictures for file in cohort.files]
-    assert (cohort.judgments.mean == found[np.ix_(order, order)]).all()
+    assert (cohort.human_rdms.mean == found[np.ix_(order, order)]).all()
 
 
 def test_rows_with_and_without_names_in_another_order_are_refused(tmp_path: Path) -> None:
@@ -534,9 +534,9 @@ def test_rows_with_and_without_names_in_another_order_are_refused(tmp_path: Path
     for order in ([0, 1, 2, 3, 4], [1, 0, 2, 4, 3]):
         (people / "2.csv").write_text(text(named(matrix(), PICTURES, order, order)))
         if order == sorted(order):
-            assert len(read_judgments(people, 5, PICTURES)) == 2
+            assert len(read_human_rdms(people, 5, PICTURES)) == 2
     with pytest.raises(DataError, match=r"2\.csv names its rows, and .*1\.csv does not name its rows"):
-        read_judgments(people, 5, PICTURES)
+        read_human_rdms(people, 5, PICTURES)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".csv", ".tsv", ".txt", ".xlsx"])
@@ -557,7 +557,7 @@ def test_triangles(tmp_path: Path, suffix: str, form: str) -> None:
         workbook(file, np.atleast_2d(array).tolist())
     else:
         np.savetxt(file, np.atleast_2d(array), delimiter={".csv": ",", ".tsv": "\t", ".txt": " "}[suffix])
-    assert (read_judgments(file, 5).rdms == (stack if form == "people" else stack[:1])).all()
+    assert (read_human_rdms(file, 5).rdms == (stack if form == "people" else stack[:1])).all()
 
 
 def test_meadows_names_each_persons_pictures(tmp_path: Path) -> None:
@@ -571,9 +571,9 @@ def test_meadows_names_each_persons_pictures(tmp_path: Path) -> None:
         content[f"rdmutv_{person}"] = squareform(one[np.ix_(order, order)])[None]
         content[f"stimuli_{person}"] = np.array([PICTURES[i][:1] for i in order], object)
     matlab.savemat(tmp_path / "Meadows.mat", content)
-    assert (read_judgments(tmp_path / "Meadows.mat", 5, PICTURES).rdms == found).all()
+    assert (read_human_rdms(tmp_path / "Meadows.mat", 5, PICTURES).rdms == found).all()
     with pytest.raises(DataError, match=r"Meadows\.mat, rdmutv_calm_cat has other names"):
-        read_judgments(tmp_path / "Meadows.mat", 5, [f"{i}{name}" for i, name in enumerate(PICTURES)])
+        read_human_rdms(tmp_path / "Meadows.mat", 5, [f"{i}{name}" for i, name in enumerate(PICTURES)])
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "  ", "; ", " ;  "])
@@ -592,7 +592,7 @@ def test_matrices_as_text(tmp_path: Path, mark: str, decimal: str, missing: str,
         return repr(float(found[i, j])).replace(".", decimal) if there and i != j else missing
 
     (tmp_path / "m.txt").write_text(text([[cell(i, j) for j in range(5)] for i in range(5)], mark))
-    assert (read_judgments(tmp_path / "m.txt", 5).rdms[0] == found).all()
+    assert (read_human_rdms(tmp_path / "m.txt", 5).rdms[0] == found).all()
 
 
 def test_arrays_with_nan_on_the_diagonal(tmp_path: Path) -> None:
@@ -600,7 +600,7 @@ def test_arrays_with_nan_on_the_diagonal(tmp_path: Path) -> None:
     holes = found.copy()
     holes[:, range(5), range(5)] = np.nan
     np.save(tmp_path / "m.npy", holes)
-    assert (read_judgments(tmp_path / "m.npy").rdms == found).all()
+    assert (read_human_rdms(tmp_path / "m.npy").rdms == found).all()
 
 
 def test_r_leaves_the_corner_out_and_pairs_in_rows_are_refused(tmp_path: Path) -> None:
@@ -610,14 +610,14 @@ def test_r_leaves_the_corner_out_and_pairs_in_rows_are_refused(tmp_path: Path) -
     (tmp_path / "r.txt").write_text(
         text([[f'"{c}"' if isinstance(c, str) else c for c in row] for row in rows], " ")
     )
-    assert (read_judgments(tmp_path / "r.txt", 5, PICTURES).rdms[0] == found).all()
+    assert (read_human_rdms(tmp_path / "r.txt", 5, PICTURES).rdms[0] == found).all()
     (tmp_path / "long.csv").write_text("one,two,far\na,b,1\na,c,2\nb,c,3\n")
     with pytest.raises(DataError, match=r"a row for each pair .* pivot"):
-        read_judgments(tmp_path / "long.csv")
+        read_human_rdms(tmp_path / "long.csv")
     for wrong in ("1_5", "0x1F", "１"):
         (tmp_path / "m.csv").write_text(text([[0, wrong, 2], [wrong, 0, 3], [2, 3, 0]]))
         with pytest.raises(DataError, match=f"line 1, column 2: '{wrong}' is not a number"):
-            read_judgments(tmp_path / "m.csv")
+            read_human_rdms(tmp_path / "m.csv")
 
 
 # ---- anything at all
@@ -664,7 +664,7 @@ def test_anything_gives_a_result_or_a_sentence(tmp_path: Path) -> None:
             for call in (
                 lambda: read_ratings(tmp_path, "mos", table=file),  # noqa: B023
                 lambda: read_ratings(tmp_path, "mos", table=file, skip_bad=True),  # noqa: B023
-                lambda: read_judgments(file, pictures=["a.jpg", "b.jpg", "c.jpg"]),  # noqa: B023
+                lambda: read_human_rdms(file, pictures=["a.jpg", "b.jpg", "c.jpg"]),  # noqa: B023
             ):
                 try:
                     result = call()

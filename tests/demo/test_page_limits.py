@@ -526,7 +526,7 @@ def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
 
 def test_a_matrix_is_read_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_work = []
-    monkeypatch.setattr(similarity, "read_judgments", lambda *_, **__: at_work.append(gpu.turns._at_work))
+    monkeypatch.setattr(similarity, "read_human_rdms", lambda *_, **__: at_work.append(gpu.turns._at_work))
     (tmp_path / "m.csv").write_text("0")
     similarity.uploaded_stimuli([(tmp_path / n, n) for n in "abc"], (tmp_path / "m.csv", "m.csv"))
     assert at_work[0] is not None

@@ -39,10 +39,10 @@ def open_page(url: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> align.CohortReport:
+def expected() -> align.RSAReport:
     files, _, judgments = shapes.cohort()
     backbone = load_backbone(similarity.DEFAULT)
-    return align.align(align.Cohort(files, judgments), backbone, splits=0)
+    return align.align(align.StimulusSet(files, judgments), backbone, splits=0)
 
 
 def tab(open_page: Any, **options: Any) -> Any:
@@ -87,7 +87,7 @@ def test_the_drawn_cohort_is_shown_and_said_to_be_made_by_rule(open_page: Any, e
     assert page.locator(PICTURES).first.get_attribute("aria-label") == shapes.drawings()[0].title
     assert "made by rule, not by people" in page.inner_text("#ais-gather .note")
     alignment, helping = page.locator("#ais-cohort .numbers dd").all_inner_texts()
-    assert number(alignment) == pytest.approx(expected.alignment, abs=0.006)
+    assert number(alignment) == pytest.approx(expected.rdm_correlation, abs=0.006)
     assert helping.endswith(" of 1,280")
     assert page.inner_text("#ais-cohort .group button[value=people]") == "By the rule"
 
@@ -97,13 +97,15 @@ def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any)
     index = 7
     data = choose(page, index)
     backbone = load_backbone(similarity.DEFAULT)
-    look = align.look(shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index])
+    look = align.stimulus_heatmap(
+        shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index]
+    )
     side = data["sides"][0]
     assert (side["h"], side["w"]) == look.grid.shape
     np.testing.assert_allclose(side["grid"], look.grid.ravel(), atol=1e-3)
     np.testing.assert_allclose(data["saliency"], look.saliency.ravel(), atol=1e-4)
     said = page.inner_text("#ais-looks .meaning")
-    assert number(said.rpartition(":")[2]) == pytest.approx(look.agreement, abs=0.02)
+    assert number(said.rpartition(":")[2]) == pytest.approx(look.saliency_correlation, abs=0.02)
     assert page.inner_text("#ais-looks h2") == shapes.drawings()[index].title
     assert page.locator("#ais-looks canvas").count() == 2
     coloured, bare = "document.querySelector('#ais-looks canvas').toDataURL()", "#ais-looks .bare"

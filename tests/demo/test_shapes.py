@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ais.backbones.loading import load_backbone
-from ais.data.rdms import Judgments
+from ais.data.rdms import HumanRDMs
 from ais.demo import shapes
 from ais.demo.tabs import similarity
 from ais.demo.tabs.similarity import Stimuli, StimuliRSA
@@ -62,10 +62,10 @@ def test_the_page_computes_what_the_command_computes(
 ) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
     files, _, judgments = shapes.cohort()
-    report = align.align(align.Cohort(files, judgments), load_backbone(similarity.DEFAULT), splits=0)
+    report = align.align(align.StimulusSet(files, judgments), load_backbone(similarity.DEFAULT), splits=0)
     np.testing.assert_allclose(drawn.model_rdm, report.model_rdm, atol=1e-5)
     np.testing.assert_array_equal(drawn.human_rdm, report.human_rdm)
-    assert drawn.alignment == pytest.approx(report.alignment, abs=1e-3)
+    assert drawn.rdm_correlation == pytest.approx(report.rdm_correlation, abs=1e-3)
     assert drawn.ceiling is report.ceiling is None
     np.testing.assert_allclose(drawn.importance, report.importance, atol=1e-2)
 
@@ -73,7 +73,7 @@ def test_the_page_computes_what_the_command_computes(
 def test_nothing_of_a_visitors_pictures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path / "cache"))
     files, names, _ = shapes.cohort()
-    own = Judgments(np.stack([shapes.differences(shapes.drawings())[:4, :4]] * 2))
+    own = HumanRDMs(np.stack([shapes.differences(shapes.drawings())[:4, :4]] * 2))
     assert compared(Stimuli(files[:4], names[:4], own)).ceiling is not None
     assert not (tmp_path / "cache").exists()
 
@@ -121,7 +121,7 @@ def test_every_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_text("no picture")
     bad = [files[0], tmp_path / "x1.png", tmp_path / "x2.png"]
     with pytest.raises(DataError) as raised:
-        compared(Stimuli(bad, ["a.png", "b<i>.png", "c.png"], Judgments(judgments.rdms[:, :3, :3])))
+        compared(Stimuli(bad, ["a.png", "b<i>.png", "c.png"], HumanRDMs(judgments.rdms[:, :3, :3])))
     assert '"b<i>.png" is not a picture' in str(raised.value)
     assert '"c.png" is not a picture' in str(raised.value)
     assert str(tmp_path) not in str(raised.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from ais.attribution.explanation import Explanation
+from ais.attribution.colors import overlay
 from ais.errors import ImageError
-from ais.images.preprocessing import Placement
 from ais.plots import evaluation, sheets, training
-from ais.training.range_test import RateCurve
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 
@@ -73,7 +73,7 @@ def test_rate_curve_marks_the_suggestion_and_survives_an_explosion(end: float) -
     for suggested in (1e-5, 1e-3, 5e-2):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            image = pixels(training.rate_curve(RateCurve(rates, trials, losses, suggested)))
+            image = pixels(training.rate_curve(rates, trials, losses, suggested))
         assert image.shape[1] == 1200
         column = np.bincount(places(image, ORANGE)[:, 1], minlength=1200)
         columns.append(int(column.argmax()))
@@ -87,10 +87,8 @@ def test_rate_curve_marks_the_suggestion_and_survives_an_explosion(end: float) -
 def test_rate_curve_without_a_suggestion_says_why_and_draws_no_line() -> None:
     rates = np.geomspace(1e-6, 1, 61)
     flat = np.full(61, 0.5)
-    curve = RateCurve(
-        rates, np.stack([flat] * 3), flat, None, "the loss hardly changes between here and there"
-    )
-    image = pixels(training.rate_curve(curve))
+    reason = "the loss hardly changes between here and there"
+    image = pixels(training.rate_curve(rates, np.stack([flat] * 3), flat, None, reason))
     assert not len(places(image, ORANGE))
     rows = places(image, BLUE)[:, 0]
     assert np.ptp(rows[rows > 100]) < 0.05 * len(image)  # flat is drawn flat
@@ -141,37 +139,18 @@ def test_contact_sheet_wants_a_caption_for_each_and_pictures(tmp_path: Path) -> 
         sheets.contact_sheet([file], ["one"])
 
 
-def explanation(color: str, shape: tuple[int, int], value: float = 1, target: str = "beauty") -> Explanation:
-    """Of a picture of one colour that is worth the same everywhere."""
-    width, height = shape
-    grid = np.full((2, 1), value, dtype=np.float32)
-    return Explanation(
-        image=Image.new("RGB", shape, color),
-        head="h",
-        backbone="b",
-        layer="l",
-        method="ais",
-        kind="prediction",
-        scale="relative",
-        target=target,
-        rating_range=(1, 7),
-        level=0.9,
-        score=4.5,
-        interval=(3.25, 5.75),
-        percentile=50,
-        importance=np.ones(1, dtype=np.float32),
-        maps=np.ones((1, 2, 1), dtype=np.float32),
-        grids={"relative": grid, "points": grid},
-        placement=Placement(width, height, (0, 0, width, height), (224, 224)),
-        seconds=0,
-    )
+def example(color: str, shape: tuple[int, int], value: float = 1, target: str = "beauty") -> sheets.Example:
+    """Of an image of one colour that is worth the same everywhere."""
+    image = Image.new("RGB", shape, color)
+    heatmap = np.full(shape[::-1], value, dtype=np.float32)
+    return sheets.Example(image, overlay(image, heatmap), f"{target} 4.50 (3.25 to 5.75)")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_example_sheet_shows_each_picture_beside_its_heatmap(count: int) -> None:
     shapes = [(300, 200), (200, 300), (40, 30), (2000, 500)]
     signs = [1, -1, -1, 1]
-    examples = [explanation("lime", *pair) for pair in list(zip(shapes, signs, strict=True))[:count]]
+    examples = [example("lime", *pair) for pair in list(zip(shapes, signs, strict=True))[:count]]
     data = sheets.example_sheet(examples)
     assert sheets.example_sheet(examples) == data
     image = pixels(data)
@@ -198,12 +177,19 @@ def test_example_sheet_shows_each_picture_beside_its_heatmap(count: int) -> None
 def test_a_long_name_of_the_target_stays_below_its_pair() -> None:
     image = pixels(
         sheets.example_sheet(
-            [explanation("lime", (300, 200), target="\n" + "w" * 500), explanation("lime", (300, 200))]
+            [example("lime", (300, 200), target="\n" + "w" * 500), example("lime", (300, 200))]
         )
     )
     assert image[:-80, 583:617].min() == 255  # above the bar
 
 
 def test_example_sheet_of_photographs_is_small(photograph: Image.Image) -> None:
-    examples = [replace(explanation("lime", photograph.size), image=photograph)] * 4
+    examples = [replace(example("lime", photograph.size), image=photograph)] * 4
     assert len(sheets.example_sheet(examples)) < 400_000
+
+
+def test_without_a_figure_matplotlib_is_not_imported() -> None:
+    """It takes longer than all else together, and most commands draw nothing."""
+    modules = "evaluation, rsa, sheets, training"
+    code = f"import sys; from ais.plots import {modules}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,16 +16,16 @@ from scipy.spatial.distance import pdist, squareform
 from ais.attribution.saliency import spectral_residual
 from ais.errors import DataError
 from ais.rsa import importance as rsa_importance
-from ais.rsa.importance import image_importance, importance, pruning_curve
-from ais.rsa.map_selection import choose_size, held_out_gain
+from ais.rsa.importance import image_importance, importance
+from ais.rsa.map_selection import SelectionPlan, evaluate_selection, select_size, selection_curve
 from ais.rsa.rdm import (
     METRICS,
     Metric,
-    alignment,
     mds,
     noise_ceiling,
-    person_alignment,
+    per_subject_correlation,
     rdm,
+    rdm_correlation,
 )
 
 SIMILARITY92 = Path(__file__).parents[3] / "shared" / "data" / "similarity92"
@@ -250,10 +250,10 @@ def test_for_several_people_all_is_the_mean_of_each_persons(kind: Any) -> None:
     people = np.array([judged(len(rows), rng, 9) for _ in range(3)])
     order = rng.permutation(rows.shape[1])
     calls: list[Any] = [
-        lambda human: alignment(rdm(rows), human),
+        lambda human: rdm_correlation(rdm(rows), human),
         lambda human: importance(rows, human),
         lambda human: image_importance(rows, human),
-        lambda human: pruning_curve(rows, human, order, [9, 10]),
+        lambda human: selection_curve(rows, human, order, [9, 10]),
     ]
     for call in calls:
         assert call(people) == pytest.approx(np.mean([call(person) for person in people], axis=0), abs=1e-12)
@@ -281,7 +281,7 @@ def test_dissimilarities_and_ceiling_are_rsatoolboxs() -> None:
     people = np.array([judged(len(rows), rng, 12) for _ in range(5)]) + judged(len(rows), rng, 20)
     whole = RDMs(people)
     assert noise_ceiling(people) == pytest.approx(boot_noise_ceiling(whole, method="spearman"), abs=1e-12)
-    assert person_alignment(rdm(rows), people) == pytest.approx(
+    assert per_subject_correlation(rdm(rows), people) == pytest.approx(
         compare(theirs, whole, method="spearman")[0], abs=1e-12
     )
 
@@ -293,9 +293,9 @@ def test_alignment_is_spearmans_correlation_of_the_pairs(levels: int) -> None:
     model = judged(9, rng, levels)
     upper = np.triu_indices(9, 1)
     expected = [spearman(model[upper], person[upper]) for person in people]
-    assert [alignment(model, person) for person in people] == pytest.approx(expected, abs=1e-12)
-    assert person_alignment(model, torch.from_numpy(people)) == pytest.approx(expected, abs=1e-12)
-    assert alignment(np.ones((9, 9)) - np.eye(9), people[0]) == 0
+    assert [rdm_correlation(model, person) for person in people] == pytest.approx(expected, abs=1e-12)
+    assert per_subject_correlation(model, torch.from_numpy(people)) == pytest.approx(expected, abs=1e-12)
+    assert rdm_correlation(np.ones((9, 9)) - np.eye(9), people[0]) == 0
 
 
 def test_noise_ceiling_is_each_person_beside_the_others_and_beside_all() -> None:
@@ -324,8 +324,8 @@ def test_pruning_curve_is_that_of_choosing_the_columns(kind: Any, metric: Metric
         with np.errstate(invalid="ignore"):
             found = distances(rows[:, order[:size]], metric)[upper]
         expected.append(spearman(np.where(np.isnan(found), 1, found), human[upper]))
-    assert pruning_curve(rows, human, order, sizes, metric) == pytest.approx(expected, abs=1e-9)
-    assert expected[0] == pytest.approx(alignment(rdm(rows, metric), human), abs=1e-2)
+    assert selection_curve(rows, human, order, sizes, metric) == pytest.approx(expected, abs=1e-9)
+    assert expected[0] == pytest.approx(rdm_correlation(rdm(rows, metric), human), abs=1e-2)
 
 
 @pytest.mark.parametrize("metric", ["correlation", "cosine"])
@@ -339,13 +339,13 @@ def test_a_picture_without_any_of_the_kept_maps_is_far_from_all_others(metric: M
     apart[[2, 5]] = apart[:, [2, 5]] = 1
     upper = np.triu_indices(8, 1)
     expected = spearman(apart[upper], human[upper])
-    assert pruning_curve(rows, human, np.arange(6), [3], metric) == pytest.approx(expected, abs=1e-12)
+    assert selection_curve(rows, human, np.arange(6), [3], metric) == pytest.approx(expected, abs=1e-12)
 
 
 def test_one_map_has_no_correlation_distance_and_aligns_with_nothing() -> None:
     rng = np.random.default_rng(0)
     rows, human = rng.random((8, 6)), judged(8, rng)
-    one, two = pruning_curve(rows, human, np.arange(6), [1, 2])
+    one, two = selection_curve(rows, human, np.arange(6), [1, 2])
     assert one == 0
     assert two != 0
 
@@ -362,14 +362,14 @@ def test_the_maps_that_carry_the_signal_have_the_highest_importance_and_are_kept
     rows, human = planted()
     scores = importance(rows, human)
     assert scores[:20].mean() > 0 > scores[20:].mean()
-    size = choose_size(rows, human, [2, 20, 80], "correlation", 3, np.random.default_rng(0))
+    size = select_size(rows, human, [2, 20, 80], "correlation", 3, np.random.default_rng(0))
     assert size == 20
-    assert choose_size(rows, human, [80, 20, 2], "correlation", 3, np.random.default_rng(0)) == size
+    assert select_size(rows, human, [80, 20, 2], "correlation", 3, np.random.default_rng(0)) == size
 
 
 def test_chosen_maps_do_better_on_held_out_pictures_where_there_is_something_to_find() -> None:
     rows, human = planted(60)
-    report = held_out_gain(rows, human, splits=12, random_draws=19, seed=3)
+    report = evaluate_selection(rows, human, SelectionPlan(splits=12, random_draws=19, seed=3))
     assert report.gain.low > 0
     assert report.gain.share == 1
     assert report.over_random.mean > report.gain.mean  # random maps lose, besides
@@ -379,14 +379,16 @@ def test_chosen_maps_do_better_on_held_out_pictures_where_there_is_something_to_
 
 def test_nothing_is_gained_where_people_answer_at_random() -> None:
     rows, _ = planted()
-    report = held_out_gain(rows, judged(36, np.random.default_rng(8)), splits=20, random_draws=19)
+    report = evaluate_selection(
+        rows, judged(36, np.random.default_rng(8)), SelectionPlan(splits=20, random_draws=19)
+    )
     assert report.gain.low < 0 < report.gain.high
     assert report.p_value > 0.05
 
 
 def test_the_choice_sees_no_pair_of_a_held_out_picture() -> None:
     rows, human = planted()
-    before = held_out_gain(rows, human, splits=2, random_draws=3, seed=7)
+    before = evaluate_selection(rows, human, SelectionPlan(splits=2, random_draws=3, seed=7))
     held = np.random.default_rng([7, 0]).permutation(36)[:12]  # in the first split
     other = human.copy()
     rng = np.random.default_rng(1)
@@ -394,51 +396,64 @@ def test_the_choice_sees_no_pair_of_a_held_out_picture() -> None:
         for j in range(36):
             if i != j:
                 other[i, j] = other[j, i] = rng.random()
-    after = held_out_gain(rows, other, splits=2, random_draws=3, seed=7)
+    after = evaluate_selection(rows, other, SelectionPlan(splits=2, random_draws=3, seed=7))
     assert after.kept[0] == before.kept[0]
     assert after.curve[0] != pytest.approx(before.curve[0])
     # Seen from the other side: what people said of the rest does not change how the held-out pictures are judged.
     rest = np.setdiff1d(np.arange(36), held)
     other = human.copy()
     other[np.ix_(rest, rest)] = judged(24, rng)
-    after = held_out_gain(rows, other, splits=2, random_draws=3, seed=7)
-    assert after.alignment_all[0] == before.alignment_all[0]
+    after = evaluate_selection(rows, other, SelectionPlan(splits=2, random_draws=3, seed=7))
+    assert after.rdm_correlation_all[0] == before.rdm_correlation_all[0]
 
 
 def test_a_split_is_that_of_its_seed_however_many_there_are() -> None:
     rows, human = planted()
-    few, more = (held_out_gain(rows, human, splits=s, random_draws=4, seed=2) for s in (3, 5))
-    other = held_out_gain(rows, human, splits=3, random_draws=4, seed=1)
-    for name in ("kept", "alignment_all", "alignment_kept", "alignment_random", "curve", "random_curve"):
+    few, more = (
+        evaluate_selection(rows, human, SelectionPlan(splits=s, random_draws=4, seed=2)) for s in (3, 5)
+    )
+    other = evaluate_selection(rows, human, SelectionPlan(splits=3, random_draws=4, seed=1))
+    for name in (
+        "kept",
+        "rdm_correlation_all",
+        "rdm_correlation_kept",
+        "rdm_correlation_random",
+        "curve",
+        "random_curve",
+    ):
         assert (getattr(few, name) == getattr(more, name)[:3]).all()
-    assert (few.alignment_all != other.alignment_all).any()
+    assert (few.rdm_correlation_all != other.rdm_correlation_all).any()
 
 
 def test_a_split_is_what_its_parts_say() -> None:
     rows, human = planted()
     sizes = [10, 40]
-    report = held_out_gain(rows, human, splits=2, sizes=sizes, random_draws=3, metric="cosine", seed=4)
+    report = evaluate_selection(
+        rows, human, SelectionPlan(splits=2, sizes=sizes, random_draws=3, seed=4), metric="cosine"
+    )
     rng = np.random.default_rng([4, 1])
     order = rng.permutation(36)
     held, rest = order[:12], order[12:]
     known = rows[rest], human[np.ix_(rest, rest)]
     best_first = np.argsort(-importance(*known, "cosine"), kind="stable")
-    kept = choose_size(*known, sizes, "cosine", 3, rng)
+    kept = select_size(*known, sizes, "cosine", 3, rng)
     truth = human[np.ix_(held, held)]
     assert report.kept[1] == kept
-    assert report.alignment_all[1] == pytest.approx(alignment(rdm(rows[held], "cosine"), truth))
-    assert report.curve[1] == pytest.approx(pruning_curve(rows[held], truth, best_first, sizes, "cosine"))
+    assert report.rdm_correlation_all[1] == pytest.approx(rdm_correlation(rdm(rows[held], "cosine"), truth))
+    assert report.curve[1] == pytest.approx(selection_curve(rows[held], truth, best_first, sizes, "cosine"))
     chosen = rows[held][:, best_first[:kept]]
-    assert report.alignment_kept[1] == pytest.approx(alignment(rdm(chosen, "cosine"), truth))
-    drawn = [alignment(rdm(rows[held][:, rng.permutation(80)[:kept]], "cosine"), truth) for _ in range(3)]
-    assert report.alignment_random[1] == pytest.approx(drawn)
+    assert report.rdm_correlation_kept[1] == pytest.approx(rdm_correlation(rdm(chosen, "cosine"), truth))
+    drawn = [
+        rdm_correlation(rdm(rows[held][:, rng.permutation(80)[:kept]], "cosine"), truth) for _ in range(3)
+    ]
+    assert report.rdm_correlation_random[1] == pytest.approx(drawn)
     assert report.random_curve[1, sizes.index(kept)] == pytest.approx(np.mean(drawn))
 
 
 def test_the_interval_allows_for_splits_that_share_their_pictures() -> None:
     rows, human = planted()
-    report = held_out_gain(rows, human, splits=10, random_draws=2)
-    difference = report.alignment_kept - report.alignment_all
+    report = evaluate_selection(rows, human, SelectionPlan(splits=10, random_draws=2))
+    difference = report.rdm_correlation_kept - report.rdm_correlation_all
     error = np.sqrt((1 / 10 + 12 / 24) * difference.var(ddof=1))
     half = stats.t(9).ppf(0.975) * error
     gain = report.gain
@@ -450,15 +465,18 @@ def test_the_interval_allows_for_splits_that_share_their_pictures() -> None:
 
 def test_keeping_all_maps_gains_exactly_nothing() -> None:
     rows, human = planted()
-    report = held_out_gain(rows, human, splits=3, sizes=[80], random_draws=4)
+    report = evaluate_selection(rows, human, SelectionPlan(splits=3, sizes=[80], random_draws=4))
     assert (report.gain.mean, report.gain.share, report.over_random.mean, report.p_value) == (0, 0, 0, 1)
 
 
 def test_progress_is_told_and_the_report_is_json() -> None:
     rows, human = planted()
     seen: list[tuple[int, int]] = []
-    report = held_out_gain(
-        rows, human, splits=2, random_draws=2, progress=lambda done, total: seen.append((done, total))
+    report = evaluate_selection(
+        rows,
+        human,
+        SelectionPlan(splits=2, random_draws=2),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 2), (2, 2)]
     told = json.loads(json.dumps(report.to_dict(), allow_nan=False))
@@ -495,9 +513,9 @@ def changed(row: int, values: Any) -> np.ndarray:
         (lambda: importance(ROWS, HUMAN[:0]), "5 pictures are 5 × 5"),
         (lambda: importance(ROWS, HUMAN * np.nan), "Dissimilarities must be finite"),
         (lambda: importance(ROWS, HUMAN, maps=range(2, 5)), "not coordinates of an embedding of 4"),
-        (lambda: pruning_curve(ROWS, HUMAN, np.arange(4), [2, 5]), "From 1 to 4"),
-        (lambda: choose_size(ROWS, HUMAN, [2], "cosine", 2, np.random.default_rng(0)), "5 pictures in 2"),
-        (lambda: held_out_gain(ROWS, HUMAN), "2 of 5 pictures held out"),
+        (lambda: selection_curve(ROWS, HUMAN, np.arange(4), [2, 5]), "From 1 to 4"),
+        (lambda: select_size(ROWS, HUMAN, [2], "cosine", 2, np.random.default_rng(0)), "5 pictures in 2"),
+        (lambda: evaluate_selection(ROWS, HUMAN), "2 of 5 pictures held out"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_with_a_sentence(call: Any, says: str) -> None:

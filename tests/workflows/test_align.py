@@ -1,9 +1,10 @@
-"""A cohort from folder and matrices to numbers, scores of the maps and heatmaps; and the command."""
+"""Stimuli from folder and matrices to numbers, scores of the maps and heatmaps; and the command."""
 
 from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from ais.attribution.map_scores import read_map_scores
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
-from ais.data.rdms import Judgments
+from ais.data.rdms import HumanRDMs
 from ais.errors import AISError, DataError
 from ais.plots import rsa
 from ais.rsa import rdm
-from ais.workflows.align import align, look, map_embedding, read_cohort
+from ais.workflows.align import align, map_embedding, read_stimulus_set, stimulus_heatmap
 from helpers.sets import add_backbones
 
 COUNT, PEOPLE = 14, 3
@@ -40,15 +41,15 @@ def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     """Pictures of one colour with a square of another, and people who see colours."""
     rng = np.random.default_rng(5)
-    (tmp_path / "cohort").mkdir()
+    (tmp_path / "stimuli").mkdir()
     colours = rng.integers(0, 255, (COUNT, 3))
     for n, colour in enumerate(colours):
         pixels = np.tile(colour, (40, 48, 1)).astype(np.uint8)
         pixels[8:24, 8 + n : 24 + n] = rng.integers(0, 255, 3)
-        Image.fromarray(pixels).save(tmp_path / "cohort" / f"{n:02}.png")
+        Image.fromarray(pixels).save(tmp_path / "stimuli" / f"{n:02}.png")
     people = [squareform(pdist(colours + rng.normal(0, 60, colours.shape))) for _ in range(PEOPLE)]
     np.save(tmp_path / "people.npy", np.array(people))
-    return tmp_path / "cohort"
+    return tmp_path / "stimuli"
 
 
 @pytest.fixture
@@ -67,67 +68,69 @@ def naive(rows: np.ndarray, rdms: np.ndarray) -> float:
 
 
 def test_the_report_is_what_scipy_says(folder: Path, people: Path, backbone: FrozenBackbone) -> None:
-    cohort = read_cohort(folder, people)
-    report = align(cohort, backbone, splits=4)
+    stimuli = read_stimulus_set(folder, people)
+    report = align(stimuli, backbone, splits=4)
     rdms = np.load(people)
-    rows = embed(cohort.files, backbone, "whole").embedding.double().numpy()
-    assert report.alignment == pytest.approx(naive(rows, rdms), abs=1e-12)
-    assert report.with_mean == pytest.approx(naive(rows, rdms.mean(0)[None]), abs=1e-12)
+    rows = embed(stimuli.files, backbone, "whole").embedding.double().numpy()
+    assert report.rdm_correlation == pytest.approx(naive(rows, rdms), abs=1e-12)
+    assert report.rdm_correlation_with_mean == pytest.approx(naive(rows, rdms.mean(0)[None]), abs=1e-12)
     for c in range(12):
         without = naive(np.delete(rows, c, axis=1), rdms)
-        assert report.importance[c] == pytest.approx(report.alignment - without, abs=1e-9)
+        assert report.importance[c] == pytest.approx(report.rdm_correlation - without, abs=1e-9)
     assert report.image_importance.shape == (COUNT, 12)
     assert report.ceiling == rdm.noise_ceiling(rdms)
-    assert report.gain is not None
-    assert len(report.gain.kept) == 4
+    assert report.selection is not None
+    assert len(report.selection.kept) == 4
     json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_averaged_it_is_the_published_one(folder: Path, people: Path, backbone: FrozenBackbone) -> None:
-    report = align(read_cohort(folder, people, average=True), backbone, splits=0)
-    each = align(read_cohort(folder, people), backbone, splits=0)
-    assert (report.people, report.averaged, report.ceiling, report.gain) == (1, PEOPLE, None, None)
-    assert report.alignment == report.with_mean == each.with_mean
+    report = align(read_stimulus_set(folder, people, average=True), backbone, splits=0)
+    each = align(read_stimulus_set(folder, people), backbone, splits=0)
+    assert (report.people, report.n_averaged, report.ceiling, report.selection) == (1, PEOPLE, None, None)
+    assert report.rdm_correlation == report.rdm_correlation_with_mean == each.rdm_correlation_with_mean
 
 
 def test_the_table_gives_the_order(folder: Path, people: Path) -> None:
     names = [f"{n:02}.png" for n in reversed(range(COUNT))]
     (folder / "metadata.csv").write_text("file_name\n" + "\n".join(names))
-    assert [file.name for file in read_cohort(folder, people).files] == names
+    assert [file.name for file in read_stimulus_set(folder, people).files] == names
     (folder / "metadata.csv").write_text("file_name\n../people.npy\nnowhere.png\n")
     with pytest.raises(DataError, match=r"(?s)line 2: .*lies outside.*line 3: there is no file"):
-        read_cohort(folder, people)
+        read_stimulus_set(folder, people)
     (folder / "metadata.csv").write_text("mood\na\n")
     with pytest.raises(DataError, match="has no column 'file_name'"):
-        read_cohort(folder, people)
+        read_stimulus_set(folder, people)
 
 
 def test_too_little_to_compare(folder: Path, people: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no folder"):
-        read_cohort(tmp_path / "nowhere", people)
+        read_stimulus_set(tmp_path / "nowhere", people)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds 0 pictures"):
-        read_cohort(tmp_path / "empty", people)
+        read_stimulus_set(tmp_path / "empty", people)
     (folder / "13.png").unlink()
     with pytest.raises(DataError, match=r"people\.npy.*13"):
-        read_cohort(folder, people)
+        read_stimulus_set(folder, people)
 
 
 def test_a_layer_whose_maps_are_mixed_is_refused(folder: Path, people: Path) -> None:
     with pytest.raises(AISError, match=r"The maps of stem\.0 in little1 are mixed by what comes after"):
-        align(read_cohort(folder, people), load_backbone("little1", "stem.0"), splits=0)
+        align(read_stimulus_set(folder, people), load_backbone("little1", "stem.0"), splits=0)
 
 
 def test_a_heatmap_is_the_importance_weighted_sum(folder: Path, backbone: FrozenBackbone) -> None:
     weights = np.linspace(-1, 1, 12)
-    one = look(folder / "00.png", backbone, "whole", weights)
+    one = stimulus_heatmap(folder / "00.png", backbone, "whole", weights)
     view = backbone.view("whole")
     with torch.no_grad():
-        maps = backbone(view.tensor(one.picture)[None]).maps[0].relu().double().numpy()
+        maps = backbone(view.tensor(one.image)[None]).maps[0].relu().double().numpy()
     grid = np.tensordot(weights, maps, 1)
     np.testing.assert_allclose(one.grid, grid / np.abs(grid).max(), atol=1e-5)
     assert one.saliency.shape == one.grid.shape
-    assert one.agreement == pytest.approx(spearmanr(one.grid.ravel(), one.saliency.ravel()).statistic)
+    assert one.saliency_correlation == pytest.approx(
+        spearmanr(one.grid.ravel(), one.saliency.ravel()).statistic
+    )
 
 
 def test_only_the_layers_own_coordinates_count(backbone: FrozenBackbone) -> None:
@@ -138,7 +141,7 @@ def test_only_the_layers_own_coordinates_count(backbone: FrozenBackbone) -> None
 
 def test_people_who_agree_leave_a_ceiling_of_one(folder: Path, people: Path) -> None:
     one = np.load(people)[0]
-    assert rdm.noise_ceiling(Judgments(np.array([one, one])).rdms) == pytest.approx((1, 1))
+    assert rdm.noise_ceiling(HumanRDMs(np.array([one, one])).rdms) == pytest.approx((1, 1))
 
 
 @pytest.mark.parametrize("names", [["little1"], ["little1", "little2"]])
@@ -206,6 +209,8 @@ def test_figures_show_what_they_are_given(folder: Path, backbone: FrozenBackbone
     assert flat != some
     matrix = squareform(np.arange(6.0))
     assert rsa.rdm_pair(matrix, matrix, ("a", "b")) != rsa.rdm_pair(matrix, 6 - matrix, ("a", "b"))
-    one = look(folder / "00.png", backbone, "whole", np.ones(12))
-    tall = Image.open(io.BytesIO(rsa.look_sheet([one, one], ["a", "b"]))).height
-    assert tall > Image.open(io.BytesIO(rsa.look_sheet([one], ["a"]))).height
+    one = stimulus_heatmap(folder / "00.png", backbone, "whole", np.ones(12))
+    upsampled = (one.placement.upsample(values.astype(np.float32)) for values in (one.grid, one.saliency))
+    row = rsa.HeatmapRow("a", one.image, *upsampled)
+    tall = Image.open(io.BytesIO(rsa.heatmap_sheet([row, replace(row, caption="b")]))).height
+    assert tall > Image.open(io.BytesIO(rsa.heatmap_sheet([row]))).height

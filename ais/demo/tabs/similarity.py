@@ -26,7 +26,7 @@ from ais.attribution.colors import COLORS
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import backbone_cached
 from ais.backbones.registry import BACKBONES
-from ais.data.rdms import Judgments, read_judgments
+from ais.data.rdms import HumanRDMs, read_human_rdms
 from ais.demo import gpu, shapes, storage, values
 from ais.demo.components import component, uploaded
 from ais.demo.queues import COMPUTE, PRIVATE
@@ -38,7 +38,7 @@ from ais.images.reading import read_image
 from ais.rsa import rdm as rsa_rdm
 from ais.rsa.importance import pair_importance
 from ais.workflows import align
-from ais.workflows.align import Comparison, Look, map_embedding
+from ais.workflows.align import RSAResult, StimulusHeatmap, map_embedding
 
 MOST = 60  # pictures
 FEWEST = 3
@@ -62,12 +62,12 @@ class Stimuli:
 
     files: list[Path]
     names: list[str]
-    judgments: Judgments
+    judgments: HumanRDMs
     by_rule: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class StimuliRSA(Comparison):
+class StimuliRSA(RSAResult):
     """Stimuli as a backbone sees them, compared with what was said of them.
 
     Attributes:
@@ -147,7 +147,7 @@ def uploaded_stimuli(images: Sequence[tuple[Path, str]], matrix: tuple[Path, str
     return Stimuli([file for file, _ in images], [name for _, name in images], judgments)
 
 
-def _judgments(path: Path, names: list[str]) -> Judgments:
+def _judgments(path: Path, names: list[str]) -> HumanRDMs:
     """Of a visitor's file, which may be made to unfold to more than there is memory."""
     unfolded = 0
     with (
@@ -160,7 +160,7 @@ def _judgments(path: Path, names: list[str]) -> Judgments:
             f"{path.name} unfolds to more than {LARGEST_UNFOLDED >> 20} MB, too large for {MOST} pictures. "
             "Check it, or save it as CSV."
         )
-    return read_judgments(path, len(names), names, most=NUMBERS)
+    return read_human_rdms(path, len(names), names, most=NUMBERS)
 
 
 def compare(stimuli: Stimuli, backbone: str) -> Iterator[str | StimuliRSA]:
@@ -198,9 +198,9 @@ def _compare(stimuli: Stimuli, backbone: str, turn: Turn) -> Iterator[str | Stim
     yield "Ablating feature maps"
     turn.progress()
 
-    def ablate() -> tuple[np.ndarray, Comparison]:
+    def ablate() -> tuple[np.ndarray, RSAResult]:
         embedding = map_embedding(network, torch.cat(rows))
-        return embedding, align.compare(embedding, stimuli.judgments)
+        return embedding, align.compare_with_people(embedding, stimuli.judgments)
 
     embedding, comparison = turn.run(ablate)
     compared = StimuliRSA(
@@ -220,7 +220,7 @@ def _embedded(turn: Turn, file: Path, network: FrozenBackbone, geometry: View) -
     return row, image
 
 
-def heatmap_of(compared: StimuliRSA, number: int, importance: np.ndarray) -> Look:
+def heatmap_of(compared: StimuliRSA, number: int, importance: np.ndarray) -> StimulusHeatmap:
     """One of the stimuli with its heatmap by the importance (C,) of the maps.
 
     Raises:
@@ -228,7 +228,7 @@ def heatmap_of(compared: StimuliRSA, number: int, importance: np.ndarray) -> Loo
     """
     file = compared.stimuli.files[number]
     with gpu.turns.admitted() as turn:
-        return turn.run(lambda: align.look(file, _network(compared.backbone), VIEW, importance))
+        return turn.run(lambda: align.stimulus_heatmap(file, _network(compared.backbone), VIEW, importance))
 
 
 def share_less_alike(rdm: np.ndarray, i: int, j: int) -> float:
@@ -355,7 +355,7 @@ def numbers(compared: StimuliRSA) -> list[dict[str, str]]:
     line = [
         {
             "name": "Alignment",
-            "value": f"{compared.alignment:.2f}".replace("-", "−"),
+            "value": f"{compared.rdm_correlation:.2f}".replace("-", "−"),
             "about": f"Spearman's correlation of the network's dissimilarities of all pairs with those by {them}.",
         }
     ]
@@ -382,7 +382,7 @@ def one_value(compared: StimuliRSA, number: int, session: Session) -> dict[str, 
     """For `looks.js`: what brings an image's comparisons with the others nearer to people's, and what is salient."""
     heatmap = heatmap_of(compared, number, compared.image_importance[number])
     them = "the rule" if compared.stimuli.by_rule else "people"
-    agreement = f"{heatmap.agreement:.2f}".replace("-", "−")
+    agreement = f"{heatmap.saliency_correlation:.2f}".replace("-", "−")
     side = _side(heatmap, compared.stimuli.names[number], session)
     return {
         "title": compared.stimuli.names[number],
@@ -420,13 +420,13 @@ def pair_value(compared: StimuliRSA, one: int, other: int, session: Session) -> 
     }
 
 
-def _side(heatmap: Look, name: str, session: Session) -> dict[str, Any]:
+def _side(heatmap: StimulusHeatmap, name: str, session: Session) -> dict[str, Any]:
     """An image with its heatmap."""
     folder = session.new_folder()
     h, w = heatmap.grid.shape
     return {
         "name": name,
-        "picture": values.file_value(values.save_display_copy(heatmap.picture, folder)),
+        "picture": values.file_value(values.save_display_copy(heatmap.image, folder)),
         "width": heatmap.placement.width,
         "height": heatmap.placement.height,
         "box": list(heatmap.placement.box),
