@@ -94,6 +94,30 @@ window.ais ??= (() => {
     return Number(text) === 0 ? text : (v < 0 ? "\u2212" : "+") + text;
   }
 
+  // The ticks of a scale from low to high: where each stands, as a share of the scale, and what it says. The ends are
+  // labelled as they are. Between them are round numbers, counted from the low end where that leads to the high one.
+  function ticks(low, high, room = 46) { // characters on the line
+    const span = high - low;
+    const tick = (v) => ({ share: (v - low) / span, text: String(v).replace(/^-/, "\u2212") });
+    const [first, last] = [tick(low), tick(high)];
+    const beside = ({ share, text }) => // neither label of the ends is touched
+      share * room - text.length / 2 > first.text.length + 0.5 && (1 - share) * room - text.length / 2 > last.text.length + 0.5;
+    const whole = (v) => Math.abs(v - Math.round(v)) < 1e-6;
+    const magnitude = Math.floor(Math.log10(span));
+    const steps = [-2, -1, 0].flatMap((k) => [1, 2, 2.5, 5].map((digit) => Number(`${digit}e${magnitude + k}`)));
+    const scales = steps.filter((step) => span / step > 2 && span / step < 10.5).map((step) => {
+      const count = span / step;
+      const even = whole(count) && whole((2 * low) / step);
+      const start = even ? low : Math.ceil(low / step) * step;
+      const values = Array.from({ length: Math.ceil(count) + 1 }, (_, i) => Number((start + i * step).toPrecision(12)));
+      const between = values.filter((v) => v > low + step * 0.49 && v < high - step * 0.49).map(tick);
+      const inner = between.filter(beside);
+      const full = inner.some(({ text }) => text.length + 0.5 > (step / span) * room);
+      return { inner, cost: full ? Infinity : Math.abs(count - 5) + (even ? 0 : 10) + 5 * (between.length - inner.length) };
+    });
+    return [first, ...scales.reduce((best, one) => (one.cost < best.cost ? one : best)).inner, last];
+  }
+
   const tell = (name, detail) => document.dispatchEvent(new CustomEvent("ais:" + name, { detail }));
   const hear = (name, callback) => document.addEventListener("ais:" + name, (event) => callback(event.detail ?? {}));
 
@@ -118,5 +142,5 @@ window.ais ??= (() => {
   // Whether a part's value belongs to the picture that is shown: one whose picture failed is never half shown.
   const belongs = (value) => !value?.run || value.run === window.ais.current?.data.run;
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, tell, hear, follow, soFar, belongs };
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, ticks, tell, hear, follow, soFar, belongs };
 })();

@@ -1,5 +1,5 @@
 // The score on its scale, over the ratings it was learned from.
-const { hear, belongs } = window.ais;
+const { hear, belongs, ticks } = window.ais;
 const find = (selector) => element.querySelector(selector);
 
 // Outline of the ratings' distribution from its 101 quantiles, on a 100 x 34 field.
@@ -53,11 +53,9 @@ function show() {
     find(".band").style.left = at(value.low) + "%";
     find(".band").style.width = at(value.high) - at(value.low) + "%";
   }
-  const steps = high - low <= 10 ? high - low : 4;
-  find("ol").replaceChildren(...Array.from({ length: steps + 1 }, (_, i) => {
-    const tick = document.createElement("li");
-    tick.textContent = +(low + ((high - low) * i) / steps).toFixed(2);
-    tick.style.left = (i / steps) * 100 + "%";
+  find("ol").replaceChildren(...ticks(low, high).map(({ share, text }) => {
+    const tick = Object.assign(document.createElement("li"), { textContent: text });
+    tick.style.left = share * 100 + "%";
     return tick;
   }));
 }
