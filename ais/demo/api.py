@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict
     Args:
         image: the picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
         head: what scores it: one that comes with AIS, or one on the Hub, user/repo or user/repo@revision.
-        method: how the heatmap is made: METHODS.
+        method: a key of `ais.attribution.methods.METHODS`.
 
     Returns:
         A JSON object with score, low, high, percentile, head, backbone, method, seconds and more; the picture
@@ -61,7 +59,7 @@ def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict
 def build() -> None:
     """Let the page answer these calls."""
     gr.Button(visible=False).click(
-        _described(explain),
+        explain,
         [
             gr.Image(visible=False, label="image"),
             gr.Textbox(EMBEDDED, visible=False, label="head"),
@@ -76,14 +74,3 @@ def build() -> None:
         preprocess=False,  # the file as it came: `ais.images.reading` reads it, as everywhere
         **COMPUTE,
     )
-
-
-def _described(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the methods that there are in its description."""
-
-    @wraps(function)
-    def described(*args: Any) -> Any:
-        return function(*args)
-
-    described.__doc__ = (function.__doc__ or "").replace("METHODS", ", ".join(METHODS))
-    return described

@@ -38,11 +38,12 @@ ARGUMENTS = [
     "--use-fake-ui-for-media-stream",
 ]
 
-START = (
-    "import os, pathlib, runpy, ais.heads.regression\n"
-    "ais.heads.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])\n"
-    "runpy.run_path('app.py', run_name='__main__')\n"
-)
+START = """
+import os, pathlib, runpy, ais.heads.loading
+ais.heads.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])
+exec(os.environ['TEST_BEFORE'])
+runpy.run_path('app.py', run_name='__main__')
+"""
 
 READY = "body[data-ais=ready]"
 
@@ -51,12 +52,17 @@ CANVAS = "#ais-overlay .stage canvas"
 
 @contextmanager
 def running_app(
-    heads: Path, folder: Path, environment: Mapping[str, str] | None = None, port: int = 0
+    heads: Path,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    port: int = 0,
+    before: str = "",
 ) -> Iterator[str]:
     """The address of the page with the heads of a folder; at the end its log must hold no traceback.
 
     Args:
         port: where it listens; any free one if 0.
+        before: Python that is run before the page is built.
     """
     if not port:
         with socket.socket() as free:
@@ -64,6 +70,7 @@ def running_app(
             port = free.getsockname()[1]
     settings = {
         "TEST_HEADS": str(heads),
+        "TEST_BEFORE": before,
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
