@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import ais
 from ais.attribution import importance
-from ais.attribution.methods import ablation
+from ais.attribution.methods.ablation import ablation
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.heads.loading import load_head

@@ -9,11 +9,12 @@ picture there is a third, ``density``: the points of the cells shared out to the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scale = Literal["relative", "points", "density"]
 
@@ -21,7 +22,7 @@ SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
 
 PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
 
-Grids = dict[Scale, Tensor]
+Grids = dict[Scale, "Tensor"]
 
 
 def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
@@ -47,6 +48,8 @@ def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
     Returns:
         (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
     """
+    import torch  # here, so that the scales can be listed without it
+
     active = maps.relu().flatten(1)
     peak = active.amax(1, keepdim=True)  # divided by first, so that no sum of tiny or of huge values is lost
     active = active / torch.where(peak > 0, peak, 1)

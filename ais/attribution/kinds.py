@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
-from ais.attribution import importance
-from ais.attribution.forward import ForwardPass
-from ais.attribution.map_scores import MapScores
 from ais.errors import AISError, HeadError
+
+if TYPE_CHECKING:  # the functions import what they need, so that the kinds can be listed without PyTorch
+    from torch import Tensor
+
+    from ais.attribution.forward import ForwardPass
+    from ais.attribution.map_scores import MapScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,16 @@ class Ablations:
 
         Ablating a map of one member changes a stack's score by the member's weight times the change of its own.
         """
+        import torch
+
         weighted = zip(self.members, self.weights, strict=True)
         return torch.cat([weight * member.prediction for member, weight in weighted], dim=1)
 
     @property
     def residual(self) -> Tensor:
         """(1, C), with the `rating`."""
+        from ais.attribution import importance
+
         assert self.rating is not None
         return importance.residual(self.prediction, self.score, self.rating)
 
@@ -82,11 +86,15 @@ def _residual(ablations: Ablations) -> Tensor:
 
 
 def _dual(ablations: Ablations) -> Tensor:
+    from ais.attribution import importance
+
     return importance.dual(ablations.prediction, ablations.residual)[0]
 
 
 def _mean_residual(ablations: Ablations) -> Tensor:
     """It was measured for each member alone, so a stack takes the members' weighted values."""
+    import torch
+
     for member in ablations.members:
         if not member.head.alignment.any():
             raise HeadError(
@@ -97,6 +105,8 @@ def _mean_residual(ablations: Ablations) -> Tensor:
 
 
 def _alignment(ablations: Ablations) -> Tensor:
+    import torch
+
     scores = ablations.alignment
     assert scores is not None
     if len(ablations.members) > 1:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ais.attribution import colors, grids, importance, methods
 from ais.attribution import grids as attribution_grids
-from ais.attribution.methods import ablation, gradcam, occlusion
+from ais.attribution.methods.ablation import ablation
+from ais.attribution.methods.gradcam import gradcam
+from ais.attribution.methods.occlusion import occlusion
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import View

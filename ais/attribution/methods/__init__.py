@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ais.attribution.grids import Grids
-from ais.attribution.methods.ablation import ablation
-from ais.attribution.methods.gradcam import gradcam
-from ais.attribution.methods.occlusion import occlusion
+from ais.lazy import LazyFunction
+
+if TYPE_CHECKING:
+    from ais.attribution.grids import Grids
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Method:
     Attributes:
         label: its name on the page.
         about: what it shows, and how quickly, in a sentence.
-        grids: the function; all share the signature of `ablation`.
+        grids: the function, imported when it is called; all share the signature of `ablation`.
         uses_importance: it draws the importances that it is given.
         per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
         slow: it takes many passes, and `grids` a last argument, which it calls between them: a `Progress` or None.
@@ -39,18 +40,18 @@ METHODS: dict[str, Method] = {
     "ais": Method(
         "AIS",
         "What each feature map adds to the score, measured by taking it away: exact and quick.",
-        ablation,
+        LazyFunction("ais.attribution.methods.ablation", "ablation"),
         uses_importance=True,
     ),
     "gradcam": Method(
         "Grad-CAM",
         "How the score would change with the feature maps, by its gradient: quick, approximate.",
-        gradcam,
+        LazyFunction("ais.attribution.methods.gradcam", "gradcam"),
     ),
     "occlusion": Method(
         "Occlusion",
         "How the score changes when a grey window hides a place: slow, hundreds of passes.",
-        occlusion,
+        LazyFunction("ais.attribution.methods.occlusion", "occlusion"),
         per_cell=False,
         slow=True,
     ),
