@@ -1,59 +1,99 @@
-"""`ais data`: folders for training, made from published data sets."""
+"""`ais data`: folders for training, made from published data sets; one command for each of `CONVERTERS`."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ais.cli._options import AsJson, Commands, app
 from ais.cli._output import Bars, print_json
 
-data_app = Commands(
-    name="data",
-    help="Make a folder of rated pictures from a published data set.",
-    no_args_is_help=True,
-)
-app.add_typer(data_app)
+if TYPE_CHECKING:
+    from ais.data.converters import Converter
 
 Source = Annotated[Path, typer.Argument(help="The folder of the data set, as its authors distribute it.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to make: images and metadata.csv.")]
 
 
-@data_app.command("oasis")
-def oasis_command(
-    source: Source,
-    out: Out,
-    beauty: Annotated[
-        Path | None, typer.Option("--beauty", help="The table of beauty ratings of Brielmann & Pelli (2019).")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """OASIS: photographs rated for valence and arousal (Kurdi, Lozano & Banaji 2017), and for beauty if given."""
-    from ais.data.converters.oasis import convert_oasis
+class _Registry(MutableMapping[str, Any]):
+    """The commands by their names. The registry is read when one is asked for, so that `ais` starts without it."""
 
-    with Bars("converting"):
-        pictures = convert_oasis(source, out, beauty)
-    _say(pictures, out, as_json)
+    def __getitem__(self, name: str) -> Any:
+        return _command(name, _converters()[name])
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(_converters())
 
-@data_app.command("aigciqa2023")
-def aigciqa2023_command(source: Source, out: Out, as_json: AsJson = False) -> None:
-    """AIGCIQA2023: generated pictures rated for quality, authenticity and correspondence (Wang et al. 2023)."""
-    from ais.data.converters.aigciqa2023 import convert_aigciqa2023
+    def __len__(self) -> int:
+        return len(_converters())
 
-    with Bars("converting"):
-        pictures = convert_aigciqa2023(source, out)
-    _say(pictures, out, as_json)
+    def __setitem__(self, name: str, command: Any) -> None:
+        raise TypeError("A converter is added to `ais.data.converters.CONVERTERS`.")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("A converter is removed from `ais.data.converters.CONVERTERS`.")
 
 
-def _say(pictures: int, out: Path, as_json: bool) -> None:
+class _Converters(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"commands": _Registry()})
+
+
+app.add_typer(
+    Commands(
+        name="data",
+        cls=_Converters,
+        help="Make a folder of rated pictures from a published data set.",
+        no_args_is_help=True,
+    )
+)
+
+
+def _converters() -> dict[str, Converter]:
+    from ais.data.converters import CONVERTERS
+
+    return CONVERTERS
+
+
+def _command(name: str, converter: Converter) -> Any:
+    """The command of one data set, with an option for each file that it may take."""
+
+    def run(source: Path, out: Path, as_json: bool, **files: Path | None) -> None:
+        with Bars("converting"):
+            images = converter.convert(source, out, **files)
+        _say(images, out, as_json)
+
+    options = {
+        key: Annotated[Path | None, typer.Option(f"--{key.replace('_', '-')}", help=about)]
+        for key, about in converter.files.items()
+    }
+    hints = {"source": Source, "out": Out, **options, "as_json": AsJson}
+    required = inspect.Parameter.empty
+    defaults = dict.fromkeys(options) | {"source": required, "out": required, "as_json": False}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(key, keyword, default=defaults[key], annotation=hint)
+            for key, hint in hints.items()
+        ]
+    )
+    run.__annotations__ = hints
+    single = Commands(add_completion=False, rich_markup_mode=None)
+    single.command(name, help=f"{converter.label}: {converter.about}")(run)
+    return typer.main.get_command(single)
+
+
+def _say(images: int, out: Path, as_json: bool) -> None:
     from ais.data.ratings import METADATA, columns
 
     names = columns(out)
     if as_json:
-        print_json({"pictures": pictures, "columns": names, "file": str(out / METADATA)})
+        print_json({"pictures": images, "columns": names, "file": str(out / METADATA)})
         return
-    typer.echo(f"{pictures} pictures, with the columns {', '.join(names)}")
+    typer.echo(f"{images} pictures, with the columns {', '.join(names)}")
     typer.echo(f"  {out / METADATA}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from ais.data.converters import CONVERTERS, Converter
 from ais.data.converters.aigciqa2023 import convert_aigciqa2023
 from ais.data.converters.oasis import convert_oasis
 from ais.data.ratings import columns, read_ratings
 from ais.errors import DataError
+from helpers.commands import call
 from helpers.sets import BEAUTY, JPEG, OASIS, SCALES, oasis
 
 
@@ -275,3 +278,23 @@ def test_no_source(tmp_path: Path) -> None:
         convert_oasis(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match=r"There is no file .*beauty2\.csv"):
         convert_oasis(oasis(tmp_path / "source"), tmp_path / "out", tmp_path / "beauty2.csv")
+
+
+def test_a_converter_is_one_entry_in_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(source: Path, out: Path, names_file: Path | None) -> int:
+        assert names_file is not None
+        out.mkdir()
+        (out / "metadata.csv").write_text(f"file_name,rating\n{names_file.read_text()},{source.name}\n")
+        return 1
+
+    added = Converter("Dummy", "Nothing, rated by nobody.", convert, {"names_file": "The names."})
+    monkeypatch.setitem(CONVERTERS, "dummy", added)
+    assert re.search(r"dummy +Dummy: Nothing, rated by nobody\.", call("data", "--help").stdout)
+    assert re.search(r"--names-file .*The names\.", call("data", "dummy", "--help").stdout)
+    (tmp_path / "names.txt").write_text("a.png")
+    arguments = ["data", "dummy", "source", "--out", tmp_path / "out", "--names-file", tmp_path / "names.txt"]
+    assert call(*arguments, "--json").json["columns"] == ["file_name", "rating"]
+    assert (tmp_path / "out" / "metadata.csv").read_text().endswith("a.png,source\n")
+    monkeypatch.delitem(CONVERTERS, "dummy")
+    assert "dummy" not in call("data", "--help").stdout
+    assert "No such command 'dummy'" in call(*arguments, status=2).stderr

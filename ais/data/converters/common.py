@@ -1,7 +1,7 @@
-"""From published data sets, as their authors distribute them, to folders as `ais.data.ratings` reads them.
+"""What converters share: finding the files of a download, reading its tables, writing the folder.
 
-Each function takes the unpacked download, finds its files by name wherever they lie in it, links or copies the
-pictures into a folder and writes the table there: all of it, or nothing.
+A converter takes the unpacked download, finds its files by name wherever they lie in it, links or copies the images
+into a folder and writes the table there: all of it, or nothing.
 """
 
 from __future__ import annotations

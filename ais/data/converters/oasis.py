@@ -1,8 +1,4 @@
-"""From published data sets, as their authors distribute them, to folders as `ais.data.ratings` reads them.
-
-Each function takes the unpacked download, finds its files by name wherever they lie in it, links or copies the
-pictures into a folder and writes the table there: all of it, or nothing.
-"""
+"""OASIS, 900 photographs rated for valence, arousal and beauty."""
 
 from __future__ import annotations
 
