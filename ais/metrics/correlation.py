@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 def varies(x: np.ndarray, y: np.ndarray) -> bool:
@@ -26,6 +25,8 @@ def unit_ranks(values: np.ndarray) -> np.ndarray:
 
     The product of two such rows is Spearman's correlation.
     """
+    from scipy import stats  # here, since who only scores an image needs no SciPy
+
     ranks = stats.rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
     length = np.linalg.norm(ranks, axis=-1, keepdims=True)
     return ranks / np.where(length == 0, 1, length)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ais.metrics.bootstrap import with_ci
 from ais.metrics.correlation import pearson, spearman, varies
@@ -33,6 +32,8 @@ def metrics(
     Raises:
         DataError: fewer than two groups.
     """
+    from scipy import stats  # here, since who only scores an image needs no SciPy
+
     predicted, rated = np.asarray(predicted, np.float64), np.asarray(rated, np.float64)
 
     def measure(rows: np.ndarray) -> list[float]:

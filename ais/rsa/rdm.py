@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
-from scipy import stats
-from scipy.spatial.distance import pdist, squareform
-from torch import Tensor
 
 from ais.errors import DataError
 from ais.metrics.correlation import unit_ranks
+
+if TYPE_CHECKING:  # and SciPy in the functions, so that the metrics can be listed without either
+    from torch import Tensor
 
 Metric = Literal["correlation", "cosine", "euclidean"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-Array = np.ndarray | Tensor
+Array: TypeAlias = "np.ndarray | Tensor"
 
 MIN_IMAGES = 3
 
@@ -72,6 +72,8 @@ def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
     Returns:
         None for one person, where noise cannot be estimated.
     """
+    from scipy import stats
+
     people = as_array(rdms, "People's dissimilarities")
     if len(people) < 2:
         return None
@@ -114,6 +116,8 @@ def duplicate_of(rows: np.ndarray) -> np.ndarray:
 
 def pairwise_distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
     """(N, N), SciPy's; exactly 0 between equal rows."""
+    from scipy.spatial.distance import pdist, squareform
+
     distances = squareform(pdist(rows, metric), checks=False)
     first = duplicate_of(rows)
     distances[np.equal.outer(first, first)] = 0
@@ -126,7 +130,7 @@ def as_array(values: Array, what: str) -> np.ndarray:
     Raises:
         DataError: it holds something else than finite numbers.
     """
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
     if not np.isfinite(array).all():
         raise DataError(f"{what} must be finite numbers, without NaN or infinity.")
     return array
