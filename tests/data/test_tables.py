@@ -190,6 +190,41 @@ def test_what_is_no_number_or_no_row_is_said_with_its_line(tmp_path: Path, table
         read_ratings(rated(tmp_path, table), "mos")
 
 
+@pytest.mark.parametrize("at", ["first", "last", "all"])
+@pytest.mark.parametrize("surplus", [["x"], ["", "x"], ["0"]])
+@pytest.mark.parametrize("header", [["file_name", "mos"], ["file_name", "mos", ""]])
+@pytest.mark.parametrize("form", ["csv", "quoted csv", "semicolons csv", "tsv", "txt", "xlsx"])
+def test_what_stands_beyond_the_named_columns_is_never_lost(
+    tmp_path: Path, form: str, header: list[str], surplus: list[str], at: str
+) -> None:
+    rows: list[list[Any]] = [[f"{name}.jpg", "4"] for name in "abc"]
+    for row in {"first": rows[:1], "last": rows[-1:], "all": rows}[at]:
+        row += [""] * (len(header) - 2) * (surplus[0] != "") + surplus
+    suffix = form.split()[-1]
+    file = folder(tmp_path, "a.jpg", "b.jpg", "c.jpg") / f"metadata.{suffix}"
+    if form == "xlsx":
+        workbook(file, [header, *rows])
+    else:
+        stream = io.StringIO(newline="")
+        mark = {"semicolons csv": ";", "tsv": "\t", "txt": "\t"}.get(form, ",")
+        quoting = csv.QUOTE_ALL if form == "quoted csv" else csv.QUOTE_MINIMAL
+        csv.writer(stream, delimiter=mark, quoting=quoting).writerows([header, *rows])
+        file.write_text(stream.getvalue())
+    line = f"{'row' if form == 'xlsx' else 'line'} {4 if at == 'last' else 2}"
+    says = rf"{line}: '{surplus[-1]}' stands in no named column"
+    with pytest.raises(DataError, match=says):
+        read_ratings(tmp_path, "mos", table=file.name)
+    with pytest.raises(DataError, match=says):
+        picture_files(tmp_path, table=file.name)
+    if (
+        len(header) == 2
+    ):  # a data set's table may have a column without a name, but no row more cells than columns
+        wrong = [row.wrong for row in read_table(file, strict=False).rows]
+        assert [says.partition(": ")[2] in one for one in wrong] == [
+            at in (place, "all") for place in ("first", "middle", "last")
+        ]
+
+
 @pytest.mark.parametrize(
     ("ratings", "votes", "says"),
     [
