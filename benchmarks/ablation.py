@@ -65,12 +65,14 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     """(what, milliseconds, ratio to the plain forward) for one backbone."""
     torch.manual_seed(0)
     backbone = load_backbone(
-        name, weights="default" if name.startswith("efficientnet_lite") else None, device=device
+        name,
+        view="resize",
+        weights="default" if name.startswith("efficientnet_lite") else None,
+        device=device,
     )
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 500, 3), dtype=np.uint8))
-    view = backbone.view("whole")
-    placement = view.place(*picture.size)
-    pictures = view.tensor(picture)[None].to(device, memory_format=torch.channels_last)
+    placement = backbone.preprocessing.geometry(*picture.size)
+    pictures = backbone.preprocessing(picture)[None].to(device, memory_format=torch.channels_last)
     channels = backbone(pictures).maps.shape[1]
     head = head_for(backbone, channels).to(device)
     plain = Plain(backbone, head).eval()

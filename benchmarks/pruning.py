@@ -28,7 +28,7 @@ BATCH = 16  # pictures that a pass of the whole network is timed on
 def measure(device: str, pictures: int, rounds: int) -> tuple[int, list[tuple[str, float, float]]]:
     """Maps silenced; and of every line what, seconds, ratio to the greedy choice."""
     backbone = load_backbone("efficientnet_lite0", device=device)
-    owner = backbone.owner
+    owner = backbone.embedding_slice
     assert owner is not None
     channels = len(owner)
     head = head_for(backbone, channels).to(device)

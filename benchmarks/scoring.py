@@ -36,8 +36,7 @@ def measure(device: str, files: list[Path], rounds: int) -> list[tuple[str, floa
     head = load_head(EMBEDDED)
     assert isinstance(head, RegressionHead)
     backbone = backbone_of(head, device)
-    view = backbone.view(head.config.view)
-    inputs = [view.tensor(read_image(file)) for file in files]
+    inputs = [backbone.preprocessing(read_image(file)) for file in files]
     shapes = {tensor.shape for tensor in inputs}
     alike = [[tensor for tensor in inputs if tensor.shape == shape] for shape in shapes]
 
@@ -49,7 +48,10 @@ def measure(device: str, files: list[Path], rounds: int) -> list[tuple[str, floa
     runs: list[tuple[str, Callable[[], object]]] = [
         *((f"the network, in batches of {size}", partial(network, size)) for size in BATCHES),
         ("the network, one by one", lambda: network(1)),
-        ("reading and decoding, one by one", lambda: [view.tensor(read_image(file)) for file in files]),
+        (
+            "reading and decoding, one by one",
+            lambda: [backbone.preprocessing(read_image(file)) for file in files],
+        ),
         ("ais score", lambda: list(score_pictures(files, head, device=device, cache=False))),
     ]
     speeds: dict[str, list[float]] = {what: [] for what, _ in runs}

@@ -30,7 +30,7 @@ from ais.backbones.embeddings import embed
 from ais.backbones.loading import load_backbone
 from ais.data.ratings import RatedSet, read_ratings
 from ais.heads.config import Target
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
 from ais.training.mlp import Recipe, fit_variants
 from ais.workflows.train import train_head
@@ -41,10 +41,10 @@ BATCH = 16  # pictures of one pass
 DECODERS = 2  # threads, as in ais.backbones.embeddings
 
 
-def batches(files: list[Path], view: View, device: str) -> Iterator[Tensor]:
+def batches(files: list[Path], preprocessing: Preprocessing, device: str) -> Iterator[Tensor]:
     """The network's inputs, decoded while it works on those before."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        decoded = pool.map(lambda file: view.tensor(read_image(file)), files)
+        decoded = pool.map(lambda file: preprocessing(read_image(file)), files)
         for start in range(0, len(files), BATCH):
             inputs = torch.stack([next(decoded) for _ in files[start : start + BATCH]])
             yield inputs.to(device, memory_format=torch.channels_last)
@@ -53,16 +53,15 @@ def batches(files: list[Path], view: View, device: str) -> Iterator[Tensor]:
 def measure(data: RatedSet, name: str, device: str, rounds: int) -> list[tuple[str, float, float]]:
     """(what, seconds, ratio to the plain pass)."""
     backbone = load_backbone(name, device=device)
-    view = backbone.view("crop")
     recipe = Recipe()
     groups = [str(file) for file in data.files]
-    embedded = embed(data.files, backbone, "crop", cache=False)
+    embedded = embed(data.files, backbone, cache=False)
     embedding = embedded.embedding.to(device)
     ratings = torch.from_numpy(data.ratings).float().to(device)
 
     def plain() -> None:
         with torch.no_grad():
-            for inputs in batches(data.files, view, device):
+            for inputs in batches(data.files, backbone.preprocessing, device):
                 backbone.network(inputs).sum().item()
 
     def fit() -> list[int]:
@@ -75,7 +74,9 @@ def measure(data: RatedSet, name: str, device: str, rounds: int) -> list[tuple[s
         optimizer = torch.optim.AdamW(
             mlp.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        for inputs, wanted in zip(batches(data.files, view, device), ratings.split(BATCH), strict=True):
+        for inputs, wanted in zip(
+            batches(data.files, backbone.preprocessing, device), ratings.split(BATCH), strict=True
+        ):
             with torch.no_grad():
                 seen = backbone.network(inputs)
             loss = (mlp(seen)[:, 0] - wanted).square().mean()
@@ -89,7 +90,7 @@ def measure(data: RatedSet, name: str, device: str, rounds: int) -> list[tuple[s
 
         def cached(directory: str) -> None:
             with mock.patch.dict(os.environ, AIS_CACHE=directory):
-                embed(data.files, backbone, "crop")
+                embed(data.files, backbone)
 
         def uncached() -> None:
             with tempfile.TemporaryDirectory() as empty:
@@ -98,7 +99,7 @@ def measure(data: RatedSet, name: str, device: str, rounds: int) -> list[tuple[s
         def everything() -> None:
             scale = Target("rating", math.floor(data.ratings.min()), math.ceil(data.ratings.max()))
             with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, AIS_CACHE=empty):
-                train_head(data, backbone, "crop", name="head", target=scale)
+                train_head(data, backbone, name="head", target=scale)
 
         cached(full)
         usual = "the backbone again for every epoch of every variant"

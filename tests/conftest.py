@@ -17,7 +17,7 @@ from PIL import Image
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 from helpers.heads import make_head
-from helpers.networks import TinyNetwork, randomise
+from helpers.networks import PREPROCESSING, TinyNetwork, randomise
 from helpers.sets import aigciqa2023
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are slower than one
@@ -27,14 +27,14 @@ torch.set_num_threads(1)  # two threads that wait for each other on a busy machi
 def tiny() -> FrozenBackbone:
     """A small backbone whose tail treats every map on its own."""
     torch.manual_seed(0)
-    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "inner", range(12))
+    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "inner", PREPROCESSING, range(12))
 
 
 @pytest.fixture
 def tiny_general() -> FrozenBackbone:
     """The same network, explained at an earlier layer whose maps the tail mixes."""
     torch.manual_seed(0)
-    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "stem.0")
+    return FrozenBackbone(randomise(TinyNetwork()).double(), "tiny", "stem.0", PREPROCESSING)
 
 
 @pytest.fixture

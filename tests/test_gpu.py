@@ -136,7 +136,7 @@ def test_a_head_whose_scores_overflow_gives_a_sentence(
     photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photograph.save(tmp_path / "photo.png")
-    head = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="whole")
+    head = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="resize")
     head.weight2.mul_(1e38)
     monkeypatch.setattr(gpu, "load_head_cached", lambda *_, **__: head)
     with pytest.raises(HeadError, match="no finite score"):

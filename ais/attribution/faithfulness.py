@@ -68,11 +68,10 @@ def faithfulness(
     """
     generator = torch.Generator().manual_seed(seed)
     others = [randomised(head, generator) for _ in range(_DRAWS)]
-    view = backbone.view(head.config.view)
     changes = np.empty((len(COMPARED), len(pictures), 2))
     alike = np.empty((len(pictures), 2))
     for n, source in enumerate(pictures):
-        picture = view.tensor(read_image(source))[None]
+        picture = backbone.preprocessing(read_image(source))[None]
         changes[:, n], alike[n] = _examine(picture, backbone, head, others, generator)
         if progress:
             progress(n + 1, len(pictures))

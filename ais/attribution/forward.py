@@ -49,8 +49,7 @@ def forward(image: Image, head: RegressionHead, device: str = "auto") -> Forward
         WeightsError, AISError: as `ais.heads.loading.backbone_of`.
     """
     backbone = backbone_of(head, device)
-    view = backbone.view(head.config.view)
-    tensor = view.tensor(image)[None]
+    tensor = backbone.preprocessing(image)[None]
     try:
         features = backbone(tensor, head.keep)
     except AISError as error:
@@ -60,5 +59,5 @@ def forward(image: Image, head: RegressionHead, device: str = "auto") -> Forward
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
             f"{features.embedding.shape[1]}."
         )
-    placement = view.place(image.width, image.height)
+    placement = backbone.preprocessing.geometry(image.width, image.height)
     return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding))

@@ -41,10 +41,10 @@ def prediction(
         (N, C); positive where the map raises the score.
     """
     with torch.no_grad():
-        if features.delta is None or backbone.owner is None:
+        if features.delta is None or backbone.embedding_slice is None:
             return _general(backbone.tail, features, head)
         hidden = head.hidden(features.embedding) if hidden is None else hidden
-        return channelwise(hidden, features.delta, backbone.owner, head)
+        return channelwise(hidden, features.delta, backbone.embedding_slice, head)
 
 
 def channelwise(hidden: Tensor, delta: Tensor, owner: range, head: RegressionHead) -> Tensor:
@@ -122,7 +122,7 @@ def _general(tail: Callable[..., Tensor], features: Features, head: RegressionHe
         for block in torch.arange(channels, device=score.device).split(size):
             maps = features.maps[n].repeat(len(block), 1, 1, 1)
             maps[torch.arange(len(block)), block] = 0
-            live = [value[n : n + 1].expand(len(block), *value.shape[1:]) for value in features.live]
+            live = [value[n : n + 1].expand(len(block), *value.shape[1:]) for value in features.side_inputs]
             row.append(score - head.score(tail(maps, *live)))
         rows.append(torch.cat(row))
     return torch.stack(rows)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ais.errors import DataError
-from ais.images.preprocessing import ViewName
+from ais.images.preprocessing import ViewName, view_name
 
 FILE = "similarity.safetensors"
 
@@ -61,7 +61,7 @@ def read_map_scores(file: str | os.PathLike[str]) -> MapScores:
         with safe_open(path, framework="pt") as stream:
             words = json.loads((stream.metadata() or {})["ais"])
             importance = stream.get_tensor("importance").double().numpy()
-        scores = MapScores(**words, importance=importance)
+        scores = MapScores(**words | {"view": view_name(words["view"])}, importance=importance)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} holds no scores of feature maps: `ais align` writes them. ({error})"

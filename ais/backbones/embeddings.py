@@ -28,7 +28,6 @@ from torch import Tensor
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import NO_MEMORY, AISError, DataError, ImageError, listing
 from ais.images.guards import MAX_BYTES
-from ais.images.preprocessing import View, ViewName
 from ais.images.reading import read_image
 from ais.io.files import write_atomically
 from ais.torch_state import own_state
@@ -109,7 +108,6 @@ def cache_directory() -> Path:
 def embed(
     files: Sequence[Path],
     backbone: FrozenBackbone,
-    view: ViewName,
     *,
     progress: Progress | None = None,
     cache: bool = True,
@@ -118,7 +116,6 @@ def embed(
 
     Args:
         files: the pictures.
-        view: which part of a picture the network sees, "crop" or "whole".
         progress: called after every picture.
         cache: read and write shards below `cache_directory`.
 
@@ -127,7 +124,7 @@ def embed(
     """
     problems: list[str] = []
     found: list[Embedded] = []
-    for file, embedded in zip(files, embed_each(files, [(backbone, view)], cache=cache), strict=True):
+    for file, embedded in zip(files, embed_each(files, [backbone], cache=cache), strict=True):
         if embedded.problem:
             problems.append(f"{file}: {embedded.problem}")
         found.append(embedded)
@@ -138,13 +135,13 @@ def embed(
     rows = [embedded.rows[0] for embedded in found]
     return EmbeddedSet(
         embedding=torch.stack([row["embedding"] for row in rows]),
-        delta=torch.stack([row["delta"] for row in rows]) if backbone.owner is not None else None,
+        delta=torch.stack([row["delta"] for row in rows]) if backbone.embedding_slice is not None else None,
         hashes=[embedded.sha256 for embedded in found],
     )
 
 
 def embed_each(
-    pictures: Sequence[Picture], networks: Sequence[tuple[FrozenBackbone, ViewName]], *, cache: bool = True
+    pictures: Sequence[Picture], backbones: Sequence[FrozenBackbone], *, cache: bool = True
 ) -> Iterator[Embedded]:
     """What backbones see in pictures, one after the other, in their order, as soon as it is known.
 
@@ -152,21 +149,17 @@ def embed_each(
     cannot be read gives a sentence; the others go on. A cache that cannot be written is said, and done without.
     What was computed is in the cache even if the caller stops.
     """
-    views = [backbone.view(view) for backbone, view in networks]
-    caches = [
-        _Cache.of(backbone, view) if cache else None
-        for (backbone, _), view in zip(networks, views, strict=True)
-    ]
+    caches = [_Cache.of(backbone) if cache else None for backbone in backbones]
     pool = ThreadPoolExecutor(_DECODERS)
 
     def decode(picture: Picture) -> Embedded:
-        return _decode(picture, views, caches)
+        return _decode(picture, backbones, caches)
 
     try:
         ahead: list[Future[Embedded]] = []
         for start in range(0, len(pictures) + _AHEAD, _AHEAD):
             now, ahead = ahead, [pool.submit(decode, picture) for picture in pictures[start : start + _AHEAD]]
-            yield from _look([future.result() for future in now], networks, caches)
+            yield from _look([future.result() for future in now], backbones, caches)
     finally:
         pool.shutdown(cancel_futures=True)
         for each in caches:
@@ -199,7 +192,9 @@ def _content_hash(file: Path) -> str:
 # Decoding, and the networks' pass --------------------------------------------------------------------------------
 
 
-def _decode(picture: Picture, views: Sequence[View], caches: Sequence[_Cache | None]) -> Embedded:
+def _decode(
+    picture: Picture, backbones: Sequence[FrozenBackbone], caches: Sequence[_Cache | None]
+) -> Embedded:
     """One picture's rows from the caches, and the inputs of the networks whose cache has none."""
     try:
         data = _read(picture)
@@ -213,7 +208,8 @@ def _decode(picture: Picture, views: Sequence[View], caches: Sequence[_Cache | N
         name = picture.name if isinstance(picture, NamedBytes) else os.fspath(picture)
         image = read_image(NamedBytes(data, name))
         embedded.inputs = [
-            None if rows else view.tensor(image) for rows, view in zip(embedded.rows, views, strict=True)
+            None if rows else backbone.preprocessing(image)
+            for rows, backbone in zip(embedded.rows, backbones, strict=True)
         ]
         return embedded
     except ImageError as error:
@@ -240,12 +236,12 @@ def _read(picture: Picture) -> bytes | None:
 
 def _look(
     pictures: list[Embedded],
-    networks: Sequence[tuple[FrozenBackbone, ViewName]],
+    backbones: Sequence[FrozenBackbone],
     caches: Sequence[_Cache | None],
 ) -> Iterator[Embedded]:
     """The pictures with what their networks saw, in their order, each as soon as those before it are done."""
     given = 0
-    for number, ((backbone, _), cache) in enumerate(zip(networks, caches, strict=True)):
+    for number, (backbone, cache) in enumerate(zip(backbones, caches, strict=True)):
         on_cpu = next(backbone.parameters()).device.type == "cpu"
         for batch in _batches(pictures, number, _BATCH_ON_CPU if on_cpu else _BATCH):
             inputs = torch.stack([embedded.inputs[number] for embedded in batch])  # type: ignore[misc]
@@ -305,10 +301,11 @@ class _Cache:
         self._shard = lru_cache(maxsize=64)(_read_shard)
 
     @classmethod
-    def of(cls, backbone: FrozenBackbone, view: View) -> _Cache | None:
+    def of(cls, backbone: FrozenBackbone) -> _Cache | None:
         """None, and a warning, where there can be none."""
-        settings = [_FORMAT, backbone.name, backbone.weights_hash, backbone.layer, asdict(view)]
-        key = f"{backbone.name}-{view.name}-{_digest(json.dumps(settings).encode())[:16]}"
+        seen = backbone.preprocessing
+        settings = [_FORMAT, backbone.name, backbone.sha256, backbone.layer, asdict(seen)]
+        key = f"{backbone.name}-{seen.view}-{_digest(json.dumps(settings).encode())[:16]}"
         try:
             return cls(cache_directory() / key)
         except (OSError, RuntimeError) as error:

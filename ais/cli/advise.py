@@ -31,7 +31,7 @@ def advise_command(
     data: Data,
     target: Target,
     backbone: BackboneName = "efficientnet_lite0",
-    view: View = "whole",
+    view: View = "resize",
     table: TableFile = None,
     image: ImageColumn = None,
     group: Group = None,
@@ -54,8 +54,8 @@ def advise_command(
     )
     rated = rated.part(test=False)
     with Bars() as bars:
-        frozen = load_backbone(backbone, device=pick_device(device), progress=True)
-        pictures = look(rated, frozen, view, bars)  # type: ignore[arg-type]
+        frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)
+        pictures = look(rated, frozen, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
     advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
     if as_json:

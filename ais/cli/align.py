@@ -58,7 +58,7 @@ def align_command(
     backbone: Annotated[
         list[str] | None, typer.Option("--backbone", help="A backbone; may be given several times.")
     ] = None,
-    view: View = "whole",
+    view: View = "resize",
     metric: Annotated[str, Choice("--metric", _metrics, "How far two embeddings are apart.")] = "correlation",
     average: Annotated[
         bool, typer.Option("--average", help="Compare with the mean of the people's matrices, not with each.")
@@ -97,8 +97,8 @@ def align_command(
     documents = []
     with Bars() as bars:
         for name in names:
-            loaded = load_backbone(name, device=pick_device(device))
-            report = align(stimuli, loaded, view, metric=metric, splits=splits, seed=seed, progress=bars)  # type: ignore[arg-type]
+            loaded = load_backbone(name, view=view, device=pick_device(device))
+            report = align(stimuli, loaded, metric=metric, splits=splits, seed=seed, progress=bars)  # type: ignore[arg-type]
             documents.append(_write(report, stimuli, loaded, out / folders[name], bars))
     if as_json:
         print_json(documents)
@@ -119,7 +119,7 @@ def _write(
 
     heatmaps = []
     for n, (file, importance) in enumerate(zip(stimuli.files, report.image_importance, strict=True), start=1):
-        heatmaps.append(stimulus_heatmap(file, backbone, report.view, importance))
+        heatmaps.append(stimulus_heatmap(file, backbone, importance))
         bars("heatmaps", n, len(stimuli.files))
     likeness = [one.saliency_correlation for one in heatmaps]
     names = [file.name for file in stimuli.files]

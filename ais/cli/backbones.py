@@ -17,8 +17,8 @@ def backbones_command(as_json: AsJson = False) -> None:
         {
             "name": name,
             "layer": spec.layer,
-            "layers": list(spec.channelwise),
-            "maps": len(spec.channelwise[spec.layer] or ()),
+            "layers": list(spec.target_layers),
+            "maps": len(spec.target_layers[spec.layer] or ()),
             "size": spec.size,
             "source": spec.source,
             "file": str(spec.weights_file),

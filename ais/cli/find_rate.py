@@ -37,7 +37,7 @@ def find_rate_command(
     target: Target,
     out: Annotated[Path, typer.Option("--out", help="The picture to write, such as rate.png.")],
     backbone: BackboneName = "efficientnet_lite0",
-    view: View = "whole",
+    view: View = "resize",
     strategy: Strategy = "head-then-all",
     table: TableFile = None,
     image: ImageColumn = None,
@@ -49,12 +49,12 @@ def find_rate_command(
     as_json: AsJson = False,
 ) -> None:
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
-    from ais.backbones.loading import load_backbone, pick_device
+    from ais.backbones.loading import load_backbone, pick_device, random_backbone
     from ais.io.files import check_outputs, write_atomically
     from ais.plots import training
     from ais.training.cross_validation import look, rate_curve
     from ais.training.plan import Plan
-    from ais.training.strategies import STRATEGIES, untrained
+    from ais.training.strategies import STRATEGIES
 
     if STRATEGIES[strategy].trains == "nothing":
         raise AISError("The strategy head does not train the backbone: there is no rate to find.")
@@ -67,17 +67,11 @@ def find_rate_command(
     where = pick_device(device)
     with Bars() as bars:
         frozen = (
-            load_backbone(backbone, device=where, progress=True)
+            load_backbone(backbone, view=view, device=where, progress=True)
             if STRATEGIES[strategy].pretrained
-            else untrained(backbone, seed, device=where)
+            else random_backbone(backbone, seed, view=view, device=where)
         )
-        curve = rate_curve(
-            look(rated, frozen, view, bars),  # type: ignore[arg-type]
-            frozen,
-            view,  # type: ignore[arg-type]
-            Plan(seed=seed, strategy=strategy),
-            bars,
-        )
+        curve = rate_curve(look(rated, frozen, bars), frozen, Plan(seed=seed, strategy=strategy), bars)
     figure = training.rate_curve(curve.rates, curve.curves, curve.losses, curve.suggested, curve.reason)
     write_atomically(out.parent, {out.name: figure})
     if as_json:

@@ -41,7 +41,7 @@ def train_command(
     target: Target,
     out: Out,
     backbone: BackboneName = "efficientnet_lite0",
-    view: View = "whole",
+    view: View = "resize",
     strategy: Strategy = "head",
     table: TableFile = None,
     image: ImageColumn = None,
@@ -101,13 +101,13 @@ def train_command(
     """
     from safetensors.torch import save
 
-    from ais.backbones.loading import load_backbone, pick_device
+    from ais.backbones.loading import load_backbone, pick_device, random_backbone
     from ais.heads.config import BACKBONE
     from ais.heads.config import Target as HeadTarget
     from ais.plots import training
     from ais.publish.card import CURVE
     from ais.training.plan import Plan
-    from ais.training.strategies import STRATEGIES, untrained
+    from ais.training.strategies import STRATEGIES
     from ais.workflows.train import train_head
 
     asked = group
@@ -141,14 +141,13 @@ def train_command(
     with Bars() as bars:
         # What is trained from scratch needs no pretrained weights.
         frozen = (
-            load_backbone(backbone, device=pick_device(device), progress=True)
+            load_backbone(backbone, view=view, device=pick_device(device), progress=True)
             if STRATEGIES[strategy].pretrained
-            else untrained(backbone, seed, device=pick_device(device))
+            else random_backbone(backbone, seed, view=view, device=pick_device(device))
         )
         head, report = train_head(
             rated,
             frozen,
-            view,  # type: ignore[arg-type]
             name=out.resolve().name,
             target=scale,
             plan=plan,

@@ -105,7 +105,7 @@ class HeadConfig(Config):
 
     Attributes:
         backbone, layer: the network it reads and the layer that is explained.
-        view: "crop" or "whole".
+        view: "crop" or "resize" ("whole" in older files).
         size: side of the network's input in pixels.
         dim, channels, hidden: D, C and H of the tensors.
         pruned: the feature maps that are silenced for good.
@@ -132,7 +132,7 @@ class HeadConfig(Config):
         parts = (
             self.backbone,
             self.layer,
-            self.view,
+            "whole" if self.view == "resize" else self.view,  # its old name: stacks hold fingerprints with it
             self.size,
             self.pruned,
             self.tuned_sha256,

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ais.errors import HeadError
+from ais.errors import AISError, HeadError
 from ais.heads.config import (
     CONFIG,
     FORMAT,
@@ -34,6 +34,7 @@ from ais.heads.config import (
     StackConfig,
     Target,
 )
+from ais.images.preprocessing import view_name
 
 CONFIG_LIMIT, _WEIGHTS_LIMIT = 4 << 20, 2 << 30  # bytes; a larger file is not a head
 
@@ -79,7 +80,11 @@ def read_config(directory: Path) -> HeadConfig | StackConfig:
         raw["interval"] = Interval(**raw["interval"])
         if kind is StackConfig:
             raw["members"] = [Member(**member) for member in raw["members"]]
+        if "view" in raw:
+            raw["view"] = view_name(raw["view"])
         config = kind(**raw)
+    except AISError as error:
+        raise HeadError(f"{where} is not valid: view should be crop or resize.") from error
     except (TypeError, KeyError) as error:
         raise HeadError(f"{where} is not a head's config: {error}.") from error
     _check_config(need, config)
@@ -205,7 +210,6 @@ def _check_config(need: Need, config: Config) -> None:
 def _check_head_config(need: Need, config: HeadConfig) -> None:
     for name in ("backbone", "layer"):
         need(_is_word(getattr(config, name)), f"{name} should be a word")
-    need(config.view in ("crop", "whole"), "view should be crop or whole")
     for name in ("size", "dim", "channels", "hidden"):
         need(_is_number(getattr(config, name), 1, 1 << 20), f"{name} should be a positive whole number")
     need(

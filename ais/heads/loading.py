@@ -292,7 +292,7 @@ def _load_member(stack: Found, config: StackConfig, member: Member) -> Regressio
         if head.config.variants != config.variants:
             raise HeadError(f"It should be a head on one backbone, of {config.variants} variants.")
         if (
-            head.config.view != "whole"
+            head.config.view != "resize"
         ):  # crops differ from backbone to backbone, so their grids do not add up
             raise HeadError("It should be a head that sees the whole picture.")
     except (HeadError, HubError) as error:
@@ -329,7 +329,14 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
     tuned = None
     if config.tuned_sha256:
         tuned = tuned_backbone(head, 2 * weights_size(config.backbone) + _MORE)
-    backbone = backbone_cached(config.backbone, config.layer, where, tuned, config.tuned_sha256)
+    backbone = backbone_cached(
+        config.backbone,
+        config.layer,
+        view=config.view,
+        device=where,
+        tuned=tuned,
+        tuned_sha256=config.tuned_sha256,
+    )
     head.to(where)
     return backbone
 

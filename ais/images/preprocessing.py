@@ -9,21 +9,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ais.errors import _one_of
 from ais.torch_state import own_precision
 
-ViewName = Literal["crop", "whole"]
+ViewName = Literal["crop", "resize"]
+
+VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 
 Interpolation = Literal["bilinear", "bicubic"]
 
 _STRIP = 1 << 20  # pixels of a heatmap worked out at a time
 
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def view_name(name: str) -> ViewName:
+    """The name of a view, also where it is given by its old name: ``resize`` was ``whole``.
+
+    Raises:
+        AISError: no such view.
+    """
+    name = "resize" if name == "whole" else name
+    _one_of("view", name, VIEWS)
+    return cast(ViewName, name)
 
 
 @dataclass(frozen=True)
@@ -120,32 +134,33 @@ def _shares(weights: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class View:
-    """How a picture becomes a network's input.
+class Preprocessing:
+    """How an image becomes a network's input: ``preprocessing(image)``.
 
     Attributes:
-        name: "crop", the square in the middle, exactly as torchvision's and timm's evaluation transforms; or
-            "whole", the whole picture at its own aspect ratio.
-        size: the input's side ("crop") or its shorter side ("whole"), in pixels.
-        resize: the picture's shorter side before the crop; "whole" does not use it.
+        view: what the network sees. "crop": the square in the middle, exactly as torchvision's and timm's evaluation
+            transforms; or "resize": all of the image at its own aspect ratio.
+        size: the input's side ("crop") or its shorter side ("resize"), in pixels.
+        resize_to: the image's shorter side before the crop, in pixels; "resize" does not use it.
+        interpolation: of the resizing.
         mean, std: of the network's training data, per channel, for values in 0 to 1.
     """
 
-    name: ViewName
+    view: ViewName
     size: int
-    resize: int
+    resize_to: int
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def place(self, width: int, height: int) -> Placement:
-        """Where the network looks in a picture of this size."""
-        if self.name == "whole":
-            input_size = _whole_size(width, height, self.size)
+    def geometry(self, width: int, height: int) -> Placement:
+        """Which part of an image of this size the network sees, and the size of its input."""
+        if self.view == "resize":
+            input_size = _resized(width, height, self.size)
             return Placement(width, height, (0.0, 0.0, float(width), float(height)), input_size)
         short = min(width, height)
-        x0, x1 = self._span(width, int(self.resize * width / short))
-        y0, y1 = self._span(height, int(self.resize * height / short))
+        x0, x1 = self._span(width, int(self.resize_to * width / short))
+        y0, y1 = self._span(height, int(self.resize_to * height / short))
         return Placement(width, height, (x0, y0, x1, y1), (self.size, self.size))
 
     def _span(self, length: int, resized: int) -> tuple[float, float]:
@@ -153,12 +168,12 @@ class View:
         first = round((resized - self.size) / 2)
         return first * length / resized, (first + self.size) * length / resized
 
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        """The network's input, (3, h, w) float32, normalised, of an RGB picture.
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """The network's input of an RGB image: (3, H, W) float32, normalised.
 
         Resize and crop are one step, so that a long strip is never blown up just to be cut away.
         """
-        placement = self.place(*image.size)
+        placement = self.geometry(*image.size)
         h, w = placement.input_size
         seen = image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box)
         pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).to(torch.float32).div(255)
@@ -169,7 +184,7 @@ class View:
         return ((pixels - mean) / std).contiguous()
 
 
-def _whole_size(width: int, height: int, size: int) -> tuple[int, int]:
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
     """(h, w) with the shorter side `size`; for strips longer than 1:4, with the area of that at 1:4.
 
     No side is under 80 pixels, which some networks need: this bends only strips longer than about 1:30.

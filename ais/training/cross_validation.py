@@ -18,12 +18,12 @@ from torch import Tensor
 from ais.attribution import importance
 from ais.backbones.embeddings import EmbeddedSet, cache_directory, embed
 from ais.backbones.frozen import FrozenBackbone
+from ais.backbones.loading import random_backbone
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import AISError, DataError
 from ais.heads.config import HeadConfig, Interval, Target
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import ViewName
 from ais.images.reading import read_image
 from ais.io.files import write_atomically
 from ais.progress import Report
@@ -32,7 +32,7 @@ from ais.training.finetuning import find_rate, fine_tune, held_out
 from ais.training.mlp import Variants, fit_variants
 from ais.training.plan import Plan
 from ais.training.range_test import RateCurve
-from ais.training.strategies import STRATEGIES, untrained
+from ais.training.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Pictures:
 
 @own_state()
 def look(
-    data: RatedSet, backbone: FrozenBackbone, view: ViewName, report: Report | None = None, cache: bool = True
+    data: RatedSet, backbone: FrozenBackbone, report: Report | None = None, cache: bool = True
 ) -> Pictures:
     """One pass of the backbone over the set.
 
@@ -100,7 +100,7 @@ def look(
     if not len(data):
         raise DataError(f"No pictures of {data.folder} are left.")
     show = None if report is None else lambda done, total: report("pictures", done, total)
-    embedded = embed(data.files, backbone, view, progress=show, cache=cache)
+    embedded = embed(data.files, backbone, progress=show, cache=cache)
     alone = [file.relative_to(data.folder).as_posix() for file in data.files]
     return Pictures(data, embedded, data.groups or alone)
 
@@ -109,7 +109,6 @@ def look(
 def cross_validate(
     pictures: Pictures,
     backbone: FrozenBackbone,
-    view: ViewName,
     plan: Plan,
     *,
     progress: Report | None = None,
@@ -122,18 +121,18 @@ def cross_validate(
     report = progress or (lambda stage, done, total: None)
     folds = grouped_folds(pictures.groups, min(plan.folds, len(set(pictures.groups))), plan.seed)
     count = int(folds.max()) + 1
-    channels = pictures.delta.shape[1] or _channels(pictures, backbone, view)
+    channels = pictures.delta.shape[1] or _channels(pictures, backbone)
     scores = np.empty((len(folds), plan.variants))
     total = np.zeros(channels)
     for fold in range(count):
         report("folds", fold, count)
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         seed = plan.seed + 1 + fold
-        file = _fold_file(pictures, backbone, view, plan, seed, outside) if cache else None
+        file = _fold_file(pictures, backbone, plan, seed, outside) if cache else None
         kept = _read_fold(file) if file else None
         if kept is None:
-            fitted, own, _ = fit(pictures.rows(inside), backbone, view, plan, seed, progress)
-            kept = _judge(fitted, pictures.rows(outside), own, view, plan, channels)
+            fitted, own, _ = fit(pictures.rows(inside), backbone, plan, seed, progress)
+            kept = _judge(fitted, pictures.rows(outside), own, plan, channels)
             if file:
                 cache = _keep_fold(file, save(kept))
         scores[outside] = kept["scores"].numpy()
@@ -167,33 +166,34 @@ def fit_head(
 
 @own_state()
 def fit(
-    pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, seed: int, report: Report | None
+    pictures: Pictures, backbone: FrozenBackbone, plan: Plan, seed: int, report: Report | None
 ) -> tuple[Variants, FrozenBackbone, dict[str, Tensor] | None]:
     """Variants by the plan's strategy, the backbone they are for, and its tensors if it was trained with them."""
     if STRATEGIES[plan.strategy].trains == "nothing":
         return _fit_frozen(pictures, backbone.device, plan, seed), backbone, None
-    tuned = _tune(fine_tune, pictures, backbone, view, plan, seed, report)
+    tuned = _tune(fine_tune, pictures, backbone, plan, seed, report)
     if not any(tuned.variants.epochs):  # no epoch was better than the start
         return tuned.variants, backbone, None
     network = copy.deepcopy(backbone.network).cpu()
     network.load_state_dict(tuned.state)
-    own = FrozenBackbone(network, backbone.name, backbone.layer, backbone.owner).to(backbone.device)
+    own = FrozenBackbone(
+        network, backbone.name, backbone.layer, backbone.preprocessing, backbone.embedding_slice
+    ).to(backbone.device)
     return tuned.variants, own, tuned.state
 
 
 @own_state()
 def rate_curve(
-    pictures: Pictures, backbone: FrozenBackbone, view: ViewName, plan: Plan, report: Report | None = None
+    pictures: Pictures, backbone: FrozenBackbone, plan: Plan, report: Report | None = None
 ) -> RateCurve:
     """The learning-rate range test of `ais.training.finetuning.find_rate`, as `fit` would begin."""
-    return _tune(find_rate, pictures, backbone, view, plan, plan.seed, report)
+    return _tune(find_rate, pictures, backbone, plan, plan.seed, report)
 
 
 def _tune(
     call: Callable[..., Result],
     pictures: Pictures,
     backbone: FrozenBackbone,
-    view: ViewName,
     plan: Plan,
     seed: int,
     report: Report | None,
@@ -206,10 +206,10 @@ def _tune(
         start = _fit_frozen(pictures.rows(learned_from), backbone.device, plan, seed)
     network = backbone.network
     if not strategy.pretrained:
-        network = untrained(backbone.name, seed, backbone.layer, device=backbone.device).network
+        network = random_backbone(backbone.name, seed, backbone.layer, device=backbone.device).network
     return call(
         network,
-        backbone.view(view),
+        backbone.preprocessing,
         pictures.data.files,
         pictures.data.ratings,
         pictures.groups,
@@ -267,19 +267,18 @@ def _judge(
     fitted: Variants,
     pictures: Pictures,
     backbone: FrozenBackbone,
-    view: ViewName,
     plan: Plan,
     channels: int,
 ) -> dict[str, Tensor]:
     """Scores (n, K) of held-out pictures and the sum of their residual importances (C,), float64."""
     if STRATEGIES[plan.strategy].trains != "nothing":
-        pictures = look(pictures.data, backbone, view, cache=False)
+        pictures = look(pictures.data, backbone, cache=False)
     config = HeadConfig(
         name="fold",
         backbone=backbone.name,
         layer=backbone.layer,
-        view=view,
-        size=backbone.view(view).size,
+        view=backbone.preprocessing.view,
+        size=backbone.preprocessing.size,
         dim=pictures.embedding.shape[1],
         channels=channels,
         hidden=plan.recipe.hidden,
@@ -293,9 +292,9 @@ def _judge(
         hidden = head.hidden(embedding)
         scores = head.readout(hidden)
         residuals = torch.zeros(channels, dtype=torch.float64)
-        if backbone.owner is not None:
+        if backbone.embedding_slice is not None:
             truth = torch.from_numpy(pictures.data.ratings).to(scores)
-            effects = importance.channelwise(hidden, delta, backbone.owner, head)
+            effects = importance.channelwise(hidden, delta, backbone.embedding_slice, head)
             residuals = importance.residual(effects, scores.mean(1), truth).double().sum(0)
     return {"scores": scores.double().cpu(), "residuals": residuals.cpu()}
 
@@ -303,14 +302,21 @@ def _judge(
 def _fold_file(
     pictures: Pictures,
     backbone: FrozenBackbone,
-    view: ViewName,
     plan: Plan,
     seed: int,
     outside: np.ndarray,
 ) -> Path | None:
     """Where a fold's result is kept: named by all that it depends on; None where there is no place."""
     data = pictures.data
-    settings = (_FORMAT, plan.to_dict(), seed, view, backbone.name, backbone.layer, backbone.weights_hash)
+    settings = (
+        _FORMAT,
+        plan.to_dict(),
+        seed,
+        backbone.preprocessing,
+        backbone.name,
+        backbone.layer,
+        backbone.sha256,
+    )
     digest = hashlib.sha256(repr((settings, pictures.groups, pictures.embedded.hashes)).encode())
     for array in [data.ratings, outside, *([data.sd, data.n] if plan.weighted else [])]:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -340,7 +346,6 @@ def _read_fold(file: Path) -> dict[str, Tensor] | None:
     return load(kept) if hashlib.sha256(kept).digest() == checksum else None
 
 
-def _channels(pictures: Pictures, backbone: FrozenBackbone, view: ViewName) -> int:
+def _channels(pictures: Pictures, backbone: FrozenBackbone) -> int:
     """The number of feature maps, by looking at one picture."""
-    picture = backbone.view(view).tensor(read_image(pictures.data.files[0]))
-    return backbone(picture[None]).maps.shape[1]
+    return backbone(read_image(pictures.data.files[0])).maps.shape[1]

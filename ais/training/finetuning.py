@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ais.data.splits import grouped_split
 from ais.errors import AISError, DataError
 from ais.images.augmentation import augment
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from ais.torch_state import own_state
 from ais.training.loader import Group, Pictures
 from ais.training.mlp import Variants
@@ -61,7 +61,7 @@ def held_out(groups: Sequence[str], tuning: Tuning, seed: int) -> np.ndarray:
 @own_state()
 def fine_tune(
     network: nn.Module,
-    view: View,
+    preprocessing: Preprocessing,
     files: Sequence[Path],
     ratings: np.ndarray,
     groups: Sequence[str],
@@ -86,8 +86,8 @@ def fine_tune(
     ("scratch") does each shape have statistics of its own.
 
     Args:
-        network: gives the embedding (N, D); with random weights (`untrained`) for "scratch".
-        view: how a picture becomes the network's input.
+        network: gives the embedding (N, D); with random weights (`random_backbone`) for "scratch".
+        preprocessing: how an image becomes the network's input.
         files, ratings, groups: N pictures, (N,) ratings in points, N names.
         start: heads fitted on the frozen network's embeddings, for all strategies but "scratch". Fit them
             without the pictures of `held_out`: heads that have seen those make the start look too good.
@@ -102,7 +102,7 @@ def fine_tune(
     """
     learner = _learner(
         network,
-        view,
+        preprocessing,
         files,
         ratings,
         groups,
@@ -150,7 +150,7 @@ def fine_tune(
 @own_state()
 def find_rate(
     network: nn.Module,
-    view: View,
+    preprocessing: Preprocessing,
     files: Sequence[Path],
     ratings: np.ndarray,
     groups: Sequence[str],
@@ -185,7 +185,7 @@ def find_rate(
     """
     learner = _learner(
         network,
-        view,
+        preprocessing,
         files,
         ratings,
         groups,
@@ -334,7 +334,7 @@ class _Learner:
 
 def _learner(
     network: nn.Module,
-    view: View,
+    preprocessing: Preprocessing,
     files: Sequence[Path],
     ratings: np.ndarray,
     groups: Sequence[str],
@@ -364,7 +364,7 @@ def _learner(
     norms = [] if strategy.frozen_norm else [m for m in network.modules() if isinstance(m, _BatchNorm)]
     held = held_out(groups, tuning, seed)
     training = np.flatnonzero(~held)
-    pictures = Pictures(files, view)
+    pictures = Pictures(files, preprocessing)
     like = next(network.parameters())
     if norms:  # so that their statistics are no longer those of nothing at all
         _embed(network, norms, pictures, _parts(training, tuning.batch), like)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ais.errors import DataError, ImageError, listing
 from ais.images.augmentation import Change
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
 
 Group = tuple[np.ndarray, Tensor]  # rows (B,) of one shape, and their inputs (B, 3, h, w)
@@ -27,17 +27,17 @@ _THREADS = 2
 
 
 class Pictures:
-    """N pictures as a network sees them, on one scale with `View.tensor`; no more than one batch in float.
+    """N pictures as a network sees them, on one scale with `Preprocessing`; no more than one batch in float.
 
     Raises:
         DataError: all pictures that cannot be read, by name.
     """
 
-    def __init__(self, files: Sequence[Path], view: View, memory: int = _MEMORY) -> None:
+    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing, memory: int = _MEMORY) -> None:
         self.files = files
-        self._mean = torch.tensor(view.mean, dtype=torch.float32).view(3, 1, 1)
-        self._std = torch.tensor(view.std, dtype=torch.float32).view(3, 1, 1)
-        self._view = view
+        self._mean = torch.tensor(preprocessing.mean, dtype=torch.float32).view(3, 1, 1)
+        self._std = torch.tensor(preprocessing.std, dtype=torch.float32).view(3, 1, 1)
+        self._preprocessing = preprocessing
         self._kept: dict[int, Tensor] = {}
         problems: list[str] = []
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -83,11 +83,11 @@ class Pictures:
         ]
 
     def _normalise(self, pictures: Tensor) -> Tensor:
-        """uint8 (B, 3, h, w) -> float32, bit by bit what `View.tensor` gives."""
+        """uint8 (B, 3, h, w) -> float32, bit by bit what `Preprocessing` gives."""
         return (pictures.to(torch.float32).div(255) - self._mean) / self._std
 
     def _decode(self, row: int) -> Tensor:
-        seen = self._view.tensor(read_image(self.files[row]))
+        seen = self._preprocessing(read_image(self.files[row]))
         return ((seen * self._std + self._mean) * 255).round().to(torch.uint8)
 
     def _try(self, row: int) -> Tensor | str:

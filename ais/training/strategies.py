@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone
 from ais.errors import AISError
-from ais.torch_state import own_state
 from ais.training.mlp import Recipe
 
 # What the rate of `ais.training.mlp.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal
@@ -30,7 +26,7 @@ class Strategy:
         trains: which blocks of the backbone learn.
         head_first: it starts from a head that was fitted on the frozen backbone: the gradients of a random
             one would spoil what the backbone knows (Kumar et al. 2022, arXiv 2202.10054).
-        pretrained: the backbone starts from its pretrained weights; from those of `untrained` if not.
+        pretrained: the backbone starts from its pretrained weights; from random ones if not.
         layerwise: the rate falls from the output to the input, by `Tuning.layer_decay` a block.
         learning_rate: of the head and of the backbone's last block, for AdamW, unless `Tuning` says another.
         frozen_norm: BatchNorm stays as it is, statistics, scale and shift.
@@ -106,16 +102,6 @@ def strategy_named(name: str) -> Strategy:
         return STRATEGIES[name]
     except KeyError:
         raise AISError(f"There is no strategy {name!r}. Choose one of: {', '.join(STRATEGIES)}.") from None
-
-
-@own_state()
-def untrained(
-    name: str, seed: int, layer: str | None = None, *, device: str | torch.device = "cpu"
-) -> FrozenBackbone:
-    """A backbone of the registry with random weights that depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return load_backbone(name, layer, weights=None, device=device)
 
 
 def blocks(network: nn.Module) -> list[list[str]]:

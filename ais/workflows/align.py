@@ -192,12 +192,12 @@ def map_embedding(backbone: FrozenBackbone, embedding: torch.Tensor) -> np.ndarr
     Raises:
         AISError: what follows the layer mixes its maps, so that none has a coordinate of its own.
     """
-    if backbone.owner is None:
+    if backbone.embedding_slice is None:
         raise AISError(
             f"The maps of {backbone.layer} in {backbone.name} are mixed by what comes after, so none can be left out "
             "of the embedding: choose the layer that `ais backbones` names."
         )
-    return embedding[:, backbone.owner.start : backbone.owner.stop].double().cpu().numpy()
+    return embedding[:, backbone.embedding_slice.start : backbone.embedding_slice.stop].double().cpu().numpy()
 
 
 def compare_with_people(
@@ -228,7 +228,6 @@ def compare_with_people(
 def align(
     stimuli: StimulusSet,
     backbone: FrozenBackbone,
-    view: ViewName = "whole",
     *,
     metric: Metric = "correlation",
     splits: int = 200,
@@ -249,7 +248,7 @@ def align(
     def show(stage: str) -> Progress | None:
         return None if progress is None else functools.partial(progress, stage)
 
-    embedded = embed(stimuli.files, backbone, view, progress=show("pictures"))
+    embedded = embed(stimuli.files, backbone, progress=show("pictures"))
     rows, rdms = map_embedding(backbone, embedded.embedding), stimuli.human_rdms.rdms
     result = compare_with_people(rows, stimuli.human_rdms, metric)
     selection = None
@@ -259,7 +258,7 @@ def align(
     return RSAReport(
         backbone=backbone.name,
         layer=backbone.layer,
-        view=view,
+        view=backbone.preprocessing.view,
         metric=metric,
         images=len(rows),
         people=len(rdms),
@@ -271,20 +270,17 @@ def align(
 
 
 @own_state()
-def stimulus_heatmap(
-    file: Path, backbone: FrozenBackbone, view: ViewName, importance: np.ndarray
-) -> StimulusHeatmap:
+def stimulus_heatmap(file: Path, backbone: FrozenBackbone, importance: np.ndarray) -> StimulusHeatmap:
     """An image's heatmap by the importance (C,) of the maps, beside its saliency.
 
     Raises:
         ImageError: the image cannot be read.
     """
     image = read_image(file)
-    geometry = backbone.view(view)
     with torch.no_grad():
-        maps = backbone(geometry.tensor(image)[None]).maps[0]
+        maps = backbone(image).maps[0]
         grid = relative_grid(maps, torch.from_numpy(importance).to(maps)).float().cpu().numpy()
-    placement = geometry.place(image.width, image.height)
+    placement = backbone.preprocessing.geometry(image.width, image.height)
     left, top, right, bottom = (round(edge) for edge in placement.box)
     seen = np.asarray(image.crop((left, top, right, bottom)))
     return StimulusHeatmap(image, grid, _cells(spectral_residual(seen), grid.shape), placement)

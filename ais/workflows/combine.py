@@ -142,9 +142,9 @@ def _check(heads: Sequence[RegressionHead], name: str) -> None:
             raise DataError(
                 f"The head {config.name!r} should lie in a folder of its own name, by which it is found."
             )
-        if config.view != "whole":
+        if config.view != "resize":
             raise DataError(
-                f"The head {config.name!r} does not see the whole picture: train it with --view whole."
+                f"The head {config.name!r} does not see the whole picture: train it with --view resize."
             )
         one, other = heads[0].config, config
         if (one.target.name, one.target.low, one.target.high) != (

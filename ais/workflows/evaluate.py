@@ -10,7 +10,7 @@ import torch
 
 from ais.backbones.embeddings import content_hashes
 from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone, pick_device
+from ais.backbones.loading import load_backbone, pick_device, random_backbone
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads.loading import backbone_of
@@ -23,7 +23,7 @@ from ais.training.cross_validation import Pictures, cross_validate, look
 from ais.training.plan import Plan
 from ais.training.pruning import silence
 from ais.training.stacking import cross_fitted
-from ais.training.strategies import STRATEGIES, untrained
+from ais.training.strategies import STRATEGIES
 
 _FEWEST = 10  # pictures that say anything
 
@@ -85,7 +85,7 @@ def held_out(
     scores, part = [], data.rows(rows)
     for member in members:
         backbone = backbone_of(member, device)
-        pictures = look(part, backbone, member.config.view, progress, cache)
+        pictures = look(part, backbone, progress, cache)
         scores.append(_scores(member, backbone, pictures))
     combined = head.finite(head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0])
     how: How = "unseen" if head.config.seen else "unknown"
@@ -110,10 +110,8 @@ def _cross_validated(
             )
         plan = Plan.of(member.config)
         backbone = _as_before(member, plan, device)
-        pictures = look(data, backbone, member.config.view, progress, cache)
-        parts.append(
-            cross_validate(pictures, backbone, member.config.view, plan, progress=progress, cache=cache)
-        )
+        pictures = look(data, backbone, progress, cache)
+        parts.append(cross_validate(pictures, backbone, plan, progress=progress, cache=cache))
     folds, scores = parts[0].folds, parts[0].scores
     if any((part.folds != folds).any() for part in parts):
         raise DataError(
@@ -130,8 +128,10 @@ def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
     if not config.tuned_sha256:
         return backbone_of(head, device)
     if STRATEGIES[plan.strategy].pretrained:
-        return load_backbone(config.backbone, config.layer, device=pick_device(device))
-    return untrained(config.backbone, plan.seed, config.layer, device=pick_device(device))
+        return load_backbone(config.backbone, config.layer, view=config.view, device=pick_device(device))
+    return random_backbone(
+        config.backbone, plan.seed, config.layer, view=config.view, device=pick_device(device)
+    )
 
 
 @own_state()
@@ -179,7 +179,7 @@ def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: Pictures) 
     """(n, K), on the CPU."""
     head.cpu()
     embedding = pictures.embedding
-    if backbone.owner is not None:
-        embedding, _ = silence(embedding, pictures.delta, backbone.owner, head.keep)
+    if backbone.embedding_slice is not None:
+        embedding, _ = silence(embedding, pictures.delta, backbone.embedding_slice, head.keep)
     with torch.no_grad():
         return head(embedding)

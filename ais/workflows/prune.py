@@ -61,12 +61,12 @@ def prune_head(
     """
     config = head.config
     backbone = backbone_of(head, device)
-    if backbone.owner is None:
+    if backbone.embedding_slice is None:
         raise DataError(
             f"The maps of {config.backbone} mix before the embedding, and pruning takes maps that do not: choose a "
             "head on another backbone."
         )
-    pictures = look(data, backbone, config.view, progress)
+    pictures = look(data, backbone, progress)
     seen = np.array(head.has_seen(pictures.embedded.hashes))
     if not config.seen:
         logger.warning(
@@ -101,12 +101,12 @@ def prune_head(
     keep, report = prune(
         validation,
         last,
-        backbone.owner,
+        backbone.embedding_slice,
         how,
         None if progress is None else lambda d, t: progress("maps", d, t),
     )
     keep &= head.keep.to(keep.device)
-    scores = _scores(last[0], backbone.owner, keep)
+    scores = _scores(last[0], backbone.embedding_slice, keep)
     # The mask has learned from the pictures that it was chosen on.
     learned = rest.embedded.hashes if config.seen and not seen.all() else []
     measured = metrics(scores.mean(1), test.data.ratings, test.groups) | {
@@ -136,8 +136,8 @@ def prune_head(
 
 def _judged(head: RegressionHead, pictures: Pictures, backbone: FrozenBackbone) -> Judged:
     embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
-    assert backbone.owner is not None  # checked by the caller
-    embedding, delta = silence(embedding, delta, backbone.owner, head.keep.to(backbone.device))
+    assert backbone.embedding_slice is not None  # checked by the caller
+    embedding, delta = silence(embedding, delta, backbone.embedding_slice, head.keep.to(backbone.device))
     return Judged(head.to(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
 
 

@@ -48,13 +48,12 @@ def score_pictures(
     members = list(head.members) if isinstance(head, StackedHead) else [head]
     backbones = [backbone_of(member, device) for member in members]
     if any(
-        member.config.pruned and backbone.owner is None
+        member.config.pruned and backbone.embedding_slice is None
         for member, backbone in zip(members, backbones, strict=True)
     ):
         yield from _one_by_one(pictures, head, device)  # what is cached is of all maps
         return
-    networks = [(backbone, member.config.view) for backbone, member in zip(backbones, members, strict=True)]
-    for embedded in embed_each(pictures, networks, cache=cache):
+    for embedded in embed_each(pictures, backbones, cache=cache):
         if embedded.problem:
             yield Scored(None, embedded.problem)
             continue
@@ -74,13 +73,13 @@ def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Ten
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
             f"{embedding.shape[1]}."
         )
-    if backbone.owner is not None and len(head.keep) != len(backbone.owner):
+    if backbone.embedding_slice is not None and len(head.keep) != len(backbone.embedding_slice):
         raise HeadError(
             f"The head {head.config.name!r} has {len(head.keep)} feature maps, but its backbone gives "
-            f"{len(backbone.owner)}."
+            f"{len(backbone.embedding_slice)}."
         )
-    if backbone.owner is not None and head.config.pruned:
-        embedding, _ = silence(embedding, rows["delta"][None], backbone.owner, head.cpu().keep)
+    if backbone.embedding_slice is not None and head.config.pruned:
+        embedding, _ = silence(embedding, rows["delta"][None], backbone.embedding_slice, head.cpu().keep)
     return head.cpu()(embedding)
 
 

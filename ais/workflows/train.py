@@ -18,7 +18,6 @@ from ais.errors import DataError
 from ais.heads.base import content_key
 from ais.heads.config import HeadConfig, Target
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import ViewName
 from ais.metrics.regression import ceiling, metrics
 from ais.progress import Report
 from ais.torch_state import own_state
@@ -54,7 +53,6 @@ class TrainingReport:
 def train_head(
     data: RatedSet,
     backbone: FrozenBackbone,
-    view: ViewName = "whole",
     *,
     name: str,
     target: Target,
@@ -80,10 +78,10 @@ def train_head(
         data, test = data.rows(~kept_out), data.rows(kept_out)
         _check_test(test, data)
     _check(data, target)
-    pictures = look(data, backbone, view, progress, cache)
+    pictures = look(data, backbone, progress, cache)
     _warn_of_twins(pictures)
-    measured = cross_validate(pictures, backbone, view, plan, progress=progress, cache=cache)
-    fitted, own, state = fit(pictures, backbone, view, plan, plan.seed, progress)
+    measured = cross_validate(pictures, backbone, plan, progress=progress, cache=cache)
+    fitted, own, state = fit(pictures, backbone, plan, plan.seed, progress)
     results: dict[str, Any] = metrics(measured.scores.mean(1), data.ratings, pictures.groups) | {
         "pictures": len(data),
         "groups": len(set(pictures.groups)),
@@ -98,8 +96,8 @@ def train_head(
         name=name,
         backbone=backbone.name,
         layer=backbone.layer,
-        view=view,
-        size=backbone.view(view).size,
+        view=backbone.preprocessing.view,
+        size=backbone.preprocessing.size,
         dim=pictures.embedding.shape[1],
         channels=len(measured.alignment),
         hidden=plan.recipe.hidden,
@@ -118,7 +116,7 @@ def train_head(
         torch.tensor([content_key(value) for value in pictures.embedded.hashes]),
     )
     if test is not None and len(test):
-        results["test"] = _score_once(head, test, own, view, progress, cache)
+        results["test"] = _score_once(head, test, own, progress, cache)
     if results["plcc_low"] <= 0:
         logger.warning(
             "%s predicts held-out pictures no better than chance (PLCC %.3f, 95 %% interval from %.3f): it needs more "
@@ -134,12 +132,11 @@ def _score_once(
     head: RegressionHead,
     test: RatedSet,
     backbone: FrozenBackbone,
-    view: ViewName,
     report: Report | None,
     cache: bool,
 ) -> dict[str, Any]:
     """The measures of the finished head on pictures kept for testing."""
-    pictures = look(test, backbone, view, report, cache)
+    pictures = look(test, backbone, report, cache)
     twins = sum(head.has_seen(pictures.embedded.hashes))
     if twins:
         logger.warning(

@@ -36,7 +36,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def small_head(layer: str = "inner", **changes: object) -> RegressionHead:
     channels = {"inner": 12, "stem.0": 8}[layer]
-    head = make_head("tiny12", layer, channels=channels, size=64, view="whole")
+    head = make_head("tiny12", layer, channels=channels, size=64, view="resize")
     return change_head(head, **changes)  # type: ignore[arg-type]
 
 
@@ -85,8 +85,8 @@ def test_points_sum_to_the_importances(photograph: Image.Image) -> None:
 def test_importance_is_what_ablation_does(photograph: Image.Image) -> None:
     """Against the whole network with the convolution's own weights set to 0, for the strongest maps."""
     result = ais.explain(photograph)
-    head, backbone = ais.load_head(), ais.load_backbone("efficientnet_lite0")
-    picture = backbone.view("whole").tensor(photograph)[None]
+    head, backbone = ais.load_head(), ais.load_backbone("efficientnet_lite0", view="resize")
+    picture = backbone.preprocessing(photograph)[None]
     layer = backbone.network.get_submodule("conv_head")
     for channel in np.argsort(-np.abs(result.importance))[:5]:
         weight = layer.weight.data[channel].clone()
@@ -100,8 +100,8 @@ def test_importance_is_what_ablation_does(photograph: Image.Image) -> None:
 def test_every_kind(kind: str, photograph: Image.Image) -> None:
     head = ais.load_head()
     result = ais.explain(photograph, kind=kind, rating=6.0)
-    backbone = ais.load_backbone("efficientnet_lite0")
-    features = backbone(backbone.view("whole").tensor(photograph)[None])
+    backbone = ais.load_backbone("efficientnet_lite0", view="resize")
+    features = backbone(backbone.preprocessing(photograph)[None])
     predictions = importance.prediction(backbone, features, head)
     residuals = importance.residual(predictions, head.score(features.embedding), torch.tensor([6.0]))
     expected = {
@@ -330,10 +330,10 @@ def test_a_head_on_a_network_of_timms(
     torch.manual_seed(0)
     network = randomise(timm.create_model("resnet18", pretrained=False)).eval()
     file.write_bytes(save(network.state_dict()))
-    head = make_head("timm:resnet18", "layer4", dim=512, channels=512, view="whole")
+    head = make_head("timm:resnet18", "layer4", dim=512, channels=512, view="resize")
     head.save(tmp_path / "head")
     result = ais.explain(photograph, tmp_path / "head", scale="points")
-    picture = ais.load_backbone("timm:resnet18").view("whole").tensor(photograph)[None]
+    picture = ais.load_backbone("timm:resnet18", view="resize").preprocessing(photograph)[None]
     with torch.no_grad():
         maps = network.forward_features(picture)  # type: ignore[operator]  # layer4's output
         embedding = maps.mean((2, 3))

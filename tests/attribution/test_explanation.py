@@ -16,7 +16,7 @@ from PIL import Image
 import ais
 from ais.attribution.explanation import FILES
 from ais.errors import AISError
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from helpers.heads import make_head
 
 
@@ -33,13 +33,17 @@ def stacked() -> ais.Explanation:
     st.integers(8, 700),
     st.integers(1, 30),
     st.integers(1, 30),
-    st.sampled_from(["crop", "whole"]),
+    st.sampled_from(["crop", "resize"]),
     st.sampled_from([None, 1, 50, 5000]),
 )
 def test_a_density_sums_to_the_grid(
     width: int, height: int, h: int, w: int, view: str, pixels: int | None
 ) -> None:
-    place = View(view, 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3).place(width, height).within(pixels)  # type: ignore[arg-type]
+    place = (
+        Preprocessing(view, 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3)
+        .geometry(width, height)
+        .within(pixels)
+    )  # type: ignore[arg-type]
     grid = np.random.default_rng(h * w).normal(size=(h, w)).astype(np.float32)
     shared = place.share(grid)
     assert pixels is None or shared.size <= pixels
@@ -98,7 +102,7 @@ def test_it_says_what_it_is_of(photograph: Image.Image, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mean", [0.9, 1.2, 6.8, 9.0])
 def test_the_interval_ends_where_the_scale_does(mean: float, photograph: Image.Image) -> None:
-    head = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="whole")
+    head = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="resize")
     head.rating_std.fill_(1e-3)
     head.rating_mean.fill_(mean)
     score = ais.score(photograph, head)
@@ -128,7 +132,7 @@ def test_only_the_files_asked_for_and_no_larger(stacked: ais.Explanation, tmp_pa
 
 def test_a_large_pictures_files_are_made_in_strips(stacked: ais.Explanation, tmp_path: Path) -> None:
     picture = Image.new("RGB", (4000, 3000))
-    place = View("whole", 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3).place(4000, 3000)
+    place = Preprocessing("resize", 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3).geometry(4000, 3000)
     large = replace(stacked, image=picture, placement=place, members=(), weights=())
     tracemalloc.start()
     large.save(tmp_path)

@@ -26,8 +26,9 @@ from ais.attribution.faithfulness import (
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import Placement, View
+from ais.images.preprocessing import Placement, Preprocessing
 from helpers.heads import make_head
+from helpers.networks import PREPROCESSING
 
 
 class Brightness(nn.Module):
@@ -55,14 +56,16 @@ def linear() -> tuple[FrozenBackbone, RegressionHead]:
             "rating_std": torch.tensor(1.0),
         }
     )
-    return FrozenBackbone(Brightness().double(), "brightness", "cells", range(2)), head.double()
+    return FrozenBackbone(
+        Brightness().double(), "brightness", "cells", PREPROCESSING, range(2)
+    ), head.double()
 
 
 @pytest.fixture
-def small_view(monkeypatch: pytest.MonkeyPatch) -> View:
-    view = View("whole", 64, 64, "bilinear", (0.0,) * 3, (1.0,) * 3)
-    monkeypatch.setattr(FrozenBackbone, "view", lambda self, name: view)
-    return view
+def small_view(linear: tuple[FrozenBackbone, RegressionHead], tiny: FrozenBackbone) -> Preprocessing:
+    preprocessing = Preprocessing("resize", 64, 64, "bilinear", (0.0,) * 3, (1.0,) * 3)
+    linear[0].preprocessing = tiny.preprocessing = preprocessing
+    return preprocessing
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_hidden_is_a_gaussian_blur_of_an_eighth(size: tuple[int, int]) -> None:
 
 
 def test_bright_places_are_found(
-    linear: tuple[FrozenBackbone, RegressionHead], small_view: View, lamps: list[Path]
+    linear: tuple[FrozenBackbone, RegressionHead], small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     seen: list[tuple[int, int]] = []
     found = faithfulness(lamps, *linear, progress=lambda done, total: seen.append((done, total)))
@@ -175,7 +178,7 @@ def test_bright_places_are_found(
 
 
 def test_means_are_those_of_the_pictures(
-    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: View, lamps: list[Path]
+    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     state = torch.get_rng_state()
     found = faithfulness(lamps, tiny, tiny_head, seed=3)
@@ -186,7 +189,7 @@ def test_means_are_those_of_the_pictures(
     assert other["methods"]["gradcam"] == found["methods"]["gradcam"]
     each = []
     for file in lamps:
-        picture = small_view.tensor(Image.open(file))[None]
+        picture = small_view(Image.open(file))[None]
         features = tiny(picture)
         grids = methods.METHODS["gradcam"].grids(tiny, tiny_head, picture, features, torch.zeros(12))
         each.append(deletion_insertion(tiny, tiny_head, picture, grids["relative"]))
@@ -196,7 +199,7 @@ def test_means_are_those_of_the_pictures(
 
 
 def test_one_picture_is_too_few(
-    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: View, lamps: list[Path]
+    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     with pytest.raises(DataError, match="more pictures"):
         faithfulness(lamps[:1], tiny, tiny_head)
@@ -205,7 +208,7 @@ def test_one_picture_is_too_few(
 def test_sanity_tells_a_map_that_follows_the_head_from_one_that_does_not(
     tiny: FrozenBackbone,
     tiny_head: RegressionHead,
-    small_view: View,
+    small_view: Preprocessing,
     lamps: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,9 +17,9 @@ from ais.attribution.methods.gradcam import gradcam
 from ais.attribution.methods.occlusion import occlusion
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from helpers.heads import make_head
-from helpers.networks import TinyNetwork, randomise
+from helpers.networks import PREPROCESSING, TinyNetwork, randomise
 
 
 class Window(nn.Module):
@@ -60,7 +60,7 @@ def test_gradcam_is_the_gradient_times_the_maps(tiny: FrozenBackbone, tiny_head:
     picture = torch.randn(1, 3, 64, 64)
     features = tiny(picture)
     maps = features.maps.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(tiny_head.score(tiny.tail(maps, *features.live)).sum(), maps)
+    (gradient,) = torch.autograd.grad(tiny_head.score(tiny.tail(maps, *features.side_inputs)).sum(), maps)
     oracle = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)[0].detach()
     grids = gradcam(tiny, tiny_head, picture, features, torch.zeros(12))
     torch.testing.assert_close(grids["points"], oracle)
@@ -71,7 +71,7 @@ def test_gradcam_is_the_gradient_times_the_maps(tiny: FrozenBackbone, tiny_head:
 
 def test_occlusion_finds_the_only_place_that_counts() -> None:
     """A score that is the brightness of one corner: covering it with grey loses it, with the right sign."""
-    backbone = FrozenBackbone(Window(), "window", "cells", range(2))
+    backbone = FrozenBackbone(Window(), "window", "cells", PREPROCESSING, range(2))
     head = make_head(dim=2, channels=2, hidden=1, variants=1)
     head.load_state_dict(
         head.state_dict()
@@ -90,28 +90,28 @@ def test_occlusion_finds_the_only_place_that_counts() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@example(width=81, aspect=4.0, view="whole", u=0.5, v=0.8)
-@example(width=45, aspect=0.125, view="whole", u=0.5, v=0.03125)
+@example(width=81, aspect=4.0, view="resize", u=0.5, v=0.8)
+@example(width=45, aspect=0.125, view="resize", u=0.5, v=0.03125)
 @given(
     width=st.integers(8, 1200),
     aspect=st.floats(0.1, 10),
-    view=st.sampled_from(["crop", "whole"]),
+    view=st.sampled_from(["crop", "resize"]),
     u=st.floats(0.02, 0.98),
     v=st.floats(0.02, 0.98),
 )
 def test_a_lit_place_is_found_again(width: int, aspect: float, view: str, u: float, v: float) -> None:
     """Light one place of a black picture: the heatmap's strongest point is within a cell of what is lit."""
     height = min(4000, max(8, round(width / aspect)))
-    geometry = View(view, 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3)  # type: ignore[arg-type]
-    placement = geometry.place(width, height)
+    preprocessing = Preprocessing(view, 224, 256, "bilinear", (0.0,) * 3, (1.0,) * 3)  # type: ignore[arg-type]
+    placement = preprocessing.geometry(width, height)
     x0, y0, x1, y1 = placement.box
     x, y = x0 + u * (x1 - x0), y0 + v * (y1 - y0)
     lit_w, lit_h = max(1, (x1 - x0) / 28), max(1, (y1 - y0) / 28)
     ys, xs = np.mgrid[0:height, 0:width] + 0.5
     bright = (np.abs(xs - x) <= lit_w) & (np.abs(ys - y) <= lit_h)
     picture = Image.fromarray(np.repeat(np.uint8(255 * bright)[..., None], 3, axis=2))
-    backbone = FrozenBackbone(Window(), "window", "cells", range(2))
-    tensor = geometry.tensor(picture)
+    backbone = FrozenBackbone(Window(), "window", "cells", PREPROCESSING, range(2))
+    tensor = preprocessing(picture)
     maps = backbone(tensor[None]).maps[0]
     seen_y, seen_x = (32 * cells / side for cells, side in zip(maps.shape[1:], tensor.shape[1:], strict=True))
     assume(u <= seen_x and v <= seen_y)  # what falls off the last whole cell is seen by none
@@ -133,7 +133,7 @@ def test_ablation_uses_the_importance(tiny: FrozenBackbone, tiny_head: Regressio
 
 
 def test_other_networks_keep_no_state() -> None:
-    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", range(12))
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
     head, picture = make_head(), torch.randn(1, 3, 64, 64)
     features = backbone(picture)
     before = backbone(picture).embedding

@@ -73,7 +73,9 @@ def naive(backbone: FrozenBackbone, head: RegressionHead, pictures: Tensor, chan
 def test_equals_the_naive_loop(name: str, layer: str | None) -> None:
     torch.manual_seed(0)
     backbone = load_backbone(name, layer, weights=None)
-    backbone = FrozenBackbone(randomise(backbone.network), name, backbone.layer, backbone.owner)
+    backbone = FrozenBackbone(
+        randomise(backbone.network), name, backbone.layer, backbone.preprocessing, backbone.embedding_slice
+    )
     pictures = torch.randn(2, 3, 80, 75)
     features = backbone(pictures)
     count, dim = features.maps.shape[1], features.embedding.shape[1]
@@ -85,7 +87,9 @@ def test_equals_the_naive_loop(name: str, layer: str | None) -> None:
     channels = torch.linspace(0, count - 1, 5).long().tolist()
     single = importance.prediction(backbone, features, head)[:, channels]
 
-    backbone = FrozenBackbone(backbone.network.double(), name, backbone.layer, backbone.owner)
+    backbone = FrozenBackbone(
+        backbone.network.double(), name, backbone.layer, backbone.preprocessing, backbone.embedding_slice
+    )
     head.double()
     everything = importance.prediction(backbone, backbone(pictures), head)
     exact = everything[:, channels]
@@ -153,7 +157,7 @@ def test_permuting_maps_permutes_importance(tiny: FrozenBackbone, tiny_head: Reg
     permuted = make_head().double()
     permuted.load_state_dict(tiny_head.state_dict() | {"weight1": tiny_head.weight1[:, :, order]})
     hidden = permuted.hidden(features.embedding[:, order])
-    after = importance.channelwise(hidden, features.delta[:, order], tiny.owner, permuted)
+    after = importance.channelwise(hidden, features.delta[:, order], tiny.embedding_slice, permuted)
     torch.testing.assert_close(after, before[:, order], rtol=1e-12, atol=1e-13)
 
 

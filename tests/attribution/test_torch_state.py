@@ -34,7 +34,7 @@ from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap
-from ais.training import cross_validation, strategies
+from ais.training import cross_validation
 from ais.training.plan import Plan
 from ais.workflows import advise, align, combine, evaluate, prune, score, train
 from helpers.sets import PLAN, TARGET, TUNED, add_backbones, make_set, trained
@@ -59,7 +59,7 @@ class World:
 
     @property
     def pictures(self) -> cross_validation.Pictures:
-        return cross_validation.look(self.data, self.backbone, "whole", cache=False)
+        return cross_validation.look(self.data, self.backbone, cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         tensors = {"weight": torch.tensor([0.4, 0.7]), "rating_quantiles": torch.linspace(0, 10, 101)}
         stack.load_state_dict(tensors | {"intercept": torch.tensor(-0.5)}, strict=False)
         stack.save(folder / "stack")
-        backbone = ais.load_backbone("little1")
-        embedding = embeddings.embed(data.files, backbone, "whole", cache=False).embedding
+        backbone = ais.load_backbone("little1", view="resize")
+        embedding = embeddings.embed(data.files, backbone, cache=False).embedding
         yield World(data, new, folder / "one", folder / "tuned", folder / "stack", one, backbone, embedding)
 
 
@@ -122,8 +122,8 @@ CASES: dict[str, Case] = {
     "score": lambda w: [ais.score(w.picture, head) for head in (w.head, w.tuned, w.stack)],
     "load_head": lambda w: [load_head(w.head).state_dict(), load_head(w.stack).state_dict()],
     "load_found": lambda w: load_head(w.tuned).state_dict(),
-    "load_backbone": lambda w: ais.load_backbone("little1").network.state_dict(),
-    "FrozenBackbone": lambda w: list(w.backbone(w.backbone.view("whole").tensor(Image.open(w.picture))[None])),
+    "load_backbone": lambda w: ais.load_backbone("little1", view="resize").network.state_dict(),
+    "FrozenBackbone": lambda w: list(w.backbone(w.backbone.preprocessing(Image.open(w.picture))[None])),
     "RegressionHead": lambda w: [
         (made := RegressionHead(w.loaded.config)).load_state_dict(w.loaded.state_dict()) and made.state_dict(),
         made(w.embedding),
@@ -136,10 +136,10 @@ CASES: dict[str, Case] = {
     "Explanation": lambda w: [made := ais.explain(w.picture, w.head), made.heatmap, made.density, made.to_dict()],
     "list_heads": lambda w: ais.list_heads(),
     "backbone_of": lambda w: head_loading.backbone_of(load_head(w.tuned)).network.state_dict(),
-    "embed": lambda w: embeddings.embed(w.data.files, w.backbone, "crop", cache=False),
+    "embed": lambda w: embeddings.embed(w.data.files, w.backbone, cache=False),
     "look": lambda w: w.pictures,
     "stimulus_heatmap": lambda w: align.stimulus_heatmap(
-        w.picture, w.backbone, "whole", np.linspace(-1, 1, 12)
+        w.picture, w.backbone, np.linspace(-1, 1, 12)
     ).grid,
     "align": lambda w: align.align(_judgments(w), w.backbone, splits=0),
     "train_head": lambda w: train.train_head(
@@ -151,13 +151,13 @@ CASES: dict[str, Case] = {
     ),
     "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
     "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
-    "rate_curve": lambda w: cross_validation.rate_curve(w.pictures, w.backbone, "whole", _plan(w, "last-k")),
+    "rate_curve": lambda w: cross_validation.rate_curve(w.pictures, w.backbone, _plan(w, "last-k")),
     "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_pictures": lambda w: [
         one.score for head in (w.tuned, w.stack) for one in score.score_pictures(w.data.files, load_head(head))
     ],
-    "untrained": lambda w: strategies.untrained("little1", 3).network.state_dict(),
+    "random_backbone": lambda w: backbone_loading.random_backbone("little1", 3).network.state_dict(),
 }  # fmt: skip
 
 # Types, registries, and functions that give names and numbers without a tensor.
@@ -173,6 +173,7 @@ WITHOUT_TORCH = {
         "model_card",
         "backbone_spec",
         "find_head",
+        "view_name",
     ),
     *("heads_directory", "read_config", "read_stimulus_set"),
 }

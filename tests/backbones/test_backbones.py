@@ -18,7 +18,7 @@ from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.errors import AISError
 from ais.images.reading import read_image
 from helpers.heads import make_head
-from helpers.networks import TinyNetwork, randomise
+from helpers.networks import PREPROCESSING, TinyNetwork, randomise
 from helpers.paths import OASIS
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
@@ -91,15 +91,15 @@ def test_unknown_names_say_what_there_is() -> None:
 
 
 def test_layer_without_maps_is_refused() -> None:
-    backbone = FrozenBackbone(TinyNetwork(), "tiny", "pool")
+    backbone = FrozenBackbone(TinyNetwork(), "tiny", "pool", PREPROCESSING)
     assert backbone(torch.rand(1, 3, 32, 32)).maps.ndim == 4
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 2))
     with pytest.raises(AISError, match="2-dimensional values, not feature maps"):
-        FrozenBackbone(network, "tiny", "1")(torch.rand(1, 3, 2, 2))
+        FrozenBackbone(network, "tiny", "1", PREPROCESSING)(torch.rand(1, 3, 2, 2))
 
 
 def test_stays_frozen_whatever_is_called() -> None:
-    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", range(12))
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
     holder = nn.Sequential(backbone)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     holder.train()
@@ -116,7 +116,7 @@ def test_running_again_does_not_change_the_maps() -> None:
     backbone = load_backbone("vgg16", weights=None)
     features = backbone(torch.rand(1, 3, 64, 64))
     before = features.maps.clone()
-    backbone.tail(features.maps, *features.live)
+    backbone.tail(features.maps, *features.side_inputs)
     assert torch.equal(features.maps, before)
     assert (before < 0).any()
 
@@ -148,23 +148,23 @@ def _probability(name: str, image: Image.Image) -> np.ndarray:
     state = torch.load(spec.weights_file, weights_only=True)
     network.load_state_dict(spec.adapt(state, network))
     with torch.no_grad():
-        probability = network(spec.view().tensor(image)[None]).softmax(-1)[0]
+        probability = network(spec.preprocessing()(image)[None]).softmax(-1)[0]
         embedding = network.forward_head(
-            network.forward_features(spec.view().tensor(image)[None]), pre_logits=True
+            network.forward_features(spec.preprocessing()(image)[None]), pre_logits=True
         )
         torch.testing.assert_close(
-            load_backbone(name)(spec.view().tensor(image)[None]).embedding, embedding, rtol=1e-4, atol=1e-5
+            load_backbone(name)(spec.preprocessing()(image)[None]).embedding, embedding, rtol=1e-4, atol=1e-5
         )
     return probability.numpy()
 
 
-def test_weights_hash_tells_weights_apart() -> None:
+def test_sha256_tells_weights_apart() -> None:
     torch.manual_seed(0)
-    first = FrozenBackbone(TinyNetwork(), "tiny", "inner")
-    same = FrozenBackbone(TinyNetwork(), "tiny", "inner")
+    first = FrozenBackbone(TinyNetwork(), "tiny", "inner", PREPROCESSING)
+    same = FrozenBackbone(TinyNetwork(), "tiny", "inner", PREPROCESSING)
     same.network.load_state_dict(first.network.state_dict())
-    other = FrozenBackbone(TinyNetwork(), "tiny", "inner")
-    assert first.weights_hash == same.weights_hash != other.weights_hash
+    other = FrozenBackbone(TinyNetwork(), "tiny", "inner", PREPROCESSING)
+    assert first.sha256 == same.sha256 != other.sha256
 
 
 def ablated(backbone: FrozenBackbone, pictures: Tensor, silent: list[int]) -> Tensor:
@@ -195,7 +195,7 @@ def test_maps_not_kept_are_silent_in_the_embedding(which: str, request: pytest.F
     assert torch.equal(pruned.maps[:, keep], whole.maps[:, keep])
     assert whole.maps[:, ~keep].any()
     assert not torch.allclose(pruned.embedding, whole.embedding)
-    if backbone.owner is None:
+    if backbone.embedding_slice is None:
         assert pruned.delta is None
     else:
         assert pruned.delta is not None
@@ -237,10 +237,10 @@ def test_any_convolutional_network_of_timm(
     """Whether every map has a coordinate of its own is found out; either way importance is the naive loop's."""
     torch.manual_seed(0)
     loaded = load_backbone(name, layer, weights=None)
-    assert loaded.owner == owner
+    assert loaded.embedding_slice == owner
     assert loaded.name.startswith(f"{name}.")  # with the tag of the weights
     network = randomise(loaded.network).double()
-    backbone = FrozenBackbone(network, name, loaded.layer, loaded.owner)
+    backbone = FrozenBackbone(network, name, loaded.layer, loaded.preprocessing, loaded.embedding_slice)
     picture = torch.rand(1, 3, 64, 96, dtype=torch.float64)
     features = backbone(picture)
     torch.testing.assert_close(features.embedding, network(picture), rtol=1e-8, atol=1e-8)
@@ -262,12 +262,12 @@ def test_a_network_of_timms_is_fed_as_timm_feeds_it(name: str) -> None:
         **timm.data.resolve_data_config({}, pretrained_cfg=config.to_dict())
     )
     resize, crop, _, normalize = transform.transforms
-    view = spec.view("crop")
-    assert view.resize == resize.size == math.floor(spec.size / config.crop_pct)
-    assert (view.size, view.size) == tuple(crop.size)
-    assert view.interpolation == resize.interpolation.value
-    assert view.mean == pytest.approx(normalize.mean.tolist())
-    assert view.std == pytest.approx(normalize.std.tolist())
+    preprocessing = spec.preprocessing("crop")
+    assert preprocessing.resize_to == resize.size == math.floor(spec.size / config.crop_pct)
+    assert (preprocessing.size, preprocessing.size) == tuple(crop.size)
+    assert preprocessing.interpolation == resize.interpolation.value
+    assert preprocessing.mean == pytest.approx(normalize.mean.tolist())
+    assert preprocessing.std == pytest.approx(normalize.std.tolist())
     assert spec.hub_id == f"timm/{config.architecture}.{config.tag}"
     assert spec.source == f"hub:{spec.hub_id}"
 

@@ -402,7 +402,7 @@ def test_advise(place: Place) -> None:
     command = ["advise", place.data, "--target", "rating_mean", "--backbone", "little1"]
     document = call(*command, "--json").json
     data = read_ratings(place.data, "rating_mean", group="theme")
-    pictures = look(data, ais.load_backbone("little1"), "whole")
+    pictures = look(data, ais.load_backbone("little1", view="resize"))
     expected = advise(pictures.embedding, data.ratings, data.groups, document["ceiling"])
     assert document["plcc"] == pytest.approx(expected.plcc)
     assert (document["strategy"], document["pictures"]) == ("head", 36)

@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         distances = np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0)))
         np.save(place.data / "rdm.npy", distances)
         for name in ("one", "two"):
-            head: RegressionHead = make_head("little1", size=32, view="whole")
+            head: RegressionHead = make_head("little1", size=32, view="resize")
             head.config.recipe["target"] = "rating_mean"
             head.save(place.heads / name)
         oasis(root / "oasis")

@@ -41,7 +41,7 @@ def open_page(url: str) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="module")
 def expected() -> align.RSAReport:
     files, _, judgments = shapes.cohort()
-    backbone = load_backbone(similarity.DEFAULT)
+    backbone = load_backbone(similarity.DEFAULT, view="resize")
     return align.align(align.StimulusSet(files, judgments), backbone, splits=0)
 
 
@@ -96,10 +96,8 @@ def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any)
     page = tab(open_page)
     index = 7
     data = choose(page, index)
-    backbone = load_backbone(similarity.DEFAULT)
-    look = align.stimulus_heatmap(
-        shapes.cohort()[0][index], backbone, "whole", expected.image_importance[index]
-    )
+    backbone = load_backbone(similarity.DEFAULT, view="resize")
+    look = align.stimulus_heatmap(shapes.cohort()[0][index], backbone, expected.image_importance[index])
     side = data["sides"][0]
     assert (side["h"], side["w"]) == look.grid.shape
     np.testing.assert_allclose(side["grid"], look.grid.ravel(), atol=1e-3)

@@ -62,7 +62,9 @@ def test_the_page_computes_what_the_command_computes(
 ) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
     files, _, judgments = shapes.cohort()
-    report = align.align(align.StimulusSet(files, judgments), load_backbone(similarity.DEFAULT), splits=0)
+    report = align.align(
+        align.StimulusSet(files, judgments), load_backbone(similarity.DEFAULT, view="resize"), splits=0
+    )
     np.testing.assert_allclose(drawn.model_rdm, report.model_rdm, atol=1e-5)
     np.testing.assert_array_equal(drawn.human_rdm, report.human_rdm)
     assert drawn.rdm_correlation == pytest.approx(report.rdm_correlation, abs=1e-3)

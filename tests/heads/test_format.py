@@ -302,7 +302,7 @@ def test_the_page_says_how_each_backbone_sees() -> None:
         for name, size, resize, filter_, numbers, dim, layer in re.findall(row, PAGE, re.MULTILINE)
     }
     assert told == {
-        name: (spec.size, spec.resize, spec.interpolation, spec.mean, spec.std, len(maps), spec.layer)
+        name: (spec.size, spec.resize_to, spec.interpolation, spec.mean, spec.std, len(maps), spec.layer)
         for name, spec in BACKBONES.items()
-        if (maps := spec.channelwise[spec.layer]) is not None
+        if (maps := spec.target_layers[spec.layer]) is not None
     }

@@ -50,7 +50,7 @@ def picture() -> Image.Image:
 
 
 def tiny() -> RegressionHead:
-    return make_head("tiny12", "inner", size=64, view="whole")
+    return make_head("tiny12", "inner", size=64, view="resize")
 
 
 @pytest.fixture

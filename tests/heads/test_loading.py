@@ -157,7 +157,7 @@ def test_unknown_head_says_which_there_are() -> None:
     [
         ({"format": 99}, "format 99, newer"),
         ({"format": "1"}, "format should be"),
-        ({"view": "middle"}, "view should be crop or whole"),
+        ({"view": "middle"}, "view should be crop or resize"),
         ({"dim": -1}, "dim should be a positive"),
         ({"dim": 1e9}, "dim should be a positive"),
         ({"hidden": True}, "hidden should be a positive"),

@@ -255,7 +255,7 @@ def test_two_real_backbones(photograph: Image.Image, tmp_path: Path) -> None:
     members = []
     for seed, (name, size) in enumerate((("efficientnet_lite0", 224), ("efficientnet_lite1", 240))):
         head = make_head(
-            name, "conv_head", dim=1280, channels=1280, hidden=32, view="whole", size=size, seed=seed
+            name, "conv_head", dim=1280, channels=1280, hidden=32, view="resize", size=size, seed=seed
         )
         members.append(change_head(head, name=name))
     result: Explanation = ais.explain(photograph, save_stack(tmp_path, members, [0.5, 0.25]), scale="points")
@@ -265,7 +265,7 @@ def test_two_real_backbones(photograph: Image.Image, tmp_path: Path) -> None:
     for m, (head, weight) in enumerate(zip(members, (0.5, 0.25), strict=True)):
         name = head.config.backbone
         network = ais.load_backbone(name).network
-        picture = BACKBONES[name].view("whole").tensor(photograph)[None]
+        picture = BACKBONES[name].preprocessing("resize")(photograph)[None]
         convolution = network.get_submodule("conv_head").weight.data
         with torch.no_grad():
             score = head.score(network(picture)).item()
@@ -397,7 +397,7 @@ def _two_stacks_in_a_ring(folder: Path) -> None:
         (_member_damaged, "damaged"),
         (
             lambda folder: _replace_member(
-                folder, change_head(make_head("tiny12", variants=4, view="whole"), name="two")
+                folder, change_head(make_head("tiny12", variants=4, view="resize"), name="two")
             ),
             "on one backbone, of 3 variants",
         ),

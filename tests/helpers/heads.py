@@ -112,7 +112,7 @@ def small_members() -> list[RegressionHead]:
     heads = []
     for seed, (name, (backbone, layer, dim, size)) in enumerate(places.items()):
         head = make_head(
-            backbone, layer, dim=dim, channels=CHANNELS[name], size=size, view="whole", seed=seed
+            backbone, layer, dim=dim, channels=CHANNELS[name], size=size, view="resize", seed=seed
         )
         heads.append(change_head(head, name=name, pruned=[3, 7] if name == "two" else []))
     return heads
@@ -122,7 +122,7 @@ METRICS = {"plcc": 0.712, "plcc_low": 0.65, "plcc_high": 0.77}
 
 
 def save_head(folder: Path, name: str = "small", target: str = "awe", seed: int = 0) -> Path:
-    made = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="whole", seed=seed)
+    made = make_head("efficientnet_lite0", "conv_head", dim=1280, channels=1280, view="resize", seed=seed)
     config = made.config
     made.config = replace(config, name=name, target=replace(config.target, name=target), metrics=METRICS)
     made.save(folder, "---\nlicense: mit\n---\n# A head\n\n![curve](curve.png)\nMade for a test.\n")

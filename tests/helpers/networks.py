@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ais.backbones.frozen import Features, FrozenBackbone
-from ais.backbones.registry import BACKBONES, Backbone
+from ais.backbones.registry import BACKBONES, BackboneSpec
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import View, ViewName
+from ais.images.preprocessing import Preprocessing, ViewName
 from helpers.heads import change_head
 
 
@@ -56,6 +57,8 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
+PREPROCESSING = Preprocessing("resize", 32, 36, "bilinear", MEAN, STD)
+
 
 class Counting(FrozenBackbone):
     """A small backbone that counts the pictures it is given, and can die on one."""
@@ -63,20 +66,18 @@ class Counting(FrozenBackbone):
     seen = 0
     dies_after: int | None = None
 
-    def view(self, name: ViewName = "crop") -> View:
-        return View(name, 32, 36, "bilinear", MEAN, STD)
-
-    def forward(self, pictures: Tensor) -> Features:
+    def forward(self, images: Tensor | Image.Image) -> Features:
         if self.dies_after is not None and self.seen >= self.dies_after:
             raise KeyboardInterrupt
-        self.seen += len(pictures)
-        return super().forward(pictures)
+        self.seen += 1 if isinstance(images, Image.Image) else len(images)
+        return super().forward(images)
 
 
-def make_backbone(layer: str = "inner") -> Counting:
+def make_backbone(layer: str = "inner", view: ViewName = "resize") -> Counting:
     torch.manual_seed(0)
-    owner = range(12) if layer == "inner" else None
-    return Counting(randomise(TinyNetwork()), "tiny", layer, owner)
+    feeds = range(12) if layer == "inner" else None
+    seen = replace(PREPROCESSING, view=view)
+    return Counting(randomise(TinyNetwork()), "tiny", layer, seen, feeds)
 
 
 def tiny_network(channels: int = 12, seed: int = 0) -> nn.Module:
@@ -92,12 +93,12 @@ def add_backbone(
     patch.setenv("TORCH_HOME", str(cache))
     (cache / "hub/checkpoints").mkdir(parents=True, exist_ok=True)
     torch.save(tiny_network(channels, seed).state_dict(), cache / f"hub/checkpoints/{name}.pth")
-    spec = Backbone(
+    spec = BackboneSpec(
         build=partial(TinyNetwork, channels),
         source=f"https://example.org/{name}.pth",
         size=size,
-        resize=size,
-        channelwise={"inner": range(channels), "stem.0": None},
+        resize_to=size,
+        target_layers={"inner": range(channels), "stem.0": None},
         classifier="classifier",
         adapt=lambda state, network: state,
     )
@@ -114,10 +115,10 @@ def naive_score(
         output[:, silent] = 0
         return output
 
-    view = BACKBONES[head.config.backbone].view(head.config.view)
+    preprocessing = BACKBONES[head.config.backbone].preprocessing(head.config.view)
     handle = network.get_submodule(head.config.layer).register_forward_hook(silence)
     with torch.no_grad():
-        scores = head(network(view.tensor(picture)[None]))[0]
+        scores = head(network(preprocessing(picture)[None]))[0]
     handle.remove()
     return scores
 

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from scipy.io import savemat
 from torch import Tensor
 
-from ais.backbones.loading import load_backbone
-from ais.backbones.registry import BACKBONES, Backbone
+from ais.backbones.loading import load_backbone, random_backbone
+from ais.backbones.registry import BACKBONES, BackboneSpec
 from ais.data.ratings import RatedSet, read_ratings
 from ais.heads.config import BACKBONE, Target
 from ais.heads.loading import load_head
@@ -22,7 +22,7 @@ from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
 from ais.training.mlp import Recipe, Variants
 from ais.training.plan import Plan
-from ais.training.strategies import Tuning, untrained
+from ais.training.strategies import Tuning
 from ais.workflows.train import TrainingReport, train_head
 from helpers.networks import TinyNetwork, randomise
 from helpers.pictures import encoded, photo
@@ -54,7 +54,7 @@ def add_backbones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.save(randomise(TinyNetwork(), seed).state_dict(), checkpoints / f"{name}.pth")
         layers = {"inner": range(12), "stem.0": None}
         source = f"https://example.org/{name}.pth"
-        entry = Backbone(TinyNetwork, source, 32, 36, layers, "classifier", lambda state, network: state)
+        entry = BackboneSpec(TinyNetwork, source, 32, 36, layers, "classifier", lambda state, network: state)
         monkeypatch.setitem(BACKBONES, name, entry)
 
 
@@ -134,7 +134,11 @@ def trained(
     data: RatedSet, out: Path, plan: Plan = PLAN, backbone: str = "little1"
 ) -> tuple[RegressionHead, TrainingReport]:
     """A head from its folder, as the command would leave it."""
-    begin = untrained(backbone, plan.seed) if plan.strategy == "scratch" else load_backbone(backbone)
+    begin = (
+        random_backbone(backbone, plan.seed, view="resize")
+        if plan.strategy == "scratch"
+        else load_backbone(backbone, view="resize")
+    )
     head, report = train_head(data, begin, name=out.name, target=TARGET, plan=plan)
     head.save(out, extra={} if report.tuned is None else {BACKBONE: save(report.tuned)})
     loaded = load_head(out)
@@ -153,9 +157,8 @@ def pruned(head: RegressionHead, channels: list[int], out: Path) -> RegressionHe
 
 def by_hand(head: RegressionHead, data: RatedSet) -> np.ndarray:
     """Scores (N, K), picture by picture, its pruned maps silenced in the network itself."""
-    backbone = load_backbone(head.config.backbone, head.config.layer)
-    view = backbone.view(head.config.view)
-    tensors = [view.tensor(read_image(file))[None] for file in data.files]
+    backbone = load_backbone(head.config.backbone, head.config.layer, view=head.config.view)
+    tensors = [backbone.preprocessing(read_image(file))[None] for file in data.files]
     return torch.cat([head(backbone(picture, head.keep).embedding) for picture in tensors]).numpy()
 
 

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from ais.errors import ImageError
-from ais.images.preprocessing import Interpolation, Placement, View, ViewName
+from ais.images.preprocessing import Interpolation, Placement, Preprocessing, ViewName
 from ais.images.reading import read_image
 from helpers.pictures import FORMATS, photo
 
@@ -31,14 +31,18 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def make_view(name: ViewName = "crop", size: int = 224, resize: int = 256, **options: Any) -> View:
-    return View(name, size, resize, options.pop("interpolation", "bilinear"), HALF, HALF)
+def make_preprocessing(
+    name: ViewName = "crop", size: int = 224, resize: int = 256, **options: Any
+) -> Preprocessing:
+    return Preprocessing(name, size, resize, options.pop("interpolation", "bilinear"), HALF, HALF)
 
 
 sides = st.integers(8, 4000)
 
 views = st.builds(
-    lambda name, size: make_view(name, *size), st.sampled_from(["crop", "whole"]), st.sampled_from(SIZES)
+    lambda name, size: make_preprocessing(name, *size),
+    st.sampled_from(["crop", "resize"]),
+    st.sampled_from(SIZES),
 )
 
 
@@ -51,33 +55,35 @@ def pictures(draw: st.DrawFn) -> tuple[int, int]:
 
 @many
 @given(pictures(), views)
-def test_the_box(picture: tuple[int, int], view: View) -> None:
+def test_the_box(picture: tuple[int, int], preprocessing: Preprocessing) -> None:
     width, height = picture
-    placement = view.place(width, height)
+    placement = preprocessing.geometry(width, height)
     (x0, y0, x1, y1), (h, w) = placement.box, placement.input_size
     assert 0 <= x0 < x1 <= width
     assert 0 <= y0 < y1 <= height
-    if view.name == "crop":
-        assert (h, w) == (view.size, view.size)
-        assert abs((x0 + x1) / 2 - width / 2) * view.resize / min(picture) <= 0.51  # half a resized pixel
-        assert abs((y0 + y1) / 2 - height / 2) * view.resize / min(picture) <= 0.51
-        scale = view.resize / min(picture)
-        assert abs((x1 - x0) * scale - w) <= w / view.resize + 1e-6
-        assert abs((y1 - y0) * scale - h) <= h / view.resize + 1e-6
+    if preprocessing.view == "crop":
+        assert (h, w) == (preprocessing.size, preprocessing.size)
+        assert (
+            abs((x0 + x1) / 2 - width / 2) * preprocessing.resize_to / min(picture) <= 0.51
+        )  # half a resized pixel
+        assert abs((y0 + y1) / 2 - height / 2) * preprocessing.resize_to / min(picture) <= 0.51
+        scale = preprocessing.resize_to / min(picture)
+        assert abs((x1 - x0) * scale - w) <= w / preprocessing.resize_to + 1e-6
+        assert abs((y1 - y0) * scale - h) <= h / preprocessing.resize_to + 1e-6
     else:
         assert placement.box == (0, 0, width, height)
-        assert h * w <= 4 * view.size**2
+        assert h * w <= 4 * preprocessing.size**2
         assert min(h, w) >= 80
-        assert min(h, w) == view.size or h * w > 3.9 * view.size**2
-        scale = min(view.size / min(picture), 2 * view.size / (width * height) ** 0.5)
+        assert min(h, w) == preprocessing.size or h * w > 3.9 * preprocessing.size**2
+        scale = min(preprocessing.size / min(picture), 2 * preprocessing.size / (width * height) ** 0.5)
         assert abs(width * scale - w) <= 1
         assert abs(height * scale - h) <= 1
 
 
 def test_the_whole_view_stays_bounded_on_strips() -> None:
-    assert make_view("whole").place(8, 4000).input_size == (2508, 80)
-    assert make_view("whole").place(6_000_000, 8).input_size == (80, 2508)
-    assert make_view("whole").place(300, 200).input_size == (224, 336)
+    assert make_preprocessing("resize").geometry(8, 4000).input_size == (2508, 80)
+    assert make_preprocessing("resize").geometry(6_000_000, 8).input_size == (80, 2508)
+    assert make_preprocessing("resize").geometry(300, 200).input_size == (224, 336)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -94,7 +100,7 @@ def test_tensor_equals_torchvision(
     noise = np.random.default_rng(0).integers(0, 256, (picture[1], picture[0], 3), dtype=np.uint8)
     for image in (photo(*picture), Image.fromarray(noise)):
         expected = transform(image).float()
-        found = View("crop", *size, interpolation, mean, std).tensor(image)
+        found = Preprocessing("crop", *size, interpolation, mean, std)(image)
         assert found.shape == (3, size[0], size[0])
         assert found.dtype == torch.float32
         assert found.is_contiguous()
@@ -107,11 +113,11 @@ def test_tensor_equals_torchvision(
 
 
 @pytest.mark.parametrize("picture", [(8, 4000), (4000, 8), (300, 200)])
-@pytest.mark.parametrize("name", ["crop", "whole"])
+@pytest.mark.parametrize("name", ["crop", "resize"])
 def test_tensor_shapes(picture: tuple[int, int], name: ViewName) -> None:
-    view = make_view(name)
-    tensor = view.tensor(photo(*picture))
-    assert tuple(tensor.shape[1:]) == view.place(*picture).input_size
+    preprocessing = make_preprocessing(name)
+    tensor = preprocessing(photo(*picture))
+    assert tuple(tensor.shape[1:]) == preprocessing.geometry(*picture).input_size
     assert bool(tensor.abs().le(1).all())
 
 
@@ -137,9 +143,11 @@ def slow_upsample(placement: Placement, grid: np.ndarray) -> np.ndarray:
 
 @few
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(1, 9), st.integers(1, 9), views)
-def test_upsample_equals_the_slow_one(width: int, height: int, h: int, w: int, view: View) -> None:
+def test_upsample_equals_the_slow_one(
+    width: int, height: int, h: int, w: int, preprocessing: Preprocessing
+) -> None:
     grid = np.random.default_rng(width * height).normal(size=(h, w)).astype(np.float32)
-    placement = view.place(width, height)
+    placement = preprocessing.geometry(width, height)
     found = placement.upsample(grid)
     assert found.dtype == np.float32
     assert found.shape == (height, width)
@@ -149,7 +157,7 @@ def test_upsample_equals_the_slow_one(width: int, height: int, h: int, w: int, v
 @pytest.mark.parametrize("picture", [(224, 224), (500, 333), (9, 80)])
 def test_upsample_equals_torch_where_the_box_is_the_picture(picture: tuple[int, int]) -> None:
     grid = np.random.default_rng(0).normal(size=(7, 10)).astype(np.float32)
-    found = make_view("whole").place(*picture).upsample(grid)
+    found = make_preprocessing("resize").geometry(*picture).upsample(grid)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(grid)[None, None], size=picture[::-1], mode="bilinear", align_corners=False
     )
@@ -158,9 +166,11 @@ def test_upsample_equals_torch_where_the_box_is_the_picture(picture: tuple[int, 
 
 @settings(max_examples=40, deadline=None)
 @given(pictures(), views, st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
-def test_upsample_properties(picture: tuple[int, int], view: View, h: int, w: int, random: Any) -> None:
+def test_upsample_properties(
+    picture: tuple[int, int], preprocessing: Preprocessing, h: int, w: int, random: Any
+) -> None:
     width, height = picture
-    placement = view.place(width, height)
+    placement = preprocessing.geometry(width, height)
     x0, y0, x1, y1 = placement.box
     grid = np.random.default_rng(random.randrange(2**32)).normal(size=(h, w)).astype(np.float32)
     heatmap = placement.upsample(grid)
@@ -183,9 +193,9 @@ def test_upsample_properties(picture: tuple[int, int], view: View, h: int, w: in
 @settings(max_examples=60, deadline=None)
 @given(pictures(), views, st.data())
 def test_a_lit_cell_peaks_where_its_pixels_came_from(
-    picture: tuple[int, int], view: View, data: st.DataObject
+    picture: tuple[int, int], preprocessing: Preprocessing, data: st.DataObject
 ) -> None:
-    placement = view.place(*picture)
+    placement = preprocessing.geometry(*picture)
     (x0, y0, x1, y1), (input_h, input_w) = placement.box, placement.input_size
     h, w = input_h // 32, input_w // 32
     row, column = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
@@ -206,16 +216,16 @@ def test_a_lit_cell_peaks_where_its_pixels_came_from(
         assert np.abs(lit[:, 0] + 0.5 - y).max() <= cell_h * 1.001
 
 
-@pytest.mark.parametrize("name", ["crop", "whole"])
+@pytest.mark.parametrize("name", ["crop", "resize"])
 @pytest.mark.parametrize("picture", [(600, 400), (400, 600), (2000, 260), (1024, 1024)])
 def test_a_lit_patch_of_the_picture_lands_in_its_own_cell(name: ViewName, picture: tuple[int, int]) -> None:
     """End to end, through the real resize: where the input is bright, the heatmap put back is bright too."""
-    view = make_view(name)
-    placement = view.place(*picture)
+    preprocessing = make_preprocessing(name)
+    placement = preprocessing.geometry(*picture)
     x, y = int(picture[0] * 0.47), int(picture[1] * 0.6)
     image = Image.new("RGB", picture)
     image.paste((255, 255, 255), (x - 10, y - 10, x + 10, y + 10))
-    brightness = view.tensor(image).mean(0).numpy()
+    brightness = preprocessing(image).mean(0).numpy()
     heatmap = np.nan_to_num(placement.upsample(brightness), nan=-1)
     rows, columns = np.nonzero(heatmap > 0)
     assert abs(columns.mean() + 0.5 - x) < 1.5
@@ -223,7 +233,7 @@ def test_a_lit_patch_of_the_picture_lands_in_its_own_cell(name: ViewName, pictur
 
 
 def test_upsample_is_small() -> None:
-    placement = make_view("crop").place(3000, 2000)
+    placement = make_preprocessing("crop").geometry(3000, 2000)
     grid = np.random.default_rng(0).normal(size=(7, 7))
     tracemalloc.start()
     placement.upsample(grid)

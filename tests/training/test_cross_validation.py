@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone
+from ais.backbones.loading import load_backbone, random_backbone
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
@@ -34,7 +34,7 @@ from ais.training.cross_validation import (
 from ais.training.finetuning import held_out
 from ais.training.mlp import fit_variants
 from ais.training.plan import Plan
-from ais.training.strategies import STRATEGIES, Tuning, untrained
+from ais.training.strategies import STRATEGIES, Tuning
 from helpers.heads import make_head
 from helpers.sets import PLAN, SMALL, TUNED, add_backbones, make_set, predict
 
@@ -51,12 +51,12 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
 
 @pytest.fixture
 def backbone() -> FrozenBackbone:
-    return load_backbone("little1")
+    return load_backbone("little1", view="resize")
 
 
 @pytest.fixture
 def pictures(rated: RatedSet, backbone: FrozenBackbone) -> Pictures:
-    return look(rated, backbone, "whole")
+    return look(rated, backbone)
 
 
 def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
@@ -74,7 +74,7 @@ def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, 
 
 
 def validated(pictures: Pictures, backbone: FrozenBackbone, plan: Plan = PLAN, **options: Any) -> OutOfFold:
-    return cross_validate(pictures, backbone, "whole", plan, **options)
+    return cross_validate(pictures, backbone, plan, **options)
 
 
 def fold_files(folder: Path) -> list[Path]:
@@ -111,7 +111,7 @@ def test_scores_equal_refitting_by_hand(pictures: Pictures, backbone: FrozenBack
             recipe=SMALL,
         )
         for i in np.flatnonzero(folds == fold):
-            seen = backbone(backbone.view("whole").tensor(read_image(pictures.data.files[i]))[None])
+            seen = backbone(backbone.preprocessing(read_image(pictures.data.files[i]))[None])
             np.testing.assert_allclose(found.scores[i], predict(fitted, seen.embedding)[0], atol=1e-4)
     assert found.alignment.shape == (12,)
     assert np.abs(found.alignment).max() > 0
@@ -168,7 +168,9 @@ def test_what_a_fold_depends_on_is_in_its_key(
     data = pictures.data
     assert data.sd is not None
     one_more = data.ratings + np.eye(36)[0]
-    other = FrozenBackbone(copy.deepcopy(backbone.network), "little1", "inner", range(12))
+    other = FrozenBackbone(
+        copy.deepcopy(backbone.network), "little1", "inner", backbone.preprocessing, range(12)
+    )
     other.network.inner.weight[0] += 1  # type: ignore[index, operator, union-attr]
     weighted = replace(PLAN, weighted=True)
     variations: list[tuple[Pictures, FrozenBackbone, Plan]] = [
@@ -178,7 +180,7 @@ def test_what_a_fold_depends_on_is_in_its_key(
         (pictures, backbone, replace(PLAN, folds=4)),
         (pictures, backbone, replace(PLAN, variants=1)),
         (pictures, backbone, replace(PLAN, recipe=replace(SMALL, epochs=5))),
-        (look(data, other, "whole"), other, PLAN),
+        (look(data, other), other, PLAN),
         (pictures, backbone, weighted),
         (changed(pictures, sd=data.sd + np.eye(36)[0]), backbone, weighted),
     ]
@@ -195,7 +197,7 @@ def test_what_a_fold_depends_on_is_in_its_key(
 def test_without_the_cache_nothing_is_written(
     rated: RatedSet, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
-    pictures = look(rated, backbone, "whole", cache=False)
+    pictures = look(rated, backbone, cache=False)
     alone = validated(pictures, backbone, cache=False)
     assert not (tmp_path / "cache").exists()
     np.testing.assert_array_equal(alone.scores, validated(pictures, backbone).scores)
@@ -265,15 +267,17 @@ def test_a_config_that_does_not_say_its_plan(recipe: dict[str, Any]) -> None:
 
 
 def test_maps_that_mix_have_no_alignment(rated: RatedSet) -> None:
-    backbone = load_backbone("little1", "stem.0")
-    assert backbone.owner is None
-    pictures = look(rated, backbone, "whole")
+    backbone = load_backbone("little1", "stem.0", view="resize")
+    assert backbone.embedding_slice is None
+    pictures = look(rated, backbone)
     assert pictures.delta.shape == (36, 0)
     found = validated(pictures, backbone)
     assert found.alignment.tolist() == [0] * 8
     np.testing.assert_allclose(  # the embedding is that of the other layer, and so are the scores
         found.scores,
-        validated(look(rated, load_backbone("little1"), "whole"), load_backbone("little1")).scores,
+        validated(
+            look(rated, load_backbone("little1", view="resize")), load_backbone("little1", view="resize")
+        ).scores,
         atol=1e-3,
     )
 
@@ -293,7 +297,7 @@ def test_heads_of_the_folds_give_the_scores(pictures: Pictures, backbone: Frozen
 def naive_scores(own: FrozenBackbone, fitted: Any, file: Path) -> Tensor:
     """By the whole network, without maps and caches: (K,)."""
     with torch.no_grad():
-        embedding = own.network(own.view("whole").tensor(read_image(file))[None])
+        embedding = own.network(own.preprocessing(read_image(file))[None])
     return predict(fitted, embedding)[0]
 
 
@@ -313,7 +317,7 @@ def test_every_fold_tunes_a_backbone_of_its_own(
         for i in outside:
             expected = naive_scores(own, fitted, pictures.data.files[i])
             np.testing.assert_allclose(found.scores[i], expected, atol=1e-4)
-        assert own.owner == backbone.owner
+        assert own.embedding_slice == backbone.embedding_slice
         states.append(state)
     for name in ("norm.weight", "stem.0.weight"):  # neither BatchNorm nor the first blocks learn
         assert torch.equal(states[0][name], before[name])
@@ -330,7 +334,7 @@ def test_tuning_starts_from_heads_that_have_not_seen_when_to_stop(
 ) -> None:
     starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
     plan = replace(TUNED, strategy=strategy)
-    _, own, state = fit(pictures, backbone, "whole", plan, 5, None)
+    _, own, state = fit(pictures, backbone, plan, 5, None)
     ((arguments, options, _),) = starts
     ((network, _, files, _, groups, start), tuned, _) = tunings[0]
     assert network is backbone.network
@@ -348,11 +352,11 @@ def test_from_scratch_means_random_weights_and_no_start(
     pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
-    fit(pictures, backbone, "whole", replace(TUNED, strategy="scratch"), 5, None)
+    fit(pictures, backbone, replace(TUNED, strategy="scratch"), 5, None)
     assert not starts
     network, *_, start = tunings[0][0]
     assert start is None
-    random = untrained("little1", 5).network.state_dict()
+    random = random_backbone("little1", 5).network.state_dict()
     assert all(torch.equal(value, random[name]) for name, value in network.state_dict().items())
 
 
@@ -360,8 +364,8 @@ def test_tuning_counts_sure_ratings_more(
     pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tunings = record(monkeypatch, "fine_tune")
-    fit(pictures, backbone, "whole", replace(TUNED, weighted=True), 0, None)
-    fit(pictures, backbone, "whole", TUNED, 0, None)
+    fit(pictures, backbone, replace(TUNED, weighted=True), 0, None)
+    fit(pictures, backbone, TUNED, 0, None)
     data = pictures.data
     assert data.sd is not None
     assert data.n is not None
@@ -375,8 +379,8 @@ def test_rate_curve_begins_as_the_training_does(
 ) -> None:
     trials, tunings = record(monkeypatch, "find_rate"), record(monkeypatch, "fine_tune")
     calls: list[tuple[str, int, int]] = []
-    curve = rate_curve(pictures, backbone, "whole", TUNED, lambda *call: calls.append(call))
-    fit(pictures, backbone, "whole", TUNED, TUNED.seed, None)
+    curve = rate_curve(pictures, backbone, TUNED, lambda *call: calls.append(call))
+    fit(pictures, backbone, TUNED, TUNED.seed, None)
     assert (curve.suggested is None) == bool(curve.reason)
     assert len(curve.losses) == len(curve.rates) <= len(calls)
     assert calls[0][0] == "steps"
@@ -393,20 +397,20 @@ def test_pictures_without_groups_are_on_their_own(
 ) -> None:
     """And the folder's place does not matter: moved, it has the same folds, from the cache."""
     alone = replace(rated, groups=None)
-    pictures = look(alone, backbone, "whole")
+    pictures = look(alone, backbone)
     assert len(set(pictures.groups)) == 36
     first = validated(pictures, backbone)
     for file in rated.files:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     moved = replace(alone, folder=tmp_path, files=[tmp_path / file.name for file in rated.files])
     fits = record(monkeypatch, "fit")
-    np.testing.assert_array_equal(validated(look(moved, backbone, "whole"), backbone).scores, first.scores)
+    np.testing.assert_array_equal(validated(look(moved, backbone), backbone).scores, first.scores)
     assert not fits
 
 
 def test_no_pictures_at_all_is_a_sentence(rated: RatedSet, backbone: FrozenBackbone) -> None:
     with pytest.raises(DataError, match="No pictures of"):
-        look(rated.rows(np.array([], dtype=np.int64)), backbone, "whole")
+        look(rated.rows(np.array([], dtype=np.int64)), backbone)
 
 
 def test_the_strategies_of_the_command_are_the_registry() -> None:

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ais.backbones.loading import random_backbone
 from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, DataError
 from ais.images.augmentation import augment
-from ais.images.preprocessing import View
+from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
 from ais.training.finetuning import Tuned, find_rate, fine_tune, held_out
 from ais.training.loader import Pictures
@@ -29,11 +30,10 @@ from ais.training.strategies import (
     blocks,
     parameter_groups,
     strategy_named,
-    untrained,
 )
 from helpers.networks import TinyNetwork, randomise
 
-VIEW = View("whole", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
+PREPROCESSING = Preprocessing("resize", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
 
 SMALL = Recipe(
     components=12, hidden=8, learning_rate=1e-3, epochs=3, batch=16
@@ -81,7 +81,7 @@ def network(*, double: bool = False) -> nn.Module:
 def embedded(net: nn.Module, files: list[Path]) -> Tensor:
     dtype = next(net.parameters()).dtype
     with torch.no_grad():
-        return torch.cat([net(VIEW.tensor(read_image(file))[None].to(dtype)) for file in files])
+        return torch.cat([net(PREPROCESSING(read_image(file))[None].to(dtype)) for file in files])
 
 
 def fitted(net: nn.Module, files: list[Path], tuning: Tuning = TUNING, seed: int = 0) -> Variants:
@@ -97,7 +97,7 @@ def tune(files: list[Path], strategy: str, tuning: Tuning = TUNING, **other: Any
     start = other.pop("start", fit)
     return fine_tune(
         net,
-        VIEW,
+        PREPROCESSING,
         files,
         RATINGS,
         GROUPS,
@@ -292,7 +292,7 @@ def test_one_epoch_equals_plain_torch_one_picture_at_a_time(files: list[Path], s
     tuning = replace(TUNING, epochs=2, patience=2, batch=48, augment=False)
     start = fitted(net, files, tuning)
     tuned = fine_tune(
-        net, VIEW, files, RATINGS, GROUPS, start,
+        net, PREPROCESSING, files, RATINGS, GROUPS, start,
         strategy=strategy, tuning=tuning, variants=2, hidden=8, weights=weights,
     )  # fmt: skip
     rows = np.flatnonzero(~held_out(GROUPS, tuning, 0))
@@ -307,7 +307,7 @@ def test_one_epoch_equals_plain_torch_one_picture_at_a_time(files: list[Path], s
     ]  # fmt: skip
 
     def outputs(i: int) -> Tensor:
-        z = (oracle(VIEW.tensor(read_image(files[i]))[None].double())[0] - mean) / scale
+        z = (oracle(PREPROCESSING(read_image(files[i]))[None].double())[0] - mean) / scale
         return torch.stack([((w1 @ z + b1).relu() * w2).sum() + b2 for w1, b1, w2, b2 in heads])
 
     groups = parameter_groups(oracle, chosen, tuning)
@@ -392,7 +392,7 @@ def test_calls_that_make_no_sense_are_refused(files: list[Path], tmp_path: Path)
     def call(strategy: str, start: Variants | None, **other: Any) -> None:
         options = {"ratings": RATINGS, "groups": GROUPS, "hidden": 8} | other
         ratings, groups = options.pop("ratings"), options.pop("groups")
-        fine_tune(net, VIEW, files, ratings, groups, start, strategy=strategy, variants=2, **options)
+        fine_tune(net, PREPROCESSING, files, ratings, groups, start, strategy=strategy, variants=2, **options)
 
     with pytest.raises(AISError, match="no strategy 'all'"):
         call("all", start)
@@ -412,7 +412,7 @@ def test_calls_that_make_no_sense_are_refused(files: list[Path], tmp_path: Path)
         call("scratch", None, tuning=replace(TUNING, learning_rate=1e30))
     (tmp_path / "no picture.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 problem|no picture\.png"):
-        Pictures([*files, tmp_path / "no picture.png"], VIEW)
+        Pictures([*files, tmp_path / "no picture.png"], PREPROCESSING)
 
 
 def test_strategies_are_one_sentence_each() -> None:
@@ -426,7 +426,7 @@ def test_strategies_are_one_sentence_each() -> None:
 
 def test_untrained_depends_on_the_seed_alone() -> None:
     state = torch.get_rng_state()
-    first, again, other = (untrained("efficientnet_lite0", seed).weights_hash for seed in (1, 1, 2))
+    first, again, other = (random_backbone("efficientnet_lite0", seed).sha256 for seed in (1, 1, 2))
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -440,7 +440,7 @@ def test_find_rate_suggests_a_rate_that_learns(files: list[Path], strategy: str)
     calls: list[tuple[int, int]] = []
     before = copy.deepcopy(net.state_dict())
     curve = find_rate(
-        net, VIEW, files, RATINGS, GROUPS, start, strategy=strategy, tuning=tuning, variants=2, hidden=8,
+        net, PREPROCESSING, files, RATINGS, GROUPS, start, strategy=strategy, tuning=tuning, variants=2, hidden=8,
         progress=lambda *call: calls.append(call),
     )  # fmt: skip
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -471,7 +471,7 @@ def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[P
     start = fit_variants(x, ratings[rows], [GROUPS[i] for i in rows], variants=2, recipe=long)
     for seed in range(3):
         curve = find_rate(
-            net, VIEW, files, ratings, GROUPS, start, strategy="last-k", variants=2, hidden=8, seed=seed,
+            net, PREPROCESSING, files, ratings, GROUPS, start, strategy="last-k", variants=2, hidden=8, seed=seed,
             tuning=replace(TUNING, batch=8, augment=False),
         )  # fmt: skip
         assert curve.suggested is None
@@ -481,10 +481,10 @@ def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[P
 def test_pictures_are_those_of_the_view_kept_or_not(files: list[Path]) -> None:
     rows = np.array([5, 0, 3, 2, 7])
     for memory in (0, 10_000, 1 << 30):
-        for batch in Pictures(files, VIEW, memory).batches([rows, rows[:1]]):
+        for batch in Pictures(files, PREPROCESSING, memory).batches([rows, rows[:1]]):
             for found, inputs in batch:
                 for row, picture in zip(found, inputs, strict=True):
-                    assert torch.equal(picture, VIEW.tensor(read_image(files[row])))
+                    assert torch.equal(picture, PREPROCESSING(read_image(files[row])))
             assert sorted(np.concatenate([found for found, _ in batch])) in ([0, 2, 3, 5, 7], [5])
             assert len({inputs.shape for _, inputs in batch}) == len(batch) <= 2
 

@@ -100,11 +100,11 @@ def test_silencing_equals_the_network_without_these_maps(tiny: FrozenBackbone) -
     keep[[1, 4, 5, 11]] = False
     features = tiny(pictures)
     assert features.delta is not None
-    assert tiny.owner is not None
-    embedding, delta = silence(features.embedding, features.delta, tiny.owner, keep)
+    assert tiny.embedding_slice is not None
+    embedding, delta = silence(features.embedding, features.delta, tiny.embedding_slice, keep)
     maps = features.maps.clone()
     maps[:, ~keep] = 0
-    oracle = tiny.tail(maps, *features.live)
+    oracle = tiny.tail(maps, *features.side_inputs)
     assert not torch.equal(oracle, features.embedding)
     torch.testing.assert_close(embedding, oracle, rtol=1e-12, atol=1e-12)
     assert (delta[:, ~keep] == 0).all()

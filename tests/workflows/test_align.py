@@ -59,7 +59,7 @@ def people(folder: Path) -> Path:
 
 @pytest.fixture
 def backbone() -> FrozenBackbone:
-    return load_backbone("little1")
+    return load_backbone("little1", view="resize")
 
 
 def naive(rows: np.ndarray, rdms: np.ndarray) -> float:
@@ -71,7 +71,7 @@ def test_the_report_is_what_scipy_says(folder: Path, people: Path, backbone: Fro
     stimuli = read_stimulus_set(folder, people)
     report = align(stimuli, backbone, splits=4)
     rdms = np.load(people)
-    rows = embed(stimuli.files, backbone, "whole").embedding.double().numpy()
+    rows = embed(stimuli.files, backbone).embedding.double().numpy()
     assert report.rdm_correlation == pytest.approx(naive(rows, rdms), abs=1e-12)
     assert report.rdm_correlation_with_mean == pytest.approx(naive(rows, rdms.mean(0)[None]), abs=1e-12)
     for c in range(12):
@@ -116,15 +116,14 @@ def test_too_little_to_compare(folder: Path, people: Path, tmp_path: Path) -> No
 
 def test_a_layer_whose_maps_are_mixed_is_refused(folder: Path, people: Path) -> None:
     with pytest.raises(AISError, match=r"The maps of stem\.0 in little1 are mixed by what comes after"):
-        align(read_stimulus_set(folder, people), load_backbone("little1", "stem.0"), splits=0)
+        align(read_stimulus_set(folder, people), load_backbone("little1", "stem.0", view="resize"), splits=0)
 
 
 def test_a_heatmap_is_the_importance_weighted_sum(folder: Path, backbone: FrozenBackbone) -> None:
     weights = np.linspace(-1, 1, 12)
-    one = stimulus_heatmap(folder / "00.png", backbone, "whole", weights)
-    view = backbone.view("whole")
+    one = stimulus_heatmap(folder / "00.png", backbone, weights)
     with torch.no_grad():
-        maps = backbone(view.tensor(one.image)[None]).maps[0].relu().double().numpy()
+        maps = backbone(backbone.preprocessing(one.image)[None]).maps[0].relu().double().numpy()
     grid = np.tensordot(weights, maps, 1)
     np.testing.assert_allclose(one.grid, grid / np.abs(grid).max(), atol=1e-5)
     assert one.saliency.shape == one.grid.shape
@@ -135,7 +134,7 @@ def test_a_heatmap_is_the_importance_weighted_sum(folder: Path, backbone: Frozen
 
 def test_only_the_layers_own_coordinates_count(backbone: FrozenBackbone) -> None:
     embedding = torch.arange(24.0).reshape(2, 12)
-    backbone.owner = range(4, 9)
+    backbone.embedding_slice = range(4, 9)
     assert map_embedding(backbone, embedding).tolist() == embedding[:, 4:9].tolist()
 
 
@@ -209,7 +208,7 @@ def test_figures_show_what_they_are_given(folder: Path, backbone: FrozenBackbone
     assert flat != some
     matrix = squareform(np.arange(6.0))
     assert rsa.rdm_pair(matrix, matrix, ("a", "b")) != rsa.rdm_pair(matrix, 6 - matrix, ("a", "b"))
-    one = stimulus_heatmap(folder / "00.png", backbone, "whole", np.ones(12))
+    one = stimulus_heatmap(folder / "00.png", backbone, np.ones(12))
     upsampled = (one.placement.upsample(values.astype(np.float32)) for values in (one.grid, one.saliency))
     row = rsa.HeatmapRow("a", one.image, *upsampled)
     tall = Image.open(io.BytesIO(rsa.heatmap_sheet([row, replace(row, caption="b")]))).height

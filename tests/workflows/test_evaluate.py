@@ -101,10 +101,10 @@ def test_a_tuned_backbone_does_not_judge_what_it_was_tuned_on(
     head, report = trained(rated, tmp_path / "head", replace(TUNED, strategy=strategy))
     forbid_fitting(monkeypatch)
     np.testing.assert_array_equal(held_out(rated, head).scores, report.out_of_fold.scores)
-    network = load_backbone("little1", weights=tmp_path / "head" / BACKBONE).network
-    view = load_backbone("little1").view("whole")
+    network = load_backbone("little1", view="resize", weights=tmp_path / "head" / BACKBONE).network
+    preprocessing = load_backbone("little1", view="resize").preprocessing
     with torch.no_grad():
-        embedding = torch.cat([network(view.tensor(read_image(file))[None]) for file in others.files])
+        embedding = torch.cat([network(preprocessing(read_image(file))[None]) for file in others.files])
     np.testing.assert_allclose(held_out(others, head).scores, head(embedding), atol=1e-4)
 
 

@@ -170,8 +170,8 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     """The figures are those of a head fitted on the other three quarters, with the mask."""
     made, _ = prune_head(rated, head, name="pruned")
     test = for_testing(rated)
-    backbone = load_backbone("little1")
-    pictures = look(rated.rows(~test), backbone, "whole")
+    backbone = load_backbone("little1", view="resize")
+    pictures = look(rated.rows(~test), backbone)
     judge = fit_head(pictures, backbone, PLAN, head.config, PLAN.seed)
     scores = silenced_by_hand(judge, rated.rows(test), made.config.pruned)
     expected = regression.metrics(scores.mean(1), rated.ratings[test], rated.rows(test).groups)
@@ -247,7 +247,7 @@ def test_what_cannot_be_pruned(
     rated: RatedSet, others: RatedSet, head: RegressionHead, tmp_path: Path
 ) -> None:
     general, _ = train_head(
-        rated, load_backbone("little1", "stem.0"), name="general", target=TARGET, plan=PLAN
+        rated, load_backbone("little1", "stem.0", view="resize"), name="general", target=TARGET, plan=PLAN
     )
     general.save(tmp_path / "heads" / "general")
     with pytest.raises(DataError, match="mix before the embedding"):

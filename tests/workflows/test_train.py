@@ -55,7 +55,6 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     head, report = train_head(
         rated,
         backbone,
-        "whole",
         name="bright",
         target=TARGET,
         plan=plan,
@@ -64,7 +63,7 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     config = head.config
     assert report.metrics["plcc"] > 0.9
     assert (config.dim, config.channels, config.hidden, config.variants) == (12, 12, 32, 3)
-    assert (config.backbone, config.layer, config.view, config.size) == ("tiny", "inner", "whole", 32)
+    assert (config.backbone, config.layer, config.view, config.size) == ("tiny", "inner", "resize", 32)
     assert Plan.of(config) == plan
     assert config.recipe["target"] == "rating_mean"
     assert "tuning" not in config.recipe
@@ -89,7 +88,7 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     loaded = load_head(tmp_path / "head")
     assert loaded.config.metrics == json.loads(json.dumps(config.metrics))
     seen = backbone.seen
-    again, _ = train_head(rated, backbone, "whole", name="bright", target=TARGET, plan=plan)
+    again, _ = train_head(rated, backbone, name="bright", target=TARGET, plan=plan)
     assert backbone.seen == seen
     again.save(tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
@@ -112,7 +111,7 @@ def test_alignment_is_the_mean_residual_of_heads_that_never_saw_the_picture(
         rated, backbone, name="bright", target=TARGET, plan=Plan(variants=2, recipe=replace(SMALL, epochs=4))
     )
     assert len(fits) == 11
-    embedded = embeddings.embed(rated.files, backbone, "whole")
+    embedded = embeddings.embed(rated.files, backbone)
     assert embedded.delta is not None
     total = torch.zeros(12)
     for i, rating in enumerate(rated.ratings):
@@ -180,13 +179,14 @@ def test_test_pictures_are_kept_out_and_scored_once(
     assert len(report.ratings) == 48
 
     test = np.flatnonzero([name in kept_out for name in rated.groups or []])
-    view = backbone.view("whole")
-    embedding = torch.cat([backbone(view.tensor(read_image(rated.files[i]))[None]).embedding for i in test])
+    embedding = torch.cat(
+        [backbone(backbone.preprocessing(read_image(rated.files[i]))[None]).embedding for i in test]
+    )
     groups = [(rated.groups or [])[i] for i in test]
     expected = regression.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
     assert report.metrics["test"] == pytest.approx(expected | {"pictures": 12}, abs=1e-5)
     assert head.config.metrics["test"] == report.metrics["test"]
-    seen = np.array(head.has_seen(embeddings.embed(rated.files, backbone, "whole").hashes))
+    seen = np.array(head.has_seen(embeddings.embed(rated.files, backbone).hashes))
     assert np.flatnonzero(~seen).tolist() == test.tolist()
     assert head.config.seen == 48
     assert not caplog.records
@@ -236,7 +236,7 @@ def test_a_tuned_head_comes_with_its_backbone(
 ) -> None:
     add_backbones(tmp_path, monkeypatch)
     plan = Plan(variants=2, folds=2, recipe=SMALL, strategy="last-k", tuning=Tuning(epochs=1, last_k=1))
-    backbone = load_backbone("little1")
+    backbone = load_backbone("little1", view="resize")
     head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
     assert report.tuned is not None
     assert head.config.tuned_sha256 == sha256(save(report.tuned)).hexdigest()
@@ -245,8 +245,8 @@ def test_a_tuned_head_comes_with_its_backbone(
     assert report.curves.shape == (2, 1, 2)
     head.save(tmp_path / "x", extra={BACKBONE: save(report.tuned)})
     loaded = load_head(tmp_path / "x")
-    own = load_backbone("little1", weights=tmp_path / "x" / BACKBONE)
-    picture = own.view("whole").tensor(read_image(rated.files[0]))[None]
+    own = load_backbone("little1", view="resize", weights=tmp_path / "x" / BACKBONE)
+    picture = own.preprocessing(read_image(rated.files[0]))[None]
     assert score(rated.files[0], loaded).score == pytest.approx(
         head.score(own(picture).embedding).item(), abs=1e-5
     )

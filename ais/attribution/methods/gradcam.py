@@ -24,7 +24,7 @@ def gradcam(
 
     Its raw values are the first-order change of the score, in points. `importance` is not used.
     """
-    after = _AfterLayer(backbone, head, features.live)
+    after = _AfterLayer(backbone, head, features.side_inputs)
     with torch.enable_grad():
         grid = LayerGradCam(after, after.maps).attribute(features.maps.detach().requires_grad_())
     grid = grid.detach()[0, 0]

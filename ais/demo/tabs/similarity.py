@@ -33,7 +33,7 @@ from ais.demo.queues import COMPUTE, PRIVATE
 from ais.demo.session import Session, fields, problem, text_field
 from ais.demo.turns import Turn
 from ais.errors import AISError, DataError, ImageError, listing
-from ais.images.preprocessing import View, ViewName
+from ais.images.preprocessing import ViewName
 from ais.images.reading import read_image
 from ais.rsa import rdm as rsa_rdm
 from ais.rsa.importance import pair_importance
@@ -44,7 +44,7 @@ MOST = 60  # pictures
 FEWEST = 3
 LARGEST_MATRIX, LARGEST_UNFOLDED = 2 << 20, 8 << 20  # bytes of a file, and of what is packed in it
 NUMBERS = MOST * MOST * 100  # in a matrix file: those of a hundred people
-VIEW: ViewName = "whole"
+VIEW: ViewName = "resize"
 DEFAULT = "efficientnet_lite0"
 THUMBNAIL = 144  # pixels of the longer side
 GONE = "These pictures are no longer on the server. Choose them again."
@@ -112,7 +112,7 @@ class State:
 def backbones() -> list[str]:
     """Those that can be used at once: their weights are on this machine, and every map has its coordinate."""
     here = [name for name, spec in BACKBONES.items() if spec.weights_file.is_file()]
-    return [name for name in here if BACKBONES[name].channelwise[BACKBONES[name].layer] is not None]
+    return [name for name in here if BACKBONES[name].target_layers[BACKBONES[name].layer] is not None]
 
 
 def drawn() -> Stimuli:
@@ -181,12 +181,11 @@ def _compare(stimuli: Stimuli, backbone: str, turn: Turn) -> Iterator[str | Stim
     """Each step in a turn of its own: an image that is read takes memory, too."""
     yield "Preparing the network"
     network = turn.run(lambda: _network(backbone))
-    geometry = network.view(VIEW)
     thumbnails, rows, problems = [], [], []
     for number, (file, name) in enumerate(zip(stimuli.files, stimuli.names, strict=True), start=1):
         yield f"Looking at picture {number} of {len(stimuli.files)}"
         try:
-            row, thumbnail = turn.run(partial(_embedded, turn, file, network, geometry))
+            row, thumbnail = turn.run(partial(_embedded, turn, file, network))
         except ImageError as error:
             problems.append(str(error).replace(file.name, name))
             continue
@@ -211,11 +210,11 @@ def _compare(stimuli: Stimuli, backbone: str, turn: Turn) -> Iterator[str | Stim
     yield compared
 
 
-def _embedded(turn: Turn, file: Path, network: FrozenBackbone, geometry: View) -> tuple[Tensor, Image.Image]:
+def _embedded(turn: Turn, file: Path, network: FrozenBackbone) -> tuple[Tensor, Image.Image]:
     """An image's embedding (1, D), and a small copy."""
     turn.progress()
     image = read_image(file)
-    row = network(geometry.tensor(image)[None]).embedding
+    row = network(image).embedding
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return row, image
 
@@ -228,7 +227,7 @@ def heatmap_of(compared: StimuliRSA, number: int, importance: np.ndarray) -> Sti
     """
     file = compared.stimuli.files[number]
     with gpu.turns.admitted() as turn:
-        return turn.run(lambda: align.stimulus_heatmap(file, _network(compared.backbone), VIEW, importance))
+        return turn.run(lambda: align.stimulus_heatmap(file, _network(compared.backbone), importance))
 
 
 def share_less_alike(rdm: np.ndarray, i: int, j: int) -> float:
@@ -267,7 +266,8 @@ _drawn: dict[str, StimuliRSA] = {}  # those drawn are everybody's, and never cha
 def _network(backbone: str) -> FrozenBackbone:
     if backbone not in backbones():
         raise AISError(f"There is no such network here. Choose one of: {', '.join(backbones())}.")
-    return backbone_cached(backbone, BACKBONES[backbone].layer, "cpu" if gpu.LENT else "auto")
+    device = "cpu" if gpu.LENT else "auto"
+    return backbone_cached(backbone, BACKBONES[backbone].layer, view=VIEW, device=device)
 
 
 # What happens -----------------------------------------------------------------------------------------------
