@@ -305,3 +305,19 @@ def test_looking_a_network_of_timms_up_again_builds_nothing(monkeypatch: pytest.
     first = backbone_spec("timm:resnet18")
     monkeypatch.delattr(timm, "create_model")
     assert backbone_spec("timm:resnet18") is first
+
+
+def test_two_views_share_one_network(photograph: Image.Image) -> None:
+    first = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
+    other = first.with_view("crop")
+    assert other.network is first.network
+    assert other.trunk is first.trunk
+    assert (first.preprocessing.view, other.preprocessing.view) == ("resize", "crop")
+    assert first.with_view("whole") is first  # its old name
+    assert other.sha256 == first.sha256
+    for backbone in (first, other):
+        embedding = backbone(photograph).embedding  # an image as well as a tensor
+        assert torch.equal(embedding, backbone(backbone.preprocessing(photograph)[None]).embedding)
+    assert not torch.equal(first(photograph).embedding, other(photograph).embedding)
+    with pytest.raises(AISError, match=r"no view 'middle'\. Choose one of: crop, resize"):
+        first.with_view("middle")
