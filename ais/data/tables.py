@@ -209,7 +209,9 @@ def read_table(file: str | os.PathLike[str], *, strict: bool = True) -> Table:
         DataError: it cannot be read, or has two columns of one name.
     """
     sheet = read_sheet(file)
-    names = sheet.rows[0][1] if sheet.rows else []
+    names = list(sheet.rows[0][1]) if sheet.rows else []
+    while not sheet.delimiter and names and not names[-1]:
+        names.pop()  # a workbook's rows are all as long as the longest: only names make a column
     rows = sheet.rows[1:]
     place: dict[str, int] = {}
     for i, name in enumerate(names):
