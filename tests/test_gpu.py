@@ -61,7 +61,7 @@ from ais.backbones.loading import _backbone
 demo.warm()
 ready = _backbone.cache_info().currsize  # before any thread or worker
 def visit(picture):
-    session = Session(picture=Path(picture), name="x.png")
+    session = Session(image=Path(picture), name="x.png")
     overlay, score, _, about, _ = show(session, {"head": EMBEDDED, "method": "gradcam"})
     return {"error": (overlay or {}).get("error"), "score": score and score.get("score"),
             "quantiles": score and len(score.get("quantiles", ())),
@@ -119,9 +119,9 @@ def test_an_explanation_comes_back_from_another_process_as_it_was(photograph: Im
 def test_what_the_space_says_of_its_gpu_is_shown() -> None:
     import gradio as gr
 
-    from ais.demo.session import sentence
+    from ais.demo.session import error_message
 
-    assert sentence(gr.Error("You have no GPU quota left.")) == "You have no GPU quota left."
+    assert error_message(gr.Error("You have no GPU quota left.")) == "You have no GPU quota left."
 
 
 def test_without_spaces_the_function_is_itself() -> None:
@@ -140,4 +140,4 @@ def test_a_head_whose_scores_overflow_gives_a_sentence(
     head.weight2.mul_(1e38)
     monkeypatch.setattr(gpu, "load_head_cached", lambda *_, **__: head)
     with pytest.raises(HeadError, match="no finite score"):
-        gpu.explain_picture(tmp_path / "photo.png", EMBEDDED, "ais", public=False)
+        gpu.explain_image(tmp_path / "photo.png", EMBEDDED, "ais", public=False)

@@ -14,11 +14,11 @@ from ais.demo import catalog, gpu, storage
 from ais.demo.catalog import offered
 from ais.demo.components import uploaded
 from ais.demo.queues import COMPUTE
-from ais.demo.session import sentence, text_field
+from ais.demo.session import error_message, text_field
 from ais.errors import ImageError
 from ais.heads.config import EMBEDDED
 
-NO_PICTURE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it as image."
+NO_IMAGE = "There is no picture of this name here: none was sent, or it is no longer on the server. Send it as image."
 
 
 def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict[str, Any], str, str]:
@@ -37,10 +37,10 @@ def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict
     try:
         path, _ = uploaded(image)
         if path is None:
-            raise ImageError(NO_PICTURE)
+            raise ImageError(NO_IMAGE)
         said = {"head": head, "method": method}
         name, method = text_field(said, "head", EMBEDDED).strip(), text_field(said, "method", "ais")
-        found = offered.find(name) or catalog.offer_to_visitor(name)
+        found = offered.find(name) or catalog.fetch_for_visitor(name)
         files: list[Path] = []
 
         def save(made: Explanation) -> None:
@@ -50,10 +50,10 @@ def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict
 
         public = not offered.owned(found.head)
         with storage.using(path):
-            made = gpu.explain_picture(path, found.head, method, public=public, finish=save)
+            made = gpu.explain_image(path, found.head, method, public=public, finish=save)
         return made.to_dict(max_pixels=storage.SAVED), *map(str, files)  # type: ignore[return-value]
     except Exception as error:
-        raise gr.Error(sentence(error, head), print_exception=False) from error
+        raise gr.Error(error_message(error, head), print_exception=False) from error
 
 
 def build() -> None:
@@ -71,6 +71,13 @@ def build() -> None:
             gr.File(visible=False, label="heatmap"),
         ],
         api_name="explain",
+        api_description=_description(),
         preprocess=False,  # the file as it came: `ais.images.reading` reads it, as everywhere
         **COMPUTE,
     )
+
+
+def _description() -> str:
+    """What `explain` does, and what its methods show."""
+    summary = (explain.__doc__ or "").partition("\n")[0]
+    return " ".join([summary, "Methods:", *(f"{name}: {method.about}" for name, method in METHODS.items())])

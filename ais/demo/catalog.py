@@ -61,7 +61,7 @@ _COLLECTION_ADDRESS = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/coll
 
 
 @dataclass(frozen=True)
-class Offer:
+class HeadEntry:
     """A head as `choices.js` lists it: it is there, it failed, or it is being fetched.
 
     Attributes:
@@ -72,7 +72,7 @@ class Offer:
         address: its page on the Hub.
         local: whether it is a folder of the page's owner.
         notice: why it may not be the newest.
-        reason: why it cannot be had.
+        reason: why it is unavailable.
     """
 
     asked: str
@@ -106,14 +106,14 @@ def head_source(name: str) -> str | Path | Repository:
     return repository
 
 
-def offer(asked: str, *, public: bool) -> Offer:
+def fetch(asked: str, *, public: bool) -> HeadEntry:
     """Fetch a head and all that it needs, so that explaining with it needs no network any more.
 
     Args:
         public: fetch only what everybody may read.
 
     Raises:
-        AISError: it cannot be had.
+        AISError: it is unavailable.
     """
     asked = asked.strip()
     found = find_head(head_source(asked), public=public)
@@ -128,7 +128,7 @@ def offer(asked: str, *, public: bool) -> Offer:
         if not member.config.tuned_sha256:
             fetch_backbone(member.config.backbone)
     card(name, public)
-    return Offer(
+    return HeadEntry(
         asked,
         head=name,
         title=values.title(head.config, repository.id if repository else name if folder else ""),
@@ -139,20 +139,20 @@ def offer(asked: str, *, public: bool) -> Offer:
     )
 
 
-def offer_to_visitor(asked: str) -> Offer:
-    """`offer`, of a head that a visitor names: what everybody may read, not too often, and not too much in all.
+def fetch_for_visitor(asked: str) -> HeadEntry:
+    """`fetch`, of a head that a visitor names: what everybody may read, not too often, and not too much in all.
 
     Raises:
-        AISError: it cannot be had, or not now.
+        AISError: it is unavailable, or not now.
     """
     source = head_source(asked.strip())
     if not isinstance(source, Repository) or (source.pinned and cached_snapshot(source, CONFIG, public=True)):
-        return offer(asked, public=True)
+        return fetch(asked, public=True)
     who = visitor().address
-    with _waiting.place(who), _few:
+    with _waiting.place(who), _slots:
         _fetches.check(who)
         try:
-            return offer(asked, public=True)
+            return fetch(asked, public=True)
         finally:
             cache = Path(constants.HF_HOME) / PUBLIC_CACHE
             storage.remove_oldest(cache, VISITORS_HEADS, set(), younger=KEPT_LOADED)
@@ -253,7 +253,7 @@ class Places:
 
 
 _fetches, _waiting = Fetches(), Places()
-_few = threading.Semaphore(3)  # heads of visitors that are fetched at the same time
+_slots = threading.Semaphore(3)  # heads of visitors that are fetched at the same time
 
 
 def members(head: Head) -> Sequence[RegressionHead]:
@@ -286,61 +286,61 @@ class Catalog:
     def __init__(self, wanted: str = "") -> None:
         asked = [word.strip() for word in wanted.split(",")]
         named = [_named(word) for word in dict.fromkeys(asked) if word and word not in list_heads()]
-        self._offers = {name: Offer(name) for name in named}
+        self._entries = {name: HeadEntry(name) for name in named}
         self._lock = threading.Lock()
-        self._few = threading.Semaphore(AT_ONCE)
+        self._slots = threading.Semaphore(AT_ONCE)
         self._tried: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to fetch them, in the background."""
-        for asked in list(self._offers):
+        for asked in list(self._entries):
             self._begin(asked)
 
-    def offers(self) -> list[Offer]:
+    def entries(self) -> list[HeadEntry]:
         """All of them as they are now; those that come with AIS first."""
         with self._lock:
-            return [shipped(name) for name in list_heads()] + list(self._offers.values())
+            return [shipped(name) for name in list_heads()] + list(self._entries.values())
 
-    def find(self, name: str) -> Offer | None:
+    def find(self, name: str) -> HeadEntry | None:
         """The one asked for by this name, or chosen by it, if it is there."""
-        return next((o for o in self.offers() if o.head and name in (o.asked, o.head)), None)
+        return next((e for e in self.entries() if e.head and name in (e.asked, e.head)), None)
 
     def owned(self, head: str) -> bool:
         """Whether the page's owner offers this head, so that the owner's token may read it."""
         with self._lock:
-            return any(o.head == head for o in self._offers.values())
+            return any(e.head == head for e in self._entries.values())
 
     def retry(self, asked: str) -> None:
-        """Fetch one anew that failed; not again within `RETRY` seconds."""
+        """Fetch again one that failed; not again within `RETRY` seconds."""
         with self._lock:
-            found = self._offers.get(asked)
+            found = self._entries.get(asked)
             now = time.monotonic()
             if found is None or not found.reason or now - self._tried.get(asked, -RETRY) < RETRY:
                 return
             self._tried[asked] = now
-            self._offers[asked] = Offer(asked)
+            self._entries[asked] = HeadEntry(asked)
         self._begin(asked)
 
     def _begin(self, asked: str) -> None:
         threading.Thread(target=self._fetch, args=(asked,), name="ais-catalog", daemon=True).start()
 
     def _fetch(self, asked: str) -> None:
-        with self._few:
+        with self._slots:
             try:
                 slug = collection_slug(asked)
-                found = collection_items(slug) if slug else [offer(asked, public=False)]
+                found = collection_items(slug) if slug else [fetch(asked, public=False)]
             except Exception as error:
                 if not isinstance(error, AISError):
                     logger.exception("%s could not be fetched", asked)
                 reason = folders.hide_paths(str(error)) if isinstance(error, AISError) else BROKEN
-                found = [Offer(asked, reason=reason)]
+                found = [HeadEntry(asked, reason=reason)]
         for one in found:
             if one.reason:
                 logger.warning("%s is not offered: %s", one.asked, one.reason)
         with self._lock:
-            fresh = [one for one in found if one.asked == asked or one.asked not in self._offers]
-            places = {one.asked: [one] for one in self._offers.values()} | {asked: fresh}
-            self._offers = {one.asked: one for place in places.values() for one in place}
+            fresh = [one for one in found if one.asked == asked or one.asked not in self._entries]
+            places = {one.asked: [one] for one in self._entries.values()} | {asked: fresh}
+            self._entries = {one.asked: one for place in places.values() for one in place}
         for one in fresh:
             if not one.head and not one.reason:
                 self._begin(one.asked)
@@ -353,10 +353,10 @@ def _named(word: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def shipped(name: str) -> Offer:
+def shipped(name: str) -> HeadEntry:
     """One that comes with AIS."""
     config = read_config(heads_directory() / name)
-    return Offer(name, head=name, title=values.title(config), facts=values.facts(config))
+    return HeadEntry(name, head=name, title=values.title(config), facts=values.facts(config))
 
 
 def collection_slug(text: str) -> str | None:
@@ -367,11 +367,11 @@ def collection_slug(text: str) -> str | None:
     return text if _COLLECTION.fullmatch(text) else None
 
 
-def collection_items(slug: str) -> list[Offer]:
+def collection_items(slug: str) -> list[HeadEntry]:
     """The models of a collection on the Hub, yet to be fetched.
 
     Raises:
-        HubError: it cannot be had, or holds none.
+        HubError: it is unavailable, or holds none.
     """
     try:
         found = bounded(PATIENCE, lambda: HfApi().get_collection(slug))
@@ -385,7 +385,7 @@ def collection_items(slug: str) -> list[Offer]:
     models = [item.item_id for item in found.items if item.item_type == "model"]
     if not models:
         raise HubError(f"The collection {slug} holds no models.")
-    return [Offer(model) for model in models]
+    return [HeadEntry(model) for model in models]
 
 
 offered = Catalog(os.environ.get(HEADS_VARIABLE, ""))  # those of this page

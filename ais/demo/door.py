@@ -282,7 +282,7 @@ def _named(demo: gr.Blocks, name: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _served(demo: gr.Blocks, body: dict[str, Any]) -> dict[str, Any]:
-    """A call of one of a part's own functions."""
+    """A call of one of a component's own functions."""
     block = demo.blocks.get(body.get("component_id"))  # type: ignore[arg-type]
     name = body.get("fn_name")
     if not isinstance(name, str) or not getattr(getattr(block, name, None), "_is_server_fn", False):
@@ -330,20 +330,20 @@ def _files(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise _Refusal(400, "The request is nested too deeply.")
     if isinstance(value, str):
-        return values.whole(value)
+        return values.valid_unicode(value)
     if isinstance(value, list):
         return [_files(one, depth + 1) for one in value]
     if not isinstance(value, Mapping):
         return value
     if not {"path", "url", "meta"} & value.keys():
-        return {values.whole(key): _files(one, depth + 1) for key, one in value.items()}
+        return {values.valid_unicode(key): _files(one, depth + 1) for key, one in value.items()}
     path = storage.upload(value.get("path"))
     if path is None:
         return None
     name = value.get("orig_name")
     return {
         "path": str(path),
-        "orig_name": values.whole(name[:255]) if isinstance(name, str) else path.name,
+        "orig_name": values.valid_unicode(name[:255]) if isinstance(name, str) else path.name,
         "meta": {"_type": "gradio.FileData"},
     }
 

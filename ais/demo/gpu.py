@@ -28,7 +28,7 @@ from ais.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-LENT = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # a GPU, for a call alone
+ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # a GPU, for a call alone
 SECONDS = 30  # the most that a call takes of it; occlusion with several backbones does
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -47,22 +47,22 @@ def _on_gpu(function: F) -> F:
 
 
 def _explain(
-    picture: str, head: str, method: str, public: bool, progress: Progress | None = None
+    image: str, head: str, method: str, public: bool, progress: Progress | None = None
 ) -> Explanation | AISError:
     """Errors are given back, since ZeroGPU keeps no more of one that is raised than its class."""
     try:
-        return explain(picture, load_head_cached(head_source(head), public=public), method, progress=progress)
+        return explain(image, load_head_cached(head_source(head), public=public), method, progress=progress)
     except AISError as error:
         return error
 
 
 @_on_gpu
-def _explain_lent(picture: str, head: str, method: str, public: bool) -> Explanation | AISError:
-    return _explain(picture, head, method, public)
+def _explain_on_zero_gpu(image: str, head: str, method: str, public: bool) -> Explanation | AISError:
+    return _explain(image, head, method, public)
 
 
-def explain_picture(
-    picture: Path,
+def explain_image(
+    image: Path,
     head: str,
     method: str,
     *,
@@ -70,13 +70,13 @@ def explain_picture(
     progress: Progress | None = None,
     finish: Callable[[Explanation], None] | None = None,
 ) -> Explanation:
-    """`ais.explain` on the GPU, if there is one; one picture at a time, in turn (see `ais.demo.turns`).
+    """`ais.explain` on the GPU, if there is one; one image at a time, in turn (see `ais.demo.turns`).
 
     Args:
         head: as `ais.demo.catalog.head_source` takes it; one of the Hub has been fetched already.
         public: as it was fetched.
         progress: told how far a slow method is.
-        finish: makes files of it in the same turn, so that no more than one large picture is in memory.
+        finish: makes files of it in the same turn, so that no more than one large image is in memory.
 
     Raises:
         AISError: with a sentence that says what is wrong.
@@ -91,32 +91,33 @@ def explain_picture(
             turn.progress(done, total)
 
         def compute() -> Explanation:
-            if LENT:  # its time is bounded by `SECONDS`, and nothing comes out of its process before the end
-                made = _explain_lent(str(picture), head, method, public)
+            if ZERO_GPU:
+                # Its time is bounded by `SECONDS`, and nothing comes out of its process before the end.
+                made = _explain_on_zero_gpu(str(image), head, method, public)
             else:
-                made = _explain(str(picture), head, method, public, between)
+                made = _explain(str(image), head, method, public, between)
             if isinstance(made, AISError):
                 raise made
             if finish is not None:
                 finish(made)
             return made
 
-        if LENT:  # in the thread of the request, by which the Space knows whose GPU it is
+        if ZERO_GPU:  # in the thread of the request, by which the Space knows whose GPU it is
             with turn.go():
                 return compute()
         return turn.run(compute)
 
 
 def prepare(head: str) -> None:
-    """Load a head and its backbone before the first picture comes; to be called in the main thread."""
-    if LENT:  # of a head of its own: the threads need theirs on the CPU
+    """Load a head and its backbone before the first image comes; to be called in the main thread."""
+    if ZERO_GPU:  # of a head of its own: the threads need theirs on the CPU
         for member in members(load_head(head)):
             backbone_of(member)
     else:
-        threading.Thread(target=_rehearse, args=(head,), name="ais-warm", daemon=True).start()
+        threading.Thread(target=_warm_up, args=(head,), name="ais-warm", daemon=True).start()
 
 
-def _rehearse(head: str) -> None:
+def _warm_up(head: str) -> None:
     try:
         with turns.admitted() as turn:
             turn.run(lambda: explain(Image.new("RGB", (64, 64)), head))

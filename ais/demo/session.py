@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-KEEP = 3600  # seconds that a person's pictures and results are kept
+KEEP = 3600  # seconds that a person's images and results are kept
 FOLDERS = 6  # results of one person that are kept on disk: what the browser may still ask for
 MEMORY = 512 << 20  # bytes of all people's explanations
 FULL = "The server's disk is full. Try again later."
@@ -46,7 +46,7 @@ AILING = (
 
 @dataclass(eq=False)
 class Session:
-    """One person's current picture and its explanation, and the folders with what was made of them.
+    """One person's current image and its explanation, and the folders with what was made of them.
 
     When it is forgotten, by whom and why ever, its folders are removed.
 
@@ -54,7 +54,7 @@ class Session:
         states: what tabs keep of their own, by its class.
     """
 
-    picture: Path | None = None
+    image: Path | None = None
     name: str = ""
     explanation: Explanation | None = None
     states: dict[type, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Session:
 
     def keep(self, explanation: Explanation) -> None:
         """Take an explanation as the current one, and drop the oldest of others where there are too many."""
-        self.explanation = _without_picture(explanation)
+        self.explanation = _without_image(explanation)
         shelf.put(self)
 
     def discard(self) -> None:
@@ -114,8 +114,8 @@ class Shelf:
 shelf = Shelf()
 
 
-def _without_picture(explanation: Explanation) -> Explanation:
-    """The same with no more of the picture than its size: a large one takes 150 MB, and is not needed any more."""
+def _without_image(explanation: Explanation) -> Explanation:
+    """The same with no more of the image than its size: a large one takes 150 MB, and is not needed any more."""
     width, height = explanation.image.size
     frame: Any = SimpleNamespace(width=width, height=height, size=(width, height))
     members = tuple(replace(member, image=frame) for member in explanation.members)
@@ -134,7 +134,7 @@ def _remove(folders: list[Path], but: int = 0) -> None:
         shutil.rmtree(folders.pop(0), ignore_errors=True)
 
 
-def sentence(error: Exception, said: Any = None) -> str:
+def error_message(error: Exception, said: Any = None) -> str:
     """What to tell a person about an error; whatever is not theirs to put right goes to the log.
 
     No sentence names a place of this server, but for what the person said.
@@ -148,19 +148,19 @@ def sentence(error: Exception, said: Any = None) -> str:
         return FULL
     if isinstance(error, AISError):
         return _without_places(hide_paths(str(error)), said if isinstance(said, str) else "")
-    if isinstance(error, gr.Error):  # of the Space itself: no GPU is to be had now
+    if isinstance(error, gr.Error):  # of the Space itself: no GPU is free now
         return str(error.message)
     logger.exception("the page failed", exc_info=error)
     return BROKEN
 
 
 def problem(error: Exception) -> dict[str, Any]:
-    """The error as a part's value; never equal to the one before, which the browser would not notice."""
-    return {"error": sentence(error), "run": secrets.token_hex(4)}
+    """The error as a component's value; never equal to the one before, which the browser would not notice."""
+    return {"error": error_message(error), "run": secrets.token_hex(4)}
 
 
 def fields(event: gr.EventData) -> Mapping[str, Any]:
-    """What a part of the page said with an event."""
+    """What a component of the page said with an event."""
     return event._data if isinstance(event._data, Mapping) else {}
 
 
@@ -175,7 +175,7 @@ def text_field(said: Any, name: str, example: str) -> str:
     value = said[name]
     if not isinstance(value, str):
         raise AISError(f"{name} should be text, such as {example!r}, not {json.dumps(value)[:40]}.")
-    return values.whole(value)
+    return values.valid_unicode(value)
 
 
 def _without_places(text: str, said: str) -> str:

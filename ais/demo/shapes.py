@@ -1,6 +1,6 @@
-"""A cohort that is drawn, not collected: simple shapes, and dissimilarities made by a rule.
+"""Stimuli that are drawn, not collected: simple shapes, and dissimilarities made by a rule.
 
-It is there so that the page has something to compare at once. Nobody was asked about these pictures: how dissimilar two
+It is there so that the page has something to compare at once. Nobody was asked about these images: how dissimilar two
 of them are is the number of properties (shape, colour, size, place) in which they differ.
 """
 
@@ -19,7 +19,7 @@ from ais.data.rdms import HumanRDMs
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": "#d9503f", "green": "#3f9b76", "blue": "#3f6fc4", "yellow": "#e3ae33"}
-SIZES = {"small": 0.14, "large": 0.25}  # the radius, as a share of the picture's side
+SIZES = {"small": 0.14, "large": 0.25}  # the radius, as a share of the image's side
 PLACES = {"left": 0.36, "middle": 0.5, "right": 0.64}
 COUNT = 24
 SIDE = 288  # pixels
@@ -31,7 +31,7 @@ _STEP = 29  # through all combinations, so that each property's values come abou
 
 
 class Drawing(NamedTuple):
-    """One picture, by its properties."""
+    """One image, by its properties."""
 
     shape: str
     colour: str
@@ -44,7 +44,7 @@ class Drawing(NamedTuple):
 
 
 def drawings() -> list[Drawing]:
-    """The `COUNT` pictures of the cohort, all different."""
+    """The `COUNT` images, all different."""
     kinds = (SHAPES, tuple(COLOURS), tuple(SIZES), tuple(PLACES))
     shape = tuple(map(len, kinds))
     chosen = sorted(i * _STEP % math.prod(shape) for i in range(COUNT))
@@ -54,31 +54,31 @@ def drawings() -> list[Drawing]:
     ]
 
 
-def differences(pictures: list[Drawing]) -> np.ndarray:
-    """In how many properties each two of n pictures differ: (n, n), 0 to 4."""
-    table = np.array(pictures)
+def differences(drawn: list[Drawing]) -> np.ndarray:
+    """In how many properties each two of n images differ: (n, n), 0 to 4."""
+    table = np.array(drawn)
     return (table[:, None] != table).sum(2).astype(float)
 
 
-def draw(picture: Drawing) -> Image.Image:
+def draw(drawing: Drawing) -> Image.Image:
     """`SIDE` pixels square, RGB."""
     side = SIDE * _FINER
     image = Image.new("RGB", (side, side), _GROUND)
-    centre = (PLACES[picture.place] * side, 0.5 * side)
-    corners = _corners(picture.shape, SIZES[picture.size] * side, *centre)
-    ImageDraw.Draw(image).polygon(corners, COLOURS[picture.colour])
+    centre = (PLACES[drawing.place] * side, 0.5 * side)
+    corners = _corners(drawing.shape, SIZES[drawing.size] * side, *centre)
+    ImageDraw.Draw(image).polygon(corners, COLOURS[drawing.colour])
     return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 @lru_cache(maxsize=1)
-def cohort() -> tuple[list[Path], list[str], HumanRDMs]:
+def stimuli() -> tuple[list[Path], list[str], HumanRDMs]:
     """Files, titles and dissimilarities; the files stay as long as the process."""
-    pictures = drawings()
+    drawn = drawings()
     folder = Path(_folder().name)
     files = [folder / f"{number:02}.png" for number in range(1, COUNT + 1)]
-    for file, picture in zip(files, pictures, strict=True):
-        draw(picture).save(file)
-    return files, [picture.title for picture in pictures], HumanRDMs(differences(pictures)[None])
+    for file, drawing in zip(files, drawn, strict=True):
+        draw(drawing).save(file)
+    return files, [drawing.title for drawing in drawn], HumanRDMs(differences(drawn)[None])
 
 
 @lru_cache(maxsize=1)

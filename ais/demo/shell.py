@@ -54,7 +54,7 @@ def launch_options() -> dict[str, Any]:
         "max_threads": 160,  # most of them wait for their turn
         "ssr_mode": False,  # another server in front would answer without our headers
         "enable_monitoring": False,
-        "run_history": False,  # it would keep people's pictures in the browser
+        "run_history": False,  # it would keep people's images in the browser
         "state_session_capacity": 400,  # what is large in one has a bound of its own
         "footer_links": [],
     }

@@ -28,10 +28,8 @@ UPLOADS = 128 << 20  # bytes of uploads older than that: they are read again for
 OF_ADDRESS = 100 << 20  # bytes of uploads older than that from one address, beside its newest
 MOST = 256 << 20  # bytes of all that no request uses
 FRESH = 30.0  # seconds
-PAUSE = 1.0  # seconds between two looks
-SAVED = (
-    16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger picture they are made smaller
-)
+PAUSE = 1.0  # seconds between two checks
+SAVED = 16_000_000  # pixels of a heatmap or an overlay that is saved; of a larger image they are made smaller
 
 _UPLOAD = re.compile(r"[0-9a-f]{64}")
 

@@ -1,4 +1,4 @@
-"""What the page shows of an explanation, as small JSON-able values for its parts."""
+"""What the page shows of an explanation, as small JSON-able values for its components."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def file_value(path: Path) -> dict[str, Any]:
 
 
 def save_display_copy(image: Image.Image, folder: Path) -> Path:
-    """The picture as the browser shows it: at most `LONGEST_SIDE` pixels; JPEG, or PNG if it is small."""
+    """The image as the browser shows it: at most `LONGEST_SIDE` pixels; JPEG, or PNG if it is small."""
     small = image.copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     path = folder / ("picture.png" if small.width * small.height <= 256**2 else "picture.jpg")
@@ -43,16 +43,16 @@ def save_display_copy(image: Image.Image, folder: Path) -> Path:
 
 
 def data_address(image: Image.Image) -> str:
-    """A small picture as an address that holds it."""
+    """A small image as an address that holds it."""
     data = io.BytesIO()
     image.convert("RGB").save(data, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def overlay_value(explanation: Explanation, name: str, picture: Path) -> dict[str, Any]:
-    """For `overlay.js`: the picture, and the heatmap on every scale; for a stack its members' heatmaps, too."""
+def overlay_value(explanation: Explanation, name: str, image: Path) -> dict[str, Any]:
+    """For `overlay.js`: the image, and the heatmap on every scale; for a stack its members' heatmaps, too."""
     return {
-        "picture": file_value(picture),
+        "image": file_value(image),
         "name": stem(name),
         "width": explanation.placement.width,
         "height": explanation.placement.height,
@@ -79,11 +79,11 @@ def _map_value(explanation: Explanation) -> dict[str, Any]:
 
 def short(text: str, most: int = LONGEST_WORD) -> str:
     """A text of someone else's on one line that is not too long."""
-    text = " ".join(whole(text[: 4 * most]).split())
+    text = " ".join(valid_unicode(text[: 4 * most]).split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def whole(text: str) -> str:
+def valid_unicode(text: str) -> str:
     """A text without halves of characters (lone surrogates), which JSON may hold and no answer can."""
     return text.encode("utf-8", "replace").decode()
 
@@ -110,7 +110,7 @@ def quality(metrics: Mapping[str, Any]) -> str:
 
 
 def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
-    """For `score.js`: the number, its interval and its place among the rated pictures."""
+    """For `score.js`: the number, its interval and its place among the rated images."""
     low, high = explanation.interval
     share = round(explanation.level * 100)
     return {
@@ -123,7 +123,7 @@ def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
         "meaning": f"a range made so that for {share} % of pictures it holds what people say on average.",
         "made": f"{short(explanation.backbone)}, {explanation.seconds:.1f} s",
         "quantiles": head.rating_quantiles.tolist(),
-        "parts": sum_value(explanation) if explanation.members else None,
+        "sum": sum_value(explanation) if explanation.members else None,
     }
 
 
@@ -199,7 +199,7 @@ def about_value(config: Config, card: str) -> dict[str, Any]:
 
 
 def card_text(card: str) -> str:
-    """A model card without its front matter and its pictures, which lie beside it, not on the page."""
+    """A model card without its front matter and its images, which lie beside it, not on the page."""
     body = re.sub(r"\A---\n.*?\n---\n", "", card[:LONGEST_CARD], flags=re.DOTALL)
     lines = body.splitlines()
     return "\n".join(line for line in lines if not (line.startswith("![") and line.endswith(")"))).strip()

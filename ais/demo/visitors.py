@@ -38,7 +38,7 @@ class Listeners:
                 if not self._open[key]:
                     del self._open[key]
 
-    def hear(self, *keys: str) -> bool:
+    def any_open(self, *keys: str) -> bool:
         """Whether a stream of one of them is open."""
         with self._lock:
             return any(key in self._open for key in keys)
@@ -64,7 +64,7 @@ class Visitor:
     def gone(self) -> bool:
         """Whether nobody has listened for some seconds."""
         now = time.monotonic()
-        if not self.event or not listeners.watching or listeners.hear(self.session, self.event):
+        if not self.event or not listeners.watching or listeners.any_open(self.session, self.event):
             self._heard = now
         return now - self._heard > GRACE
 

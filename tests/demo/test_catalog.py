@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ais.demo import catalog, values
-from ais.demo.catalog import Catalog, Offer, collection_slug, head_source
+from ais.demo.catalog import Catalog, HeadEntry, collection_slug, head_source
 from ais.errors import HeadError, HubError
 from ais.heads import loading
 from ais.io.hub import Repository
@@ -27,10 +27,10 @@ def head(tmp_path: Path) -> Path:
 
 def test_the_heads_that_come_with_ais_are_there_before_anything_is_fetched() -> None:
     catalogue = Catalog("user/head")
-    *shipped, coming = catalogue.offers()
+    *shipped, coming = catalogue.entries()
     assert [offer.head for offer in shipped] == loading.list_heads()
     assert shipped[0].facts == "PLCC 0.73 (0.66 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
-    assert coming == Offer("user/head")
+    assert coming == HeadEntry("user/head")
 
 
 def test_an_owners_head_arrives_pinned_with_its_metrics(hub: LocalHub, head: Path) -> None:
@@ -46,7 +46,7 @@ def test_an_owners_head_arrives_pinned_with_its_metrics(hub: LocalHub, head: Pat
     assert catalogue.find("lab/awe") == catalogue.find(offer.head) == offer
     assert catalog.card(offer.head, False) == "# A head\n\nMade for a test."
     hub.refuse()
-    assert catalog.offer(offer.head, public=False).head == offer.head  # all of it is here
+    assert catalog.fetch(offer.head, public=False).head == offer.head  # all of it is here
 
 
 def test_a_hub_that_hangs_holds_up_nothing_but_its_own_head(hub: LocalHub, head: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_hub_that_hangs_holds_up_nothing_but_its_own_head(hub: LocalHub, head:
     catalogue = Catalog("lab/slow,lab/good")
     catalogue.start()
     slow, good = wait(catalogue, lambda offers: bool(offers[1].head))
-    assert slow == Offer("lab/slow")
+    assert slow == HeadEntry("lab/slow")
     assert good.head
 
 
@@ -109,21 +109,21 @@ def test_the_owners_token_reads_the_owners_heads_and_no_visitors(hub: LocalHub, 
     hub.login(user="lab")
     hub.add_head("lab/secret", head, private=True)
     with pytest.raises(HubError, match="lab/secret"):
-        catalog.offer("lab/secret", public=True)
+        catalog.fetch("lab/secret", public=True)
     assert not any(call.authorization for call in hub.seen())
     catalogue = Catalog("lab/secret")
     catalogue.start()
     (offer,) = wait(catalogue, settled)
     assert offer.head
     with pytest.raises(HubError, match="lab/secret"):  # it is cached now
-        catalog.offer("lab/secret", public=True)
+        catalog.fetch("lab/secret", public=True)
 
 
 def test_a_copy_that_stands_in_for_the_newest_says_so(hub: LocalHub, head: Path) -> None:
     hub.add_head("lab/awe", head)
-    assert catalog.offer("lab/awe", public=True).notice == ""
+    assert catalog.fetch("lab/awe", public=True).notice == ""
     hub.refuse()
-    assert "copy fetched before" in catalog.offer("lab/awe", public=True).notice
+    assert "copy fetched before" in catalog.fetch("lab/awe", public=True).notice
 
 
 @pytest.mark.parametrize("name", ["/etc", "..", "", "a/b/c", "x" * 10_000])
@@ -140,7 +140,7 @@ def test_a_name_is_never_that_of_a_folder(
     monkeypatch.chdir(tmp_path)
     assert head_source("model_cards/beauty-stack") == Repository("model_cards/beauty-stack")
     with pytest.raises(HubError, match="no repository model_cards/beauty-stack"):
-        catalog.offer("model_cards/beauty-stack", public=True)
+        catalog.fetch("model_cards/beauty-stack", public=True)
 
 
 @pytest.mark.parametrize(

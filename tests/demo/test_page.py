@@ -194,18 +194,18 @@ def test_play_asks_nothing_of_the_server(open_page: Any, photo: Path) -> None:
     assert requests == []
 
 
-def test_opacity_zero_and_peek_show_the_bare_picture(open_page: Any, photo: Path) -> None:
+def test_opacity_zero_and_peek_show_the_original_image(open_page: Any, photo: Path) -> None:
     page = open_page()
     upload(page, photo)
     coloured = pixels(page)
     page.hover("#ais-overlay .peek")
     page.mouse.down()
-    bare = pixels(page)
+    original = pixels(page)
     page.mouse.up()
-    assert coloured != bare
+    assert coloured != original
     assert pixels(page) == coloured
     slide(page, "opacity", 0)
-    assert pixels(page) == bare
+    assert pixels(page) == original
 
 
 @pytest.mark.parametrize("scale", ["relative", "points"])
@@ -282,7 +282,7 @@ def test_a_stack_says_whose_map_is_whose(open_page: Any, photo: Path) -> None:
     labels = page.locator("#ais-maps .strip button span").all_inner_texts()
     assert labels == [f"map {c.number} of {c.backbone}" for c in strongest]
     page.locator("#ais-maps .strip button").first.click()
-    assert page.inner_text("#ais-overlay .borrowed span") == f"Feature {labels[0]}"
+    assert page.inner_text("#ais-overlay .pinned-map span") == f"Feature {labels[0]}"
     saved = json.loads(download(page, "JSON").read_text())
     assert [member["head"] for member in saved["members"]] == [member.head for member in expected.members]
 
@@ -299,10 +299,10 @@ def test_a_click_shows_the_feature_maps_of_the_place(open_page: Any, photo: Path
     assert number(cards.first.locator("strong").inner_text()) == pytest.approx(expected[0].value, rel=0.02)
     heatmap = pixels(page)
     cards.first.click()
-    assert page.inner_text("#ais-overlay .borrowed span") == f"Feature map {expected[0].index}"
+    assert page.inner_text("#ais-overlay .pinned-map span") == f"Feature map {expected[0].index}"
     assert pixels(page) != heatmap
-    page.click("#ais-overlay .borrowed")
-    assert page.locator("#ais-overlay .borrowed").is_hidden()
+    page.click("#ais-overlay .pinned-map")
+    assert page.locator("#ais-overlay .pinned-map").is_hidden()
 
 
 def test_a_place_that_was_not_seen_has_no_feature_maps(open_page: Any, photo: Path) -> None:

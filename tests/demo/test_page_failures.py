@@ -255,26 +255,26 @@ def test_the_first_request_that_fails_has_the_page_to_itself(open_page: Any, pho
 
 def test_similarity_keeps_what_it_shows(open_page: Any) -> None:
     page = open_page(expect_errors=True, query="?tab=similarity")
-    page.wait_for_selector("#ais-cohort .map button")
-    page.locator("#ais-cohort .map button").first.dispatch_event("click")
-    page.wait_for_selector("#ais-looks canvas")
-    title = page.inner_text("#ais-looks h2")
+    page.wait_for_selector("#ais-stimuli .map button")
+    page.locator("#ais-stimuli .map button").first.dispatch_event("click")
+    page.wait_for_selector("#ais-heatmaps canvas")
+    title = page.inner_text("#ais-heatmaps h2")
     fail(page, "gone")
-    page.locator("#ais-cohort .map button").nth(5).dispatch_event("click")
-    page.wait_for_selector("#ais-looks .sorry:not([hidden])")
-    assert SENTENCES["gone"] in check_sentence(page.inner_text("#ais-looks .sorry p"))
-    assert page.inner_text("#ais-looks h2") == title
-    assert page.locator("#ais-looks canvas").first.is_visible()
-    assert page.locator("#ais-cohort .map [aria-pressed=true]").get_attribute("aria-label") == title
+    page.locator("#ais-stimuli .map button").nth(5).dispatch_event("click")
+    page.wait_for_selector("#ais-heatmaps .sorry:not([hidden])")
+    assert SENTENCES["gone"] in check_sentence(page.inner_text("#ais-heatmaps .sorry p"))
+    assert page.inner_text("#ais-heatmaps h2") == title
+    assert page.locator("#ais-heatmaps canvas").first.is_visible()
+    assert page.locator("#ais-stimuli .map [aria-pressed=true]").get_attribute("aria-label") == title
     page.select_option("#ais-gather select", "efficientnet_lite1")
-    page.wait_for_selector("#ais-cohort .problem:not([hidden])")
-    assert SENTENCES["gone"] in check_sentence(page.inner_text("#ais-cohort .problem p"))
+    page.wait_for_selector("#ais-stimuli .problem:not([hidden])")
+    assert SENTENCES["gone"] in check_sentence(page.inner_text("#ais-stimuli .problem p"))
     assert page.input_value("#ais-gather select") == "efficientnet_lite0"
-    assert page.inner_text("#ais-looks h2") == title
-    page.click("#ais-cohort .dismiss")
-    page.click("#ais-looks .dismiss")
-    assert page.locator("#ais-cohort .problem").is_hidden()
-    assert page.locator("#ais-looks .sorry").is_hidden()
+    assert page.inner_text("#ais-heatmaps h2") == title
+    page.click("#ais-stimuli .dismiss")
+    page.click("#ais-heatmaps .dismiss")
+    assert page.locator("#ais-stimuli .problem").is_hidden()
+    assert page.locator("#ais-heatmaps .sorry").is_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -307,7 +307,7 @@ def test_all_text_can_be_read(open_page: Any, photo: Path, scheme: str) -> None:
     check("a stack with a feature map and a failure")
     mend(page)
     page.click("#ais-top button[value=similarity]")
-    page.wait_for_selector("#ais-cohort .map button")
+    page.wait_for_selector("#ais-stimuli .map button")
     check("similarity")
     page.click("#ais-gather button[value=own]")
     check("an own cohort")
@@ -360,7 +360,7 @@ def test_feature_maps_are_sorted_by_what_they_are_labelled_with(open_page: Any, 
     ticks = [number(text) for text in page.locator("#ais-overlay .ramp li").all_inner_texts()]
     assert ticks[0] == 0
     assert ticks == sorted(ticks)
-    page.click("#ais-overlay .borrowed")
+    page.click("#ais-overlay .pinned-map")
     assert "raises the score" in page.inner_text("#ais-overlay .legend")
 
 

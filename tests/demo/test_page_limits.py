@@ -26,7 +26,7 @@ from ais import explain
 from ais.demo import catalog, gpu, storage, turns, visitors
 from ais.demo import session as sessions
 from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
-from ais.demo.session import AILING, FULL, Session, Shelf, sentence
+from ais.demo.session import AILING, FULL, Session, Shelf, error_message
 from ais.demo.tabs import similarity
 from ais.demo.turns import GoneError, Most, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
@@ -249,7 +249,7 @@ def test_a_picture_is_not_looked_at_for_one_who_has_gone(
     as_visitor("1.1.1.1", "a", gone)
     begun = time.monotonic()
     with pytest.raises(GoneError):
-        gpu.explain_picture(tmp_path / "photo.png", catalog.list_heads()[0], "occlusion", public=True)
+        gpu.explain_image(tmp_path / "photo.png", catalog.list_heads()[0], "occlusion", public=True)
     assert time.monotonic() - begun < 10
     with gpu.turns.turn():  # it is free again
         pass
@@ -485,22 +485,24 @@ def test_no_sentence_names_a_place_of_the_server(
     places = [uploads, Path(tempfile.gettempdir()), Path.home(), Path(catalog.__file__).parent, Path.cwd()]
     for place in places:
         for kind in (AISError, HeadError, HubError):
-            said = sentence(kind(f"The file {place / 'x' / 'model.bin'}, of this, is damaged."))
+            said = error_message(kind(f"The file {place / 'x' / 'model.bin'}, of this, is damaged."))
             assert said == AILING
     assert str(uploads) in caplog.text  # its owner reads it
-    assert sentence(AISError(f"Nothing was written to {uploads}/x: {os.strerror(errno.ENOSPC)}.")) == FULL
-    assert sentence(OSError(errno.ENOSPC, "No space left on device", str(uploads))) == FULL
+    assert (
+        error_message(AISError(f"Nothing was written to {uploads}/x: {os.strerror(errno.ENOSPC)}.")) == FULL
+    )
+    assert error_message(OSError(errno.ENOSPC, "No space left on device", str(uploads))) == FULL
     (tmp_path / "file").write_text("")
     with pytest.raises(AISError) as raised:
         write_atomically(tmp_path / "file", {"x": b""})
-    assert str(tmp_path) not in sentence(raised.value)
+    assert str(tmp_path) not in error_message(raised.value)
     for plain in (
         "There is no head '/etc'. Choose one of: a.",
         "Choose user/repo@main of https://hf.co/tmp.",
     ):
-        assert sentence(AISError(plain)) == plain
+        assert error_message(AISError(plain)) == plain
     with caplog.at_level(logging.CRITICAL):
-        assert sentence(KeyError("x")) == BROKEN
+        assert error_message(KeyError("x")) == BROKEN
 
 
 def test_a_matrix_is_bounded_before_it_is_read(tmp_path: Path) -> None:
@@ -588,13 +590,13 @@ def test_a_head_that_failed_is_tried_again_after_a_pause(monkeypatch: pytest.Mon
         tried.append(asked)
         raise HubError("It is away.")
 
-    monkeypatch.setattr(catalog, "offer", fail)
+    monkeypatch.setattr(catalog, "fetch", fail)
     offered = Catalog("user/away,user/gone")
     offered.start()
 
     def settled() -> Iterator[bool]:
         for _ in range(200):
-            yield all(offer.reason or offer.head for offer in offered.offers())
+            yield all(offer.reason or offer.head for offer in offered.entries())
             time.sleep(0.01)
 
     assert any(settled())

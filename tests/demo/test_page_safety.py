@@ -101,7 +101,7 @@ def hostile(site: Site, path: str) -> list[Any]:
         {"path": {"path": path, "meta": FILE}, "meta": FILE},
         {"value": {"path": path, "meta": FILE}},
         [{"path": path, "meta": FILE}],
-        {"cohort": "own", "pictures": [{"path": path, "meta": FILE}] * 3, "matrix": {"path": path, "meta": FILE}},
+        {"stimuli": "own", "images": [{"path": path, "meta": FILE}] * 3, "matrix": {"path": path, "meta": FILE}},
     ]  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def answers(site: Site, path: str, index: int, inputs: list[str]) -> list[str]:
 
 def test_no_event_opens_a_file_of_the_server_or_tells_of_it(site: Site) -> None:
     """Of all events that there are: a picture, a text and a file that is not there give the same answers."""
-    assert {"picked", "chosen", "example", "added", "place", "save", "gathered", "look", "click"} <= {
+    assert {"picked", "chosen", "example", "added", "place", "save", "gathered", "selected", "click"} <= {
         event for _, _, event, _ in site.events
     }
     for index, _, _, inputs in site.events:
@@ -274,8 +274,8 @@ def anything(generator: random.Random, depth: int = 0) -> Any:
             "path",
             "meta",
             "url",
-            "cohort",
-            "pictures",
+            "stimuli",
+            "images",
             "matrix",
             "index",
             "x",

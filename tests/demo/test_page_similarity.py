@@ -19,9 +19,9 @@ from helpers.browsing import check_sentence, coffee, number, running_app, upload
 
 pytestmark = pytest.mark.browser
 
-LOOKS = "document.querySelector('#ais-looks .looks').parentElement.ais"
+LOOKS = "document.querySelector('#ais-heatmaps .heatmaps').parentElement.ais"
 
-PICTURES = "#ais-cohort .map button"
+PICTURES = "#ais-stimuli .map button"
 
 HOSTILE = "<img src=x onerror=alert(1)>${2}{{3}}"
 
@@ -40,13 +40,13 @@ def open_page(url: str) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def expected() -> align.RSAReport:
-    files, _, judgments = shapes.cohort()
+    files, _, judgments = shapes.stimuli()
     backbone = load_backbone(similarity.DEFAULT, view="resize")
     return align.align(align.StimulusSet(files, judgments), backbone, splits=0)
 
 
 def tab(open_page: Any, **options: Any) -> Any:
-    """The tab with the cohort that comes with the page."""
+    """The tab with the stimuli that come with the page."""
     page = open_page(query="?tab=similarity", **options)
     page.wait_for_selector(PICTURES)
     return page
@@ -64,14 +64,14 @@ def choose(page: Any, index: int, **options: Any) -> dict[str, Any]:
 
 def own(page: Any, pictures: list[Path], matrix: Path) -> None:
     page.click("#ais-gather button[value=own]")
-    page.set_input_files("#ais-gather .pictures", [str(p) for p in pictures])
+    page.set_input_files("#ais-gather .images", [str(p) for p in pictures])
     page.set_input_files("#ais-gather .matrix", str(matrix))
     page.click("#ais-gather .go")
 
 
 def sentence(page: Any) -> str:
-    page.wait_for_selector("#ais-cohort .problem")
-    return check_sentence(page.inner_text("#ais-cohort .problem p"))
+    page.wait_for_selector("#ais-stimuli .problem")
+    return check_sentence(page.inner_text("#ais-stimuli .problem p"))
 
 
 def own_pictures(folder: Path, count: int) -> list[Path]:
@@ -81,15 +81,15 @@ def own_pictures(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def test_the_drawn_cohort_is_shown_and_said_to_be_made_by_rule(open_page: Any, expected: Any) -> None:
+def test_the_drawn_stimuli_are_shown_and_said_to_be_made_by_rule(open_page: Any, expected: Any) -> None:
     page = tab(open_page)
     assert page.locator(PICTURES).count() == shapes.COUNT
     assert page.locator(PICTURES).first.get_attribute("aria-label") == shapes.drawings()[0].title
     assert "made by rule, not by people" in page.inner_text("#ais-gather .note")
-    alignment, helping = page.locator("#ais-cohort .numbers dd").all_inner_texts()
+    alignment, helping = page.locator("#ais-stimuli .numbers dd").all_inner_texts()
     assert number(alignment) == pytest.approx(expected.rdm_correlation, abs=0.006)
     assert helping.endswith(" of 1,280")
-    assert page.inner_text("#ais-cohort .group button[value=people]") == "By the rule"
+    assert page.inner_text("#ais-stimuli .group button[value=people]") == "Rule"
 
 
 def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any) -> None:
@@ -97,18 +97,21 @@ def test_a_click_gives_the_heatmap_of_the_picture(open_page: Any, expected: Any)
     index = 7
     data = choose(page, index)
     backbone = load_backbone(similarity.DEFAULT, view="resize")
-    look = align.stimulus_heatmap(shapes.cohort()[0][index], backbone, expected.image_importance[index])
+    look = align.stimulus_heatmap(shapes.stimuli()[0][index], backbone, expected.image_importance[index])
     side = data["sides"][0]
     assert (side["h"], side["w"]) == look.grid.shape
     np.testing.assert_allclose(side["grid"], look.grid.ravel(), atol=1e-3)
     np.testing.assert_allclose(data["saliency"], look.saliency.ravel(), atol=1e-4)
-    said = page.inner_text("#ais-looks .meaning")
+    said = page.inner_text("#ais-heatmaps .meaning")
     assert number(said.rpartition(":")[2]) == pytest.approx(look.saliency_correlation, abs=0.02)
-    assert page.inner_text("#ais-looks h2") == shapes.drawings()[index].title
-    assert page.locator("#ais-looks canvas").count() == 2
-    coloured, bare = "document.querySelector('#ais-looks canvas').toDataURL()", "#ais-looks .bare"
+    assert page.inner_text("#ais-heatmaps h2") == shapes.drawings()[index].title
+    assert page.locator("#ais-heatmaps canvas").count() == 2
+    coloured, hide = (
+        "document.querySelector('#ais-heatmaps canvas').toDataURL()",
+        "#ais-heatmaps .hide-heatmap",
+    )
     before = page.evaluate(coloured)
-    page.click(bare)
+    page.click(hide)
     assert page.evaluate(coloured) != before
 
 
@@ -117,11 +120,11 @@ def test_two_pictures_give_what_makes_them_alike(open_page: Any, expected: Any, 
     page = tab(open_page)
     choose(page, 3)
     if way == "toggle":
-        page.click("#ais-cohort .compare")
+        page.click("#ais-stimuli .compare")
     data = choose(page, 9, modifiers=["Shift"] if way == "shift" else [])
     similar = 1 - expected.model_rdm[3, 9]
     assert data["correlation"] == pytest.approx(similar, abs=1e-5)
-    assert f"Correlation {similar:.2f}" in page.inner_text("#ais-looks .meaning")
+    assert f"Correlation {similar:.2f}" in page.inner_text("#ais-heatmaps .meaning")
     assert [side["name"] for side in data["sides"]] == [shapes.drawings()[n].title for n in (3, 9)]
     assert page.locator(f"{PICTURES}[aria-pressed=true]").count() == 2
 
@@ -135,10 +138,10 @@ def test_touch_on_a_phone(open_page: Any) -> None:
         device_scale_factor=2,
     )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.tap("#ais-cohort .compare")
+    page.tap("#ais-stimuli .compare")
     for index in (0, shapes.COUNT - 1):
         page.locator(PICTURES).nth(index).dispatch_event("click")
-    page.wait_for_selector("#ais-looks h2:text('What makes these alike')")
+    page.wait_for_selector("#ais-heatmaps h2:text('What makes these alike')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -146,7 +149,7 @@ def test_the_switch_moves_the_pictures_and_arrow_keys_walk_among_them(open_page:
     page = tab(open_page)
     placed = f"[...document.querySelectorAll('{PICTURES}')].map((b) => [b.offsetLeft, b.offsetTop])"
     network = page.evaluate(placed)
-    page.click("#ais-cohort .group button[value=people]")
+    page.click("#ais-stimuli .group button[value=people]")
     assert page.evaluate(placed) != network
     page.locator(PICTURES).first.focus()
     seen = set()
@@ -181,15 +184,15 @@ def test_an_upload_of_pictures_with_a_matrix(open_page: Any, tmp_path: Path) -> 
     own(page, own_pictures(tmp_path, 5), tmp_path / "people.npy")
     page.wait_for_function(f"document.querySelectorAll('{PICTURES}').length === 5")
     low, high = rdm.noise_ceiling(rdms)
-    ceiling = page.locator("#ais-cohort .numbers dd").nth(1).inner_text().replace("−", "-")
+    ceiling = page.locator("#ais-stimuli .numbers dd").nth(1).inner_text().replace("−", "-")
     assert ceiling == f"{low:.2f} to {high:.2f}"
-    assert page.inner_text("#ais-cohort .group button[value=people]") == "To people"
+    assert page.inner_text("#ais-stimuli .group button[value=people]") == "Humans"
     data = choose(page, 4)
     assert data["title"] == "p4.png"
-    assert "people’s" in page.inner_text("#ais-looks .lead")
+    assert "people’s" in page.inner_text("#ais-heatmaps .lead")
     page.select_option("#ais-gather select", "efficientnet_lite1")  # with what the server has already
     page.wait_for_function(f"!{LOOKS}.data")
-    page.wait_for_selector("#ais-cohort .busy", state="hidden")
+    page.wait_for_selector("#ais-stimuli .busy", state="hidden")
     assert page.locator(PICTURES).count() == 5
     other = tab(open_page)
     assert other.locator(PICTURES).count() == shapes.COUNT
@@ -204,21 +207,21 @@ def test_a_wrong_upload_gives_its_sentence_and_the_tab_still_works(open_page: An
     assert sentence(page) == "five.npy is about 5 pictures, and there are 4."
     own(page, pictures, tmp_path / "text.csv")
     page.wait_for_function(
-        "document.querySelector('#ais-cohort .problem p').textContent.includes('text.csv')"
+        "document.querySelector('#ais-stimuli .problem p').textContent.includes('text.csv')"
     )
     sentence(page)
     (tmp_path / "p3.png").write_text("no picture")
     rdm = np.arange(16.0).reshape(4, 4)
     np.save(tmp_path / "four.npy", (rdm + rdm.T) * (1 - np.eye(4)))
     own(page, pictures, tmp_path / "four.npy")
-    page.wait_for_function("document.querySelector('#ais-cohort .problem p').textContent.includes('p3.png')")
+    page.wait_for_function("document.querySelector('#ais-stimuli .problem p').textContent.includes('p3.png')")
     assert "is not a picture" in sentence(page)
     own(page, pictures[:1] * 61, tmp_path / "four.npy")
     page.wait_for_function(
-        "document.querySelector('#ais-cohort .problem p').textContent.includes('61 pictures')"
+        "document.querySelector('#ais-stimuli .problem p').textContent.includes('61 pictures')"
     )
     page.click("#ais-gather button[value=shapes]")
-    page.wait_for_selector("#ais-cohort .problem", state="hidden")
+    page.wait_for_selector("#ais-stimuli .problem", state="hidden")
     assert choose(page, 2)["sides"]
 
 
@@ -233,7 +236,7 @@ def test_hostile_names_are_text(open_page: Any, tmp_path: Path) -> None:
     own(page, pictures, matrix)
     page.wait_for_function(f"document.querySelectorAll('{PICTURES}').length === 3")
     choose(page, 1)
-    assert page.inner_text("#ais-looks h2") == pictures[1].name
+    assert page.inner_text("#ais-heatmaps h2") == pictures[1].name
     assert page.locator(PICTURES).nth(1).get_attribute("aria-label") == pictures[1].name
     assert page.locator("img[src=x]").count() == 0
 
@@ -243,6 +246,6 @@ def test_a_server_that_does_not_answer(open_page: Any) -> None:
     full = {"status": 503, "json": {"detail": "Queue is full."}}
     page.route("**/queue/join*", lambda route: route.fulfill(**full))
     page.locator(PICTURES).first.dispatch_event("click")
-    page.wait_for_selector("#ais-looks .sorry p:text('too many people are waiting')")
+    page.wait_for_selector("#ais-heatmaps .sorry p:text('too many people are waiting')")
     page.select_option("#ais-gather select", "efficientnet_lite1")
     assert "too many people are waiting" in sentence(page)

@@ -41,7 +41,9 @@ def dummy_method(monkeypatch: pytest.MonkeyPatch) -> str:
     def negative(*arguments: Any) -> Any:
         return {scale: -grid for scale, grid in gradcam.grids(*arguments).items()}
 
-    monkeypatch.setitem(METHODS, "dummy", replace(gradcam, label="A dummy", grids=negative))
+    monkeypatch.setitem(
+        METHODS, "dummy", replace(gradcam, label="A dummy", about="What it shows.", grids=negative)
+    )
     return "dummy"
 
 
@@ -71,9 +73,12 @@ def test_a_method_is_an_entry(dummy_method: str, tmp_path: Path, monkeypatch: py
     page = demo.build()
     shown = properties(page, "choices")["methods"]
     assert [method["name"] for method in shown] == [*METHODS]
-    assert [method["title"] for method in shown] == [method.label for method in METHODS.values()]
+    assert [(method["title"], method["about"]) for method in shown] == [
+        (m.label, m.about) for m in METHODS.values()
+    ]
     endpoint = page.get_api_info()["named_endpoints"]["/explain"]
     assert endpoint["parameters"][2]["type"]["enum"] == [*METHODS]
+    assert "dummy: What it shows." in endpoint["description"]
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     file = tmp_path / ("a" * 64) / "photo.png"

@@ -1,4 +1,4 @@
-"""The cohort that is drawn, and what the Similarity tab computes without a browser."""
+"""The stimuli that are drawn, and what the Similarity tab computes without a browser."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_page_computes_what_the_command_computes(
     drawn: StimuliRSA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path))
-    files, _, judgments = shapes.cohort()
+    files, _, judgments = shapes.stimuli()
     report = align.align(
         align.StimulusSet(files, judgments), load_backbone(similarity.DEFAULT, view="resize"), splits=0
     )
@@ -74,7 +74,7 @@ def test_the_page_computes_what_the_command_computes(
 
 def test_nothing_of_a_visitors_pictures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIS_CACHE", str(tmp_path / "cache"))
-    files, names, _ = shapes.cohort()
+    files, names, _ = shapes.stimuli()
     own = HumanRDMs(np.stack([shapes.differences(shapes.drawings())[:4, :4]] * 2))
     assert compared(Stimuli(files[:4], names[:4], own)).ceiling is not None
     assert not (tmp_path / "cache").exists()
@@ -118,7 +118,7 @@ def test_both_geometries_lie_the_same_way_round(drawn: StimuliRSA) -> None:
 
 
 def test_every_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    files, _, judgments = shapes.cohort()
+    files, _, judgments = shapes.stimuli()
     for name in ("x1", "x2"):
         (tmp_path / f"{name}.png").write_text("no picture")
     bad = [files[0], tmp_path / "x1.png", tmp_path / "x2.png"]
@@ -129,7 +129,7 @@ def test_every_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(raised.value)
 
 
-def test_a_cohort_that_cannot_be_compared_gives_a_sentence(tmp_path: Path) -> None:
+def test_stimuli_that_cannot_be_compared_gives_a_sentence(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (16, 16)).save(picture)
     matrix = tmp_path / "m.npy"

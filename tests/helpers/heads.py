@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ais.demo.catalog import Catalog, Offer
+from ais.demo.catalog import Catalog, HeadEntry
 from ais.heads import loading
 from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.format import read_config
@@ -129,15 +129,15 @@ def save_head(folder: Path, name: str = "small", target: str = "awe", seed: int 
     return folder
 
 
-def wait(catalogue: Catalog, done: Callable[[list[Offer]], bool]) -> list[Offer]:
+def wait(catalogue: Catalog, done: Callable[[list[HeadEntry]], bool]) -> list[HeadEntry]:
     """Those of the Hub, once they are as they should be."""
     for _ in range(1500):
-        found = catalogue.offers()[len(loading.list_heads()) :]
+        found = catalogue.entries()[len(loading.list_heads()) :]
         if done(found):
             return found
         time.sleep(0.02)
     raise AssertionError(found)
 
 
-def settled(offers: list[Offer]) -> bool:
+def settled(offers: list[HeadEntry]) -> bool:
     return all(offer.head or offer.reason for offer in offers)

@@ -267,10 +267,10 @@ def test_offline_no_connection_is_even_tried(
     catalog = Catalog("user/head,user/title-0123456789abcdef01234567")
     catalog.start()
     end = time.monotonic() + 30
-    while any(not (one.head or one.reason) for one in catalog.offers()):
+    while any(not (one.head or one.reason) for one in catalog.entries()):
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert sum(f"{variable} forbids it" in one.reason for one in catalog.offers()) == 2
+    assert sum(f"{variable} forbids it" in one.reason for one in catalog.entries()) == 2
     assert not no_connections
     assert not hub.requests
 

@@ -1,5 +1,5 @@
 // What the score is and is not, and the head's model card as plain text.
-const { hear, belongs } = window.ais;
+const { on, belongs } = window.ais;
 const show = () => {
   if (!belongs(props.value)) return;
   const { text, card } = props.value || {};
@@ -8,5 +8,5 @@ const show = () => {
   element.querySelector("pre").textContent = card ?? "";
 };
 watch("value", show);
-hear("shown", show);
+on("shown", show);
 show();

@@ -1,14 +1,14 @@
-// Which head scores the picture, and which method explains the score. What heads say of themselves is only ever text.
-const { tell, hear, follow, sentences } = window.ais;
+// Which head scores the image, and which method explains the score. What heads say of themselves is only ever text.
+const { emit, on, follow, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const initial = props.value.head;
 const methodNamed = (name) => props.methods.find((method) => method.name === name);
-let offers = props.offers; // everybody's
+let entries = props.entries; // everybody's
 const own = []; // added on this page
 let wanted = new URLSearchParams(location.search).get("head"); // by the address, until it is settled
 let adding = false;
 
-const listed = () => [...offers, ...own.filter(({ head }) => !offers.some((offer) => offer.head === head))];
+const listed = () => [...entries, ...own.filter(({ head }) => !entries.some((entry) => entry.head === head))];
 const coming = ({ head, reason }) => !head && !reason;
 const there = (name) => listed().find(({ asked, head }) => head && [asked, head].includes(name));
 
@@ -16,13 +16,13 @@ function choose(change) {
   props.value = { ...props.value, ...change };
   show();
   address();
-  tell("busy", { sentence: methodNamed(props.value.method).wait });
+  emit("busy", { sentence: methodNamed(props.value.method).wait });
   trigger("chosen");
 }
 const address = () => follow("head", props.value.head === initial ? "" : props.value.head);
 let kept = null; // what made the result on the screen
-hear("shown", ({ choice }) => { kept = choice; });
-hear("kept", () => { // the controls say what is shown, whatever was asked for
+on("shown", ({ choice }) => { kept = choice; });
+on("kept", () => { // the controls say what is shown, whatever was asked for
   if (!kept) return;
   props.value = { ...props.value, ...kept };
   show();
@@ -38,10 +38,10 @@ function chooseHead(head) {
 
 function options() {
   const groups = [
-    ["With AIS", offers.filter(({ head, address, local }) => head && !address && !local)],
-    ["In folders of this page", offers.filter(({ head, local }) => head && local)],
-    ["From the Hub", offers.filter(({ head, address }) => head && address)],
-    ["Added here", listed().filter((offer) => own.includes(offer))],
+    ["With AIS", entries.filter(({ head, address, local }) => head && !address && !local)],
+    ["In folders of this page", entries.filter(({ head, local }) => head && local)],
+    ["From the Hub", entries.filter(({ head, address }) => head && address)],
+    ["Added here", listed().filter((entry) => own.includes(entry))],
   ].filter(([, members]) => members.length);
   const filled = groups.map(([label, members]) => {
     const group = Object.assign(document.createElement("optgroup"), { label });
@@ -51,7 +51,7 @@ function options() {
   find("select").replaceChildren(...(filled.length > 1 ? filled : [...filled[0].children]));
 }
 function waiting() { // those that are on their way, and those that failed
-  const away = offers.filter(({ head }) => !head);
+  const away = entries.filter(({ head }) => !head);
   const lost = away.filter(({ reason }) => reason).length;
   const count = (n, end) => n && `${n} ${n === 1 ? "head" : "heads"} ${end}`;
   find(".coming").hidden = !away.length;
@@ -64,21 +64,21 @@ function waiting() { // those that are on their way, and those that failed
     item.classList.toggle("failed", !!reason);
     if (!reason) return item;
     const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
-    again.addEventListener("click", async () => { again.disabled = true; await ask("retry_offer", asked); await poll(); again.disabled = false; });
+    again.addEventListener("click", async () => { again.disabled = true; await ask("retry_head", asked); await poll(); again.disabled = false; });
     item.append(" ", again);
     return item;
   }));
 }
 function show() {
   const { head, method } = props.value;
-  const offer = there(head);
+  const entry = there(head);
   find("select").value = head;
   find("select").disabled = find("select").options.length < 2;
-  find(".facts span").textContent = offer?.facts ?? "";
-  find(".facts a").hidden = !offer?.address;
-  if (offer?.address) find(".facts a").href = offer.address;
-  find(".notice").textContent = offer?.notice ?? "";
-  find(".notice").hidden = !offer?.notice;
+  find(".facts span").textContent = entry?.facts ?? "";
+  find(".facts a").hidden = !entry?.address;
+  if (entry?.address) find(".facts a").href = entry.address;
+  find(".notice").textContent = entry?.notice ?? "";
+  find(".notice").hidden = !entry?.notice;
   for (const input of element.querySelectorAll(".methods input")) input.checked = input.value === method;
   find(".about").textContent = methodNamed(method)?.about ?? "";
 }
@@ -96,25 +96,25 @@ async function ask(name, argument = {}) {
     return await server[name](argument);
   } catch (error) {
     console.warn(error);
-    if (name === "retry_offer") tell("fail", { sentence: sentences.unreachable });
+    if (name === "retry_head") emit("fail", { sentence: sentences.unreachable });
   }
 }
 async function poll() {
   clearTimeout(asking);
-  const answer = await ask("current_offers");
-  if (answer && JSON.stringify(answer) !== JSON.stringify(offers)) {
-    offers = answer;
+  const answer = await ask("current_heads");
+  if (answer && JSON.stringify(answer) !== JSON.stringify(entries)) {
+    entries = answer;
     list();
   }
   settle();
   clearTimeout(asking);
-  if (!answer || offers.some(coming)) asking = setTimeout(poll, answer ? 1500 : 10000);
+  if (!answer || entries.some(coming)) asking = setTimeout(poll, answer ? 1500 : 10000);
 }
 function settle() { // the head that the address names: one of the list, or else one to add
   if (!wanted) return;
   const found = there(wanted);
   if (found) chooseHead(found.head);
-  else if (!offers.some(coming)) add(wanted);
+  else if (!entries.some(coming)) add(wanted);
 }
 
 // A head that is not on the list
@@ -130,7 +130,7 @@ function add(asked) {
   adding = true;
   find(".add input").value = asked;
   say(`Fetching ${asked}`);
-  tell("adding");
+  emit("adding");
   trigger("added", { asked });
 }
 find(".add").addEventListener("submit", (event) => {
@@ -138,14 +138,14 @@ find(".add").addEventListener("submit", (event) => {
   const asked = find(".add input").value.trim();
   if (asked && !adding) add(asked);
 });
-hear("arrived", (offer) => {
+on("arrived", (entry) => {
   adding = false;
-  say(offer.reason ?? "", true);
-  if (offer.reason) return;
+  say(entry.reason ?? "", true);
+  if (entry.reason) return;
   find(".add input").value = "";
-  if (!there(offer.head)) own.push(offer);
+  if (!there(entry.head)) own.push(entry);
   list();
-  chooseHead(offer.head);
+  chooseHead(entry.head);
 });
 
 // Methods ----------------------------------------------------------------------------------------------------
@@ -161,5 +161,5 @@ for (const { name, title } of props.methods) {
 }
 watch("value", show);
 list();
-if (offers.some(coming)) poll();
+if (entries.some(coming)) poll();
 else settle();

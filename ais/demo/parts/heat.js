@@ -1,9 +1,9 @@
-// What the parts share: pure functions of the heatmap (sampling, colour, words), and how parts hear of each other and of
-// the address. No state.
+// What the components share: pure functions of the heatmap (sampling, colour, words) and of scales, and how components
+// hear of each other and of the address. No state.
 window.ais ??= (() => {
   const clamp = (v, lo, hi) => Math.min(Math.max(v, lo), hi);
 
-  // Where picture coordinate `p` falls on an axis of n cells over [start, stop]: two cells and a weight.
+  // Where image coordinate `p` falls on an axis of n cells over [start, stop]: two cells and a weight.
   // Half-pixel centres and clamped edges, the formula of `Placement.upsample`; null where not seen.
   function locate(p, start, stop, n, smooth) {
     if (p < start || p > stop) return null;
@@ -17,7 +17,7 @@ window.ais ??= (() => {
     return [low, Math.min(low + 1, n - 1), u - low];
   }
 
-  // The map's value at a picture coordinate (pixel centres are at .5); NaN where not seen.
+  // The map's value at an image coordinate (pixel centres are at .5); NaN where not seen.
   function sample(map, x, y, smooth = true) {
     const [x0, y0, x1, y1] = map.box;
     const column = locate(x, x0, x1, map.w, smooth);
@@ -118,8 +118,8 @@ window.ais ??= (() => {
     return [first, ...scales.reduce((best, one) => (one.cost < best.cost ? one : best)).inner, last];
   }
 
-  const tell = (name, detail) => document.dispatchEvent(new CustomEvent("ais:" + name, { detail }));
-  const hear = (name, callback) => document.addEventListener("ais:" + name, (event) => callback(event.detail ?? {}));
+  const emit = (name, detail) => document.dispatchEvent(new CustomEvent("ais:" + name, { detail }));
+  const on = (name, callback) => document.addEventListener("ais:" + name, (event) => callback(event.detail ?? {}));
 
   // Keep a choice in the page's address, so that it leads back here; "" takes it out.
   function follow(name, value) {
@@ -139,8 +139,8 @@ window.ais ??= (() => {
     return share === null ? "" : `: ${[`${Math.round(share * 100)} %`, left].filter(Boolean).join(", ")}`;
   }
 
-  // Whether a part's value belongs to the picture that is shown: one whose picture failed is never half shown.
+  // Whether a component's value belongs to the image that is shown: one whose image failed is never half shown.
   const belongs = (value) => !value?.run || value.run === window.ais.current?.data.run;
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, ticks, tell, hear, follow, soFar, belongs };
+  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, ticks, emit, on, follow, soFar, belongs };
 })();

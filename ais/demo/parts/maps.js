@@ -1,5 +1,5 @@
-// The feature maps that made a place, as small pictures; one can be laid over the large picture instead of the heatmap.
-const { tell, hear, colour, peak, sample, signed, decimals } = window.ais;
+// The feature maps that made a place, as small images; one can be laid over the large image instead of the heatmap.
+const { emit, on, colour, peak, sample, signed, decimals } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const coarse = matchMedia("(pointer: coarse)").matches;
 let shown = null;
@@ -19,19 +19,19 @@ function invite() {
 const fail = (sentence) => note(title, sentence); // the maps shown before stay
 
 function thumbnail({ values, h, w, value }) {
-  const { picture, data } = window.ais.current;
+  const { image, data } = window.ais.current;
   const canvas = document.createElement("canvas");
   const ratio = data.width / data.height;
   canvas.width = Math.round(168 * Math.min(1, Math.max(ratio, 0.4)));
   canvas.height = Math.round(168 * Math.min(1, 1 / Math.min(ratio, 2.5)));
-  const ink = canvas.getContext("2d");
-  ink.filter = "grayscale(1) brightness(0.8)";
-  ink.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  ink.filter = "none";
+  const context = canvas.getContext("2d");
+  context.filter = "grayscale(1) brightness(0.8)";
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  context.filter = "none";
   const map = { values, h, w, box: data.box };
   const most = peak(values);
   const [r, g, b] = colour(value < 0 ? -0.8 : 0.8, data.colors);
-  const layer = ink.getImageData(0, 0, canvas.width, canvas.height);
+  const layer = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let j = 0, p = 0; j < canvas.height; j++) {
     for (let i = 0; i < canvas.width; i++, p += 4) {
       const v = sample(map, ((i + 0.5) / canvas.width) * data.width, ((j + 0.5) / canvas.height) * data.height);
@@ -39,7 +39,7 @@ function thumbnail({ values, h, w, value }) {
       [r, g, b].forEach((c, k) => { layer.data[p + k] += (c - layer.data[p + k]) * a; });
     }
   }
-  ink.putImageData(layer, 0, 0);
+  context.putImageData(layer, 0, 0);
   return canvas;
 }
 function mark() {
@@ -59,7 +59,7 @@ function card(item, digits) {
   button.append(thumbnail(item), value, name, total);
   button.addEventListener("click", () => {
     const sign = item.value < 0 ? -1 : 1;
-    tell("map", shown === item.index ? null : { ...item, values: item.values.map((v) => sign * Math.max(v, 0)) });
+    emit("map", shown === item.index ? null : { ...item, values: item.values.map((v) => sign * Math.max(v, 0)) });
   });
   return button;
 }
@@ -69,14 +69,14 @@ function load() {
   if (value.error) return fail(value.error);
   const most = (key) => Math.max(...value.items.map((item) => Math.abs(item[key])));
   const digits = { here: decimals(most("value")), whole: decimals(most("importance")) };
-  tell("map", null);
+  emit("map", null);
   find(".strip").replaceChildren(...value.items.map((item) => card(item, digits)));
   title = value.title;
   note(title);
 }
-hear("asked", () => { note("Looking at this place…"); });
-hear("ended", ({ request, failure }) => { if (request === "overlay.place" && failure) fail(failure); });
-hear("map", (chosen) => { shown = chosen?.index ?? null; mark(); });
-hear("shown", invite);
+on("asked", () => { note("Looking at this place…"); });
+on("ended", ({ request, failure }) => { if (request === "overlay.place" && failure) fail(failure); });
+on("map", (chosen) => { shown = chosen?.index ?? null; mark(); });
+on("shown", invite);
 watch("value", load);
 load();

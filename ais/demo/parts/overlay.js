@@ -1,35 +1,35 @@
-// The picture under its heatmap. Everything but 'place' and 'save' happens here, without the server.
-const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, tell, hear, soFar, sentences } = window.ais;
+// The image under its heatmap. Everything but 'place' and 'save' happens here, without the server.
+const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, emit, on, soFar, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas");
-const ink = canvas.getContext("2d");
+const context = canvas.getContext("2d");
 const stage = find(".stage");
 const layer = document.createElement("canvas");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const settings = { sign: "both", look: "smooth", scale: "relative", opacity: 0.7, threshold: 0 };
+const settings = { sign: "both", drawing: "smooth", scale: "relative", opacity: 0.7, threshold: 0 };
 
-let data = null; // the value: picture, box, grids, colours
-let picture = null; // the loaded display copy
-let borrowed = null; // a single feature map shown instead of the heatmap
+let data = null; // the value: image, box, grids, colours
+let image = null; // the loaded display copy
+let pinnedMap = null; // a single feature map shown instead of the heatmap
 let member = ""; // the number of a stack's member whose heatmap is shown instead of the stack's
-let cursor = null; // the place being read, picture coordinates
+let cursor = null; // the place being read, image coordinates
 let pinned = null; // the place last clicked
 let before = null; // the place that the feature maps shown are of, in a list, while others are asked for
-let view = { zoom: 1, x: 0, y: 0 }; // picture coordinate in the middle of the stage
-let bare = false; // the bare picture, while peeking
+let view = { zoom: 1, x: 0, y: 0 }; // image coordinate in the middle of the stage
+let hidden = false; // the original image, while peeking
 let fade = 1; // the heatmap appears gently
 let pending = 0;
 let doing = ""; // what the page waits for
 
 const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
 const source = () => data.members[member] ?? data; // the stack itself, or a member of it
-const map = () => borrowed ?? { ...source(), values: source().grids[settings.scale] };
+const map = () => pinnedMap ?? { ...source(), values: source().grids[settings.scale] };
 const top_ = () => peak(map().values);
-const unit = () => borrowed ? "activation" : data.units[settings.scale];
-const shownSettings = () => borrowed ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
+const unit = () => pinnedMap ? "activation" : data.units[settings.scale];
+const shownSettings = () => pinnedMap ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
 // The ends of the colour bar: an activation has one side alone, and the colour of its map.
-const ends = () => borrowed ? [0, 1] : [-1, 1];
-const colourOf = (v) => colour(borrowed?.lowers ? -v : v, data.colors);
+const ends = () => pinnedMap ? [0, 1] : [-1, 1];
+const colourOf = (v) => colour(pinnedMap?.lowers ? -v : v, data.colors);
 
 // Geometry ---------------------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ function project() {
   view.y = data.height / 2 + clamp(view.y - data.height / 2, -room(stage.clientHeight, data.height), room(stage.clientHeight, data.height));
   return { k, x: view.x - stage.clientWidth / 2 / k, y: view.y - stage.clientHeight / 2 / k };
 }
-function placeOf(event) { // picture coordinates under the pointer; null beside the picture
+function placeOf(event) { // image coordinates under the pointer; null beside the image
   const bounds = canvas.getBoundingClientRect();
   const { k, x, y } = project();
   const at = { x: x + (event.clientX - bounds.left) / k, y: y + (event.clientY - bounds.top) / k };
@@ -59,7 +59,7 @@ function zoomBy(factor, at) {
   canvas.style.touchAction = zoom > 1 ? "none" : "pan-y";
   draw();
 }
-function size() { // the stage takes the picture's shape, within reason
+function size() { // the stage takes the image's shape, within reason
   const most = clamp(innerHeight * 0.62, 260, 760);
   stage.style.height = (data ? clamp((stage.clientWidth * data.height) / data.width, 210, most) : most) + "px";
   const dense = Math.min(devicePixelRatio || 1, 3);
@@ -69,24 +69,24 @@ function size() { // the stage takes the picture's shape, within reason
 
 // Drawing ----------------------------------------------------------------------------------------------------
 
-function compose(context, shape, lens, plain) { // picture, border and map through one lens, in device pixels
+function compose(context, shape, lens, plain) { // image, border and map through one lens, in device pixels
   const colours = table(data.colors, { ...shownSettings(), opacity: shownSettings().opacity * fade });
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, shape.width, shape.height);
   context.setTransform(lens.k, 0, 0, lens.k, -lens.x * lens.k, -lens.y * lens.k);
-  context.imageSmoothingEnabled = lens.k * data.width < picture.naturalWidth * 6;
+  context.imageSmoothingEnabled = lens.k * data.width < image.naturalWidth * 6;
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, data.width, data.height);
+  context.drawImage(image, 0, 0, data.width, data.height);
   if (plain) return;
   border(context, lens);
   context.setTransform(1, 0, 0, 1, 0, 0);
   layer.width = shape.width;
   layer.height = shape.height;
   const heat = layer.getContext("2d");
-  const image = heat.createImageData(shape.width, shape.height);
+  const pixels = heat.createImageData(shape.width, shape.height);
   const seen = map();
-  paint(new Uint32Array(image.data.buffer), shape.width, shape.height, lens, seen, peak(seen.values), colours, settings.look === "smooth");
-  heat.putImageData(image, 0, 0);
+  paint(new Uint32Array(pixels.data.buffer), shape.width, shape.height, lens, seen, peak(seen.values), colours, settings.drawing === "smooth");
+  heat.putImageData(pixels, 0, 0);
   context.drawImage(layer, 0, 0);
 }
 function border(context, lens) { // what the network did not see: dimmed and hatched
@@ -114,22 +114,22 @@ function border(context, lens) { // what the network did not see: dimmed and hat
 function ring(at, radius, lens) {
   const dense = canvas.width / stage.clientWidth;
   for (const [width, style] of [[3.5, "rgb(0 0 0 / 0.55)"], [1.75, "#fff"]]) {
-    ink.lineWidth = width * dense;
-    ink.strokeStyle = style;
-    ink.beginPath();
-    ink.arc((at.x - lens.x) * lens.k, (at.y - lens.y) * lens.k, radius * dense, 0, 7);
-    ink.stroke();
+    context.lineWidth = width * dense;
+    context.strokeStyle = style;
+    context.beginPath();
+    context.arc((at.x - lens.x) * lens.k, (at.y - lens.y) * lens.k, radius * dense, 0, 7);
+    context.stroke();
   }
 }
 function render() {
   pending = 0;
-  if (!data || !picture || !stage.clientWidth) return;
+  if (!data || !image || !stage.clientWidth || !canvas.width) return; // the observer of its size draws again
   const dense = canvas.width / stage.clientWidth;
   const lens = project();
   lens.k *= dense;
-  compose(ink, canvas, lens, bare);
-  ink.setTransform(1, 0, 0, 1, 0, 0);
-  if (pinned && !bare) ring(pinned, 7, lens);
+  compose(context, canvas, lens, hidden);
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  if (pinned && !hidden) ring(pinned, 7, lens);
   if (cursor?.key) ring(cursor, 3, lens);
   read();
 }
@@ -149,9 +149,9 @@ function appear() {
 
 function words(at) {
   const pixel = { x: Math.floor(at.x) + 0.5, y: Math.floor(at.y) + 0.5 };
-  const value = sample(map(), pixel.x, pixel.y, settings.look === "smooth");
+  const value = sample(map(), pixel.x, pixel.y, settings.drawing === "smooth");
   return Number.isNaN(value) ? { value, text: "not seen by the network", unit: "" }
-    : borrowed ? { value: Math.abs(value), text: Math.abs(value).toFixed(decimals(top_())), unit: unit() }
+    : pinnedMap ? { value: Math.abs(value), text: Math.abs(value).toFixed(decimals(top_())), unit: unit() }
     : { value, text: signed(value, decimals(top_())), unit: unit() };
 }
 function read() {
@@ -179,7 +179,7 @@ function ask(at) { // which feature maps made this place
   before ??= [pinned];
   pinned = { x: at.x, y: at.y };
   draw();
-  tell("asked", pinned);
+  emit("asked", pinned);
   trigger("place", { x: at.x, y: at.y });
 }
 
@@ -189,8 +189,8 @@ function controls() {
   for (const group of element.querySelectorAll(".group")) {
     for (const button of group.children) {
       button.setAttribute("aria-pressed", settings[group.dataset.setting] === button.value);
-      if (group.dataset.setting === "scale") button.disabled = !!borrowed || !data?.grids[button.value];
-      if (group.dataset.setting === "sign") button.disabled = !!borrowed;
+      if (group.dataset.setting === "scale") button.disabled = !!pinnedMap || !data?.grids[button.value];
+      if (group.dataset.setting === "sign") button.disabled = !!pinnedMap;
     }
   }
   for (const name of ["opacity", "threshold"]) {
@@ -198,19 +198,19 @@ function controls() {
     find(`.${name} + output`).textContent = Math.round(settings[name] * 100) + " %";
     find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
   }
-  find(".threshold").disabled = !!borrowed;
+  find(".threshold").disabled = !!pinnedMap;
   find(".whose").hidden = !data?.members.length;
   find(".whose select").value = member;
-  find(".whose select").disabled = !!borrowed;
-  find(".borrowed").hidden = !borrowed;
-  find(".borrowed span").textContent = borrowed ? [`Feature map ${borrowed.number}`, borrowed.network].filter(Boolean).join(" of ") : "";
+  find(".whose select").disabled = !!pinnedMap;
+  find(".pinned-map").hidden = !pinnedMap;
+  find(".pinned-map span").textContent = pinnedMap ? [`Feature map ${pinnedMap.number}`, pinnedMap.network].filter(Boolean).join(" of ") : "";
   if (data) legend();
 }
 function legend() {
   const top = top_();
   const digits = decimals(top);
   const [from, to] = ends();
-  const number = (v) => (borrowed ? (v * top).toFixed(digits) : signed(v * top, digits));
+  const number = (v) => (pinnedMap ? (v * top).toFixed(digits) : signed(v * top, digits));
   const stops = Array.from({ length: 81 }, (_, i) => {
     const v = from + ((to - from) * i) / 80;
     const kept = shown(v, shownSettings());
@@ -224,13 +224,13 @@ function legend() {
     tick.style.left = share * 100 + "%";
     return tick;
   }));
-  const words = borrowed ? ["not active", "most active"] : ["lowers the score", "raises the score"];
+  const words = pinnedMap ? ["not active", "most active"] : ["lowers the score", "raises the score"];
   ["lowers", "raises"].forEach((side, i) => {
     const end = find(`.legend > .end-${side}`);
     end.textContent = words[i];
-    end.classList.toggle(side, !borrowed);
+    end.classList.toggle(side, !pinnedMap);
   });
-  find(".ramp").setAttribute("aria-label", borrowed ? `Colour bar of the activation of a feature map, from 0 to ${number(1)}`
+  find(".ramp").setAttribute("aria-label", pinnedMap ? `Colour bar of the activation of a feature map, from 0 to ${number(1)}`
     : `Colour bar from ${number(-1)} to ${number(1)} ${unit()}: blue lowers the score, red raises it`);
   find(".ramp").dataset.unit = unit();
 }
@@ -244,11 +244,11 @@ element.querySelectorAll(".group").forEach((group) => group.addEventListener("cl
   if (button) change(group.dataset.setting, button.value);
 }));
 for (const name of ["opacity", "threshold"]) find("." + name).addEventListener("input", (event) => change(name, Number(event.target.value)));
-find(".closer").addEventListener("click", () => zoomBy(1.6, { x: view.x, y: view.y }));
-find(".farther").addEventListener("click", () => zoomBy(1 / 1.6, { x: view.x, y: view.y }));
+find(".zoom-in").addEventListener("click", () => zoomBy(1.6, { x: view.x, y: view.y }));
+find(".zoom-out").addEventListener("click", () => zoomBy(1 / 1.6, { x: view.x, y: view.y }));
 find(".reset").addEventListener("click", () => zoomBy(0));
-find(".borrowed").addEventListener("click", () => tell("map", null));
-const peek = (on) => { bare = on; find(".peek").setAttribute("aria-pressed", on); draw(); };
+find(".pinned-map").addEventListener("click", () => emit("map", null));
+const peek = (on) => { hidden = on; find(".peek").setAttribute("aria-pressed", on); draw(); };
 find(".peek").addEventListener("pointerdown", (event) => { event.target.setPointerCapture?.(event.pointerId); peek(true); });
 for (const name of ["pointerup", "pointercancel", "blur"]) find(".peek").addEventListener(name, () => peek(false));
 find(".peek").addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), peek(true)));
@@ -342,11 +342,11 @@ canvas.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 canvas.addEventListener("keyup", (event) => event.key === " " && peek(false));
-canvas.addEventListener("blur", () => { bare = false; if (cursor?.key) cursor = null; draw(); });
+canvas.addEventListener("blur", () => { hidden = false; if (cursor?.key) cursor = null; draw(); });
 
 // Files ------------------------------------------------------------------------------------------------------
 
-// The picture with what its colours mean below it, as `ais.attribution.colors.with_color_bar`; of the sides that are shown.
+// The image with what its colours mean below it, as `ais.attribution.colors.with_color_bar`; of the sides that are shown.
 function withColourBar(whole) {
   const size = clamp(Math.floor(whole.width / 40), 10, 28);
   const sheet = document.createElement("canvas");
@@ -356,7 +356,7 @@ function withColourBar(whole) {
   context.fillRect(0, 0, sheet.width, sheet.height);
   context.drawImage(whole, 0, 0);
   const { sign } = shownSettings();
-  const [from, to] = borrowed || sign === "raises" ? [0, 1] : sign === "lowers" ? [-1, 0] : [-1, 1];
+  const [from, to] = pinnedMap || sign === "raises" ? [0, 1] : sign === "lowers" ? [-1, 0] : [-1, 1];
   const width = Math.max(1, sheet.width - 2 * size);
   const top = whole.height + size;
   for (let i = 0; i < width; i++) {
@@ -365,9 +365,9 @@ function withColourBar(whole) {
     context.fillRect(size + i, top, 1, 2 * size);
   }
   const largest = String(+top_().toPrecision(3));
-  const left = from ? `\u2212${largest} lowers` : borrowed || sign === "both" ? "0" : `0 ${unit()}`;
-  const right = borrowed ? largest : to ? `raises +${largest}` : `0 ${unit()}`;
-  const middle = borrowed || sign === "both" ? (borrowed ? unit() : `0 ${unit()}`) : "";
+  const left = from ? `\u2212${largest} lowers` : pinnedMap || sign === "both" ? "0" : `0 ${unit()}`;
+  const right = pinnedMap ? largest : to ? `raises +${largest}` : `0 ${unit()}`;
+  const middle = pinnedMap || sign === "both" ? (pinnedMap ? unit() : `0 ${unit()}`) : "";
   context.fillStyle = "#000";
   context.font = `${size}px sans-serif`;
   context.textBaseline = "top";
@@ -382,9 +382,9 @@ find(".files").addEventListener("click", (event) => {
   const kind = event.target.value;
   if (!data || !kind) return;
   if (kind !== "png") return trigger("save", { kind, scale: settings.scale, member: member === "" ? null : Number(member) });
-  const whole = document.createElement("canvas"); // the whole picture, as now coloured
-  whole.width = picture.naturalWidth;
-  whole.height = picture.naturalHeight;
+  const whole = document.createElement("canvas"); // the whole image, as now coloured
+  whole.width = image.naturalWidth;
+  whole.height = image.naturalHeight;
   compose(whole.getContext("2d"), whole, { k: whole.width / data.width, x: 0, y: 0 }, false);
   withColourBar(whole).toBlob((blob) => {
     const link = document.createElement("a");
@@ -414,7 +414,7 @@ function fail(sentence) {
   doing = "";
   become(data ? "ready" : "error");
   notice(sentence);
-  tell("kept");
+  emit("kept");
   if (data) draw();
 }
 const newest = (value) => value?.run === props.value?.run; // Gradio may give the same one again as another object
@@ -422,10 +422,10 @@ function load() {
   const value = props.value;
   if (!value) return;
   if (value.error) return fail(value.error);
-  const image = new Image();
-  image.onload = () => {
+  const loaded = new Image();
+  loaded.onload = () => {
     if (!newest(value)) return; // a newer one is on its way
-    [data, picture, borrowed, pinned, before, member] = [value, image, null, null, null, ""];
+    [data, image, pinnedMap, pinned, before, member] = [value, loaded, null, null, null, ""];
     view = { zoom: 1, x: value.width / 2, y: value.height / 2 };
     doing = "";
     if (!data.grids[settings.scale]) settings.scale = Object.keys(data.grids)[0];
@@ -434,27 +434,27 @@ function load() {
     find(".whose select").replaceChildren(new Option("the whole stack", ""), ...names);
     notice("");
     become("ready");
-    window.ais.current = { picture, data };
-    tell("shown", data);
+    window.ais.current = { image, data };
+    emit("shown", data);
     size();
     controls();
     appear();
   };
-  image.onerror = () => newest(value) && fail("The picture could not be displayed. Choose it again.");
-  image.src = value.picture.url;
+  loaded.onerror = () => newest(value) && fail("The picture could not be displayed. Choose it again.");
+  loaded.src = value.image.url;
 }
-hear("busy", ({ sentence, fresh }) => {
+on("busy", ({ sentence, fresh }) => {
   if (!data && !fresh) return;
   if (!data) size();
   notice("");
   become("busy");
   find(".busy span").textContent = doing = sentence;
 });
-hear("fail", ({ sentence }) => fail(sentence));
-hear("progress", ({ request, ...progress }) => {
+on("fail", ({ sentence }) => fail(sentence));
+on("progress", ({ request, ...progress }) => {
   if (doing && mine.includes(request)) find(".busy span").textContent = doing + soFar(progress);
 });
-hear("ended", ({ request, failure }) => {
+on("ended", ({ request, failure }) => {
   if (request === "overlay.place") {
     if (failure) [pinned] = before ?? [null];
     before = null;
@@ -468,8 +468,8 @@ hear("ended", ({ request, failure }) => {
 });
 find(".dismiss").addEventListener("click", () => { notice(""); canvas.focus(); });
 find(".whose select").addEventListener("change", ({ target }) => { member = target.value; controls(); draw(); });
-hear("map", (chosen) => {
-  borrowed = chosen?.values ? { ...chosen, box: data.box, lowers: chosen.value < 0 } : null;
+on("map", (chosen) => {
+  pinnedMap = chosen?.values ? { ...chosen, box: data.box, lowers: chosen.value < 0 } : null;
   controls();
   draw();
 });

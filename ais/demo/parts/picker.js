@@ -1,20 +1,20 @@
-// Ways in for a picture: drop, choose, paste, camera, example. The bytes go to the server as they are.
-const { tell, hear, sentences } = window.ais;
+// Ways in for an image: drop, choose, paste, camera, example. The bytes go to the server as they are.
+const { emit, on, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const limit = 100; // MB, as `launch` has it
-const hidden = () => document.body.dataset.aisTab !== "score"; // then pictures that come by themselves are not for here
+const hidden = () => document.body.dataset.aisTab !== "score"; // then images that come by themselves are not for here
 let stream = null;
-let shown = ""; // the name of the picture that is shown, while another one's stands there
+let shown = ""; // the name of the image that is shown, while another one's stands there
 
-hear("shown", () => { shown = find(".name").textContent; });
-hear("kept", () => { find(".name").textContent = shown; });
+on("shown", () => { shown = find(".name").textContent; });
+on("kept", () => { find(".name").textContent = shown; });
 const busy = (name, sentence) => {
   find(".name").textContent = name;
-  tell("busy", { sentence, fresh: true });
+  emit("busy", { sentence, fresh: true });
 };
 async function take(file) {
   if (!file) return;
-  if (file.size > limit * 1e6) return tell("fail", { sentence: sentences.large });
+  if (file.size > limit * 1e6) return emit("fail", { sentence: sentences.large });
   busy(file.name, "Uploading the picture");
   try {
     const { path } = await upload(file);
@@ -23,7 +23,7 @@ async function take(file) {
     trigger("picked");
   } catch (error) {
     console.error(error);
-    tell("fail", { sentence: sentences.uploadFailed });
+    emit("fail", { sentence: sentences.uploadFailed });
   }
 }
 const first = (list) => [...(list ?? [])].find((file) => file.type.startsWith("image/")) ?? list?.[0];
@@ -55,7 +55,7 @@ find(".camera").addEventListener("click", async () => {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 }, facingMode: "environment" } });
   } catch {
-    return tell("fail", { sentence: "The camera could not be used. Allow it in the browser, or choose a file." });
+    return emit("fail", { sentence: "The camera could not be used. Allow it in the browser, or choose a file." });
   }
   find("video").srcObject = stream;
   find(".webcam").hidden = false;
@@ -72,7 +72,7 @@ find(".shoot").addEventListener("click", () => {
   frame.toBlob((blob) => take(new File([blob], "camera.png", { type: "image/png" })), "image/png");
 });
 
-// Examples: their thumbnails come with the page, the pictures themselves stay on the server
+// Examples: their thumbnails come with the page, the images themselves stay on the server
 for (const [index, { title, thumbnail }] of props.examples.entries()) {
   const button = document.createElement("button");
   const image = new Image();

@@ -3,7 +3,7 @@
 // Gradio's client goes dead when a request does not reach the server, and then reloads the page, which loses all that it
 // shows. So it is given an answer in any case: a request that failed by itself, after which the next one is tried anew.
 window.ais.sentences ??= (() => {
-  const { tell } = window.ais;
+  const { emit } = window.ais;
   const limit = 100; // MB, as `launch` has it
   const patience = 30000; // ms until the server takes a request
   const silence = 60000; // ms without a sign of life, which the server gives every 15 s
@@ -14,7 +14,7 @@ window.ais.sentences ??= (() => {
     late: "The server has not answered in time. Try again in a moment.",
     often: "These are too many requests at once. Try again in a minute.",
     refused: "The server refused the request. Reload the page and try again.",
-    expired: "This picture is no longer on the server. Upload it again.",
+    expired: "This image is no longer on the server. Upload it again.",
     large: `The file is larger than ${limit} MB, the most that the server takes. Choose a smaller one.`,
     upload: "The file could not be sent to the server. Try again in a moment.",
     broken: "Something went wrong on our side. Try again.",
@@ -25,15 +25,15 @@ window.ais.sentences ??= (() => {
   const early = new Map(); // answers that came before their ids
   let uploaded = ""; // why the last upload failed
 
-  function named({ fn_index }) { // "part.event"
+  function named({ fn_index }) { // "component.event"
     const { components, dependencies } = window.gradio_config;
     const [id, event] = dependencies.find((one) => one.id === fn_index)?.targets[0] ?? [];
-    const part = components.find((one) => one.id === id)?.props.elem_id ?? "";
-    return `${part.replace("ais-", "")}.${event}`;
+    const component = components.find((one) => one.id === id)?.props.elem_id ?? "";
+    return `${component.replace("ais-", "")}.${event}`;
   }
   function end(id, failure) {
     if (!asked.has(id)) return void early.set(id, failure);
-    tell("ended", { request: asked.get(id), failure });
+    emit("ended", { request: asked.get(id), failure });
     asked.delete(id);
   }
   const why = (error, otherwise) => (error.name === "TimeoutError" ? "late" : otherwise);
@@ -41,7 +41,7 @@ window.ais.sentences ??= (() => {
   async function join(address, options) {
     const request = named(JSON.parse(options.body));
     const fail = (kind) => { // 503 is the one status after which Gradio's client lives on
-      tell("ended", { request, failure: sentences[kind] });
+      emit("ended", { request, failure: sentences[kind] });
       return new Response(JSON.stringify({ detail: sentences[kind] }), { status: 503 });
     };
     try {
@@ -81,7 +81,7 @@ window.ais.sentences ??= (() => {
           const content = JSON.parse(message.replace(/^data: ?/, ""));
           if (content.msg === "unexpected_error") throw new Error(content.message);
           stream.enqueue(bytes.encode(message + "\n\n"));
-          hearOf(content);
+          onMessage(content);
           if (content.msg === "close_stream") return;
         }
       }
@@ -103,12 +103,12 @@ window.ais.sentences ??= (() => {
       },
     }), { headers: { "Content-Type": "text/event-stream" } });
   }
-  function hearOf({ msg, event_id: id, success, output, rank, progress_data: stages }) {
+  function onMessage({ msg, event_id: id, success, output, rank, progress_data: stages }) {
     if (msg === "process_completed") return end(id, success ? "" : output?.error ?? sentences.broken);
     const { progress, index, length, desc } = stages?.at(-1) ?? {};
     const share = progress ?? (length ? index / length : null);
     if (asked.has(id) && (rank > 0 || share !== null || msg === "process_starts")) {
-      tell("progress", { request: asked.get(id), before: msg === "estimation" ? rank : 0, share, left: desc ?? "" });
+      emit("progress", { request: asked.get(id), before: msg === "estimation" ? rank : 0, share, left: desc ?? "" });
     }
   }
 

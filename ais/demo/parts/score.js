@@ -1,5 +1,5 @@
 // The score on its scale, over the ratings it was learned from.
-const { hear, belongs, ticks } = window.ais;
+const { on, belongs, ticks } = window.ais;
 const find = (selector) => element.querySelector(selector);
 
 // Outline of the ratings' distribution from its 101 quantiles, on a 100 x 34 field.
@@ -44,7 +44,7 @@ function show() {
   find(".interval").textContent = value ? `${round(value.low)} to ${round(value.high)}: ${value.meaning}` : "";
   find(".made").textContent = value ? value.made : "";
   find(".ratings").setAttribute("d", value?.quantiles ? outline(value.quantiles, low, high) : "");
-  sum(value?.parts);
+  sum(value?.sum);
   find(".scale").setAttribute("aria-label", value
     ? `${round(value.score)} on a scale from ${low} to ${high}, interval ${round(value.low)} to ${round(value.high)}`
     : `Scale from ${low} to ${high}, without a score yet`);
@@ -61,5 +61,5 @@ function show() {
 }
 const update = () => belongs(props.value) && show();
 watch("value", update);
-hear("shown", update);
+on("shown", update);
 update();

@@ -1,5 +1,5 @@
 // The page's tabs. The one chosen stands in the address and on the body; all are there, one is shown.
-const { tell, follow } = window.ais;
+const { emit, follow } = window.ais;
 const names = props.tabs.map(({ name }) => name);
 const tabs = props.tabs.map(({ name, label }) => {
   const tab = Object.assign(document.createElement("button"), { type: "button", value: name, textContent: label });
@@ -15,7 +15,7 @@ function open(name) {
     tab.setAttribute("aria-selected", tab.value === name);
     tab.tabIndex = tab.value === name ? 0 : -1;
   }
-  tell("tab", { name });
+  emit("tab", { name });
 }
 function choose(tab) {
   open(tab.value);

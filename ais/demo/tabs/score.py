@@ -17,10 +17,10 @@ from PIL import Image
 from ais.attribution.explanation import Explanation
 from ais.attribution.methods import METHODS, Method
 from ais.demo import catalog, gpu, storage, values
-from ais.demo.catalog import Offer, head_source, offered
+from ais.demo.catalog import HeadEntry, head_source, offered
 from ais.demo.components import component, uploaded
 from ais.demo.queues import COMPUTE, FETCH, PRIVATE, QUICK
-from ais.demo.session import Session, fields, problem, sentence, text_field
+from ais.demo.session import Session, error_message, fields, problem, text_field
 from ais.errors import AISError, HubError, ImageError
 from ais.heads.config import CONFIG, EMBEDDED
 from ais.heads.loading import load_head_cached
@@ -28,7 +28,7 @@ from ais.io.hub import Repository, cached_snapshot
 from ais.progress import Progress
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
-GONE = "This picture is no longer on the server. Upload it again."
+GONE = "This image is no longer on the server. Upload it again."
 AWAY = "This head is no longer on the server. Add it again."
 BAR = gr.Progress()  # Gradio gives the one of the request for it
 
@@ -42,7 +42,7 @@ def show(
     picked: tuple[Path | None, str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, ...]:
-    """Explain a picture: values for overlay, score, maps and about, and the session.
+    """Explain an image: values for overlay, score, maps and about, and the session.
 
     Args:
         picked: the file and its name; the session's if None. It is the session's from when its result is shown, or
@@ -50,12 +50,12 @@ def show(
         progress: told how far a slow method is.
     """
     session = session or Session()
-    picture, title = picked or (session.picture, session.name)
+    image, title = picked or (session.image, session.name)
     if session.explanation is None:
-        session.picture, session.name = picture, title
+        session.image, session.name = image, title
     try:
         name, method = text_field(choice, "head", EMBEDDED), text_field(choice, "method", "ais")
-        if picture is None or not picture.is_file():
+        if image is None or not image.is_file():
             raise ImageError(GONE)
         source, public = head_source(name), not offered.owned(name)
         if isinstance(source, Repository) and not cached_snapshot(source, CONFIG, public=public):
@@ -65,12 +65,12 @@ def show(
         def copy(explanation: Explanation) -> None:
             copies.append(values.save_display_copy(explanation.image, session.new_folder()))
 
-        with storage.using(picture):
-            explanation = gpu.explain_picture(
-                picture, name, method, public=public, progress=progress, finish=copy
+        with storage.using(image):
+            explanation = gpu.explain_image(
+                image, name, method, public=public, progress=progress, finish=copy
             )
         head = load_head_cached(source, public=public)
-        session.picture, session.name = picture, title
+        session.image, session.name = image, title
         session.keep(explanation)
         overlay = values.overlay_value(explanation, title, copies[0])
         about = values.about_value(head.config, catalog.card(name, public))
@@ -96,7 +96,7 @@ def on_example(
 
 
 def on_chosen(choice: Any, session: Session | None, bar: gr.Progress = BAR) -> tuple[Any, ...]:
-    if session is None or session.picture is None:
+    if session is None or session.image is None:
         return tuple(gr.skip() for _ in range(5))
     return show(session, choice, progress=_told(bar))
 
@@ -105,11 +105,11 @@ def _told(bar: gr.Progress) -> Progress:
     """Tells the browser how far a computation is, and how long it will take."""
     start = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         left = (time.monotonic() - start) * (total - done) / done if done > total / 20 else 0.0
         bar((done, total), desc=f"about {math.ceil(left)} s left" if left > 1 else None)
 
-    return tell
+    return report
 
 
 def on_add(event: gr.EventData) -> dict[str, Any]:
@@ -117,19 +117,19 @@ def on_add(event: gr.EventData) -> dict[str, Any]:
     asked = fields(event).get("asked")
     try:
         name = text_field({"head": asked}, "head", "user/repo").strip()
-        found = offered.find(name) or catalog.offer_to_visitor(name)
+        found = offered.find(name) or catalog.fetch_for_visitor(name)
     except Exception as error:
-        found = Offer(values.short(str(asked or "")), reason=sentence(error, asked))
+        found = HeadEntry(values.short(str(asked or "")), reason=error_message(error, asked))
     return asdict(found) | {"run": secrets.token_hex(4)}
 
 
-def current_offers(_: Any = None) -> list[dict[str, Any]]:
+def current_heads(_: Any = None) -> list[dict[str, Any]]:
     """The heads that the page offers to everybody, as they are now."""
-    return [asdict(one) for one in offered.offers()]
+    return [asdict(one) for one in offered.entries()]
 
 
-def retry_offer(asked: Any) -> None:
-    """Fetch a head anew that failed."""
+def retry_head(asked: Any) -> None:
+    """Fetch again a head that failed."""
     offered.retry(str(asked[0] if isinstance(asked, list) and asked else asked))
 
 
@@ -171,7 +171,7 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         unit = "relative" if saved.scale == "relative" else values.stem(saved.unit)  # points-per-cell
         return values.file_value(file.rename(folder / f"{values.stem(session.name)}{of}-{unit}{file.suffix}"))
     except Exception as error:
-        raise gr.Error(sentence(error), print_exception=False) from error
+        raise gr.Error(error_message(error), print_exception=False) from error
 
 
 # The tab ----------------------------------------------------------------------------------------------------
@@ -191,9 +191,9 @@ def build(session: gr.State) -> None:
         choices = component(
             "choices",
             value={"head": EMBEDDED, "method": "ais"},
-            offers=current_offers(),
+            entries=current_heads(),
             methods=methods,
-            server_functions=[current_offers, retry_offer],
+            server_functions=[current_heads, retry_head],
         )
         maps = component("maps")
     about = component("about", value=values.about_value(default.config, catalog.card(EMBEDDED, False)))

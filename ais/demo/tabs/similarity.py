@@ -40,14 +40,14 @@ from ais.rsa.importance import pair_importance
 from ais.workflows import align
 from ais.workflows.align import RSAResult, StimulusHeatmap, map_embedding
 
-MOST = 60  # pictures
+MOST = 60  # images
 FEWEST = 3
 LARGEST_MATRIX, LARGEST_UNFOLDED = 2 << 20, 8 << 20  # bytes of a file, and of what is packed in it
 NUMBERS = MOST * MOST * 100  # in a matrix file: those of a hundred people
 VIEW: ViewName = "resize"
 DEFAULT = "efficientnet_lite0"
 THUMBNAIL = 144  # pixels of the longer side
-GONE = "These pictures are no longer on the server. Choose them again."
+GONE = "These images are no longer on the server. Upload them again."
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def backbones() -> list[str]:
 
 def drawn() -> Stimuli:
     """Those that come with the page."""
-    return Stimuli(*shapes.cohort(), by_rule=True)
+    return Stimuli(*shapes.stimuli(), by_rule=True)
 
 
 def uploaded_stimuli(images: Sequence[tuple[Path, str]], matrix: tuple[Path, str] | None) -> Stimuli:
@@ -266,7 +266,7 @@ _drawn: dict[str, StimuliRSA] = {}  # those drawn are everybody's, and never cha
 def _network(backbone: str) -> FrozenBackbone:
     if backbone not in backbones():
         raise AISError(f"There is no such network here. Choose one of: {', '.join(backbones())}.")
-    device = "cpu" if gpu.LENT else "auto"
+    device = "cpu" if gpu.ZERO_GPU else "auto"
     return backbone_cached(backbone, BACKBONES[backbone].layer, view=VIEW, device=device)
 
 
@@ -291,7 +291,7 @@ def on_gathered(asked: Any, session: Session | None) -> Iterator[tuple[Any, ...]
         yield problem(error), gr.skip(), session
 
 
-def on_chosen(session: Session | None, event: gr.EventData) -> dict[str, Any]:
+def on_selected(session: Session | None, event: gr.EventData) -> dict[str, Any]:
     """The heatmap of one image, or those of two."""
     try:
         compared = session.state(State).shown if session else None
@@ -314,10 +314,10 @@ def on_chosen(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 
 def _stimuli(asked: Mapping[str, Any], state: State) -> Stimuli:
     """Those drawn, those that come with the request, or those that came before."""
-    if asked.get("cohort") != "own":
+    if asked.get("stimuli") != "own":
         return drawn()
-    if asked.get("pictures"):
-        sent = asked["pictures"]
+    if asked.get("images"):
+        sent = asked["images"]
         files = [uploaded(one) for one in (sent if isinstance(sent, list) else [])]
         if any(file is None for file, _ in files):
             raise AISError(GONE)
@@ -335,13 +335,13 @@ def _stimuli(asked: Mapping[str, Any], state: State) -> Stimuli:
 
 
 def map_value(compared: StimuliRSA) -> dict[str, Any]:
-    """For `cohort.js`: the numbers, and the images with their places in both geometries."""
+    """For `stimuli.js`: the numbers, and the images with their places in both geometries."""
     network, people = compared.places()
     named = zip(compared.stimuli.names, compared.thumbnails, strict=True)
     return {
         "numbers": numbers(compared),
         "rule": compared.stimuli.by_rule,
-        "pictures": [{"name": name, "thumbnail": values.data_address(image)} for name, image in named],
+        "images": [{"name": name, "thumbnail": values.data_address(image)} for name, image in named],
         "places": {"network": network.round(4).tolist(), "people": people.round(4).tolist()},
         "run": secrets.token_hex(4),
     }
@@ -379,7 +379,7 @@ def numbers(compared: StimuliRSA) -> list[dict[str, str]]:
 
 
 def one_value(compared: StimuliRSA, number: int, session: Session) -> dict[str, Any]:
-    """For `looks.js`: what brings an image's comparisons with the others nearer to people's, and what is salient."""
+    """For `heatmaps.js`: what brings an image's comparisons with the others nearer to people's, and what is salient."""
     heatmap = heatmap_of(compared, number, compared.image_importance[number])
     them = "the rule" if compared.stimuli.by_rule else "people"
     agreement = f"{heatmap.saliency_correlation:.2f}".replace("-", "−")
@@ -397,7 +397,7 @@ def one_value(compared: StimuliRSA, number: int, session: Session) -> dict[str, 
 
 
 def pair_value(compared: StimuliRSA, one: int, other: int, session: Session) -> dict[str, Any]:
-    """For `looks.js`: what makes two images alike to the network."""
+    """For `heatmaps.js`: what makes two images alike to the network."""
     shares = pair_importance(compared.embedding, one, other)
     sides = [
         _side(heatmap_of(compared, n, shares), compared.stimuli.names[n], session)
@@ -426,7 +426,7 @@ def _side(heatmap: StimulusHeatmap, name: str, session: Session) -> dict[str, An
     h, w = heatmap.grid.shape
     return {
         "name": name,
-        "picture": values.file_value(values.save_display_copy(heatmap.image, folder)),
+        "image": values.file_value(values.save_display_copy(heatmap.image, folder)),
         "width": heatmap.placement.width,
         "height": heatmap.placement.height,
         "box": list(heatmap.placement.box),
@@ -446,11 +446,11 @@ def _common() -> dict[str, Any]:
 def build(session: gr.State) -> None:
     """Lay out the tab."""
     gather = component(
-        "gather", value={"cohort": "shapes", "backbone": DEFAULT}, backbones=backbones(), most=MOST
+        "gather", value={"stimuli": "shapes", "backbone": DEFAULT}, backbones=backbones(), most=MOST
     )
-    cohort, looks = component("cohort"), component("looks")
+    stimuli, heatmaps = component("stimuli"), component("heatmaps")
     working = {"trigger_mode": "always_last", "show_progress": "minimal", **PRIVATE, **COMPUTE}
     gather.gathered(
-        on_gathered, [gather, session], [cohort, looks, session], show_progress_on=cohort, **working
+        on_gathered, [gather, session], [stimuli, heatmaps, session], show_progress_on=stimuli, **working
     )
-    cohort.look(on_chosen, [session], looks, show_progress_on=looks, **working)
+    stimuli.selected(on_selected, [session], heatmaps, show_progress_on=heatmaps, **working)

@@ -1,10 +1,10 @@
-// A cohort as a map: near pictures are alike. One picture chosen asks for its heatmap, two for what makes them alike.
-const { clamp, tell, hear, soFar } = window.ais;
+// Stimuli as a map: near images are alike. One image chosen asks for its heatmap, two for what makes them alike.
+const { clamp, emit, on, soFar } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const map = find(".map");
 let data = null;
 let geometry = "network";
-let chosen = []; // one picture or two, the first chosen first
+let chosen = []; // one image or two, the first chosen first
 let kept = []; // those whose heatmaps are shown
 let pairing = false;
 let doing = ""; // what the page waits for
@@ -16,7 +16,7 @@ function busy(sentence) {
 }
 function fail(sentence) {
   busy("");
-  if (sentence) tell("kept-map");
+  if (sentence) emit("stimuli-kept");
   find(".problem").hidden = !sentence;
   find(".problem p").textContent = sentence;
   if (sentence && matchMedia("(max-width: 900px)").matches) find(".problem").scrollIntoView({ block: "nearest" });
@@ -27,7 +27,7 @@ function say(text) {
     : chosen.length ? "" : "Choose a picture to see what makes it like or unlike the others.";
   find(".caption").textContent = text || hint;
 }
-const about = () => chosen.map((index) => data.pictures[index].name).join(" · ");
+const about = () => chosen.map((index) => data.images[index].name).join(" · ");
 
 function place() {
   for (const button of map.children) {
@@ -37,7 +37,7 @@ function place() {
   }
   for (const button of find(".group").children) {
     button.setAttribute("aria-pressed", button.value === geometry);
-    if (button.value === "people") button.textContent = data?.rule ? "By the rule" : "To people";
+    if (button.value === "people") button.textContent = data?.rule ? "Rule" : "Humans";
   }
 }
 function mark() {
@@ -51,8 +51,8 @@ function choose(index, second) {
   mark();
   say(about());
   if (pairing && chosen.length < 2) return say("");
-  tell("looking");
-  trigger("look", { one: chosen[0], other: chosen[1] ?? null });
+  emit("heatmaps-asked");
+  trigger("selected", { one: chosen[0], other: chosen[1] ?? null });
 }
 function card({ name, thumbnail }, index) {
   const button = document.createElement("button");
@@ -81,8 +81,8 @@ function load() {
   data = value;
   chosen = kept = [];
   pairing = false;
-  map.style.setProperty("--side", clamp(46 / Math.sqrt(data.pictures.length), 6, 15) + "%");
-  map.replaceChildren(...data.pictures.map(card));
+  map.style.setProperty("--side", clamp(46 / Math.sqrt(data.images.length), 6, 15) + "%");
+  map.replaceChildren(...data.images.map(card));
   find(".numbers").replaceChildren(...data.numbers.map(({ name, value: text, about: meaning }) => {
     const row = document.createElement("div");
     const [term, detail] = ["dt", "dd"].map((tag) => document.createElement(tag));
@@ -90,8 +90,8 @@ function load() {
     row.append(term, detail);
     return row;
   }));
-  map.setAttribute("aria-label", `${data.pictures.length} pictures; near ones are alike`);
-  tell("looked");
+  map.setAttribute("aria-label", `${data.images.length} pictures; near ones are alike`);
+  emit("stimuli-shown");
   place();
   mark();
   say("");
@@ -108,7 +108,7 @@ find(".compare").addEventListener("click", () => {
   mark();
   say(pairing && !chosen.length ? "Choose two pictures." : "");
 });
-map.addEventListener("keydown", (event) => { // to the nearest picture in that direction
+map.addEventListener("keydown", (event) => { // to the nearest image in that direction
   const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!way || !data) return;
   event.preventDefault();
@@ -123,14 +123,14 @@ map.addEventListener("keydown", (event) => { // to the nearest picture in that d
   });
   if (best !== null) map.children[best].focus();
 });
-hear("comparing", ({ sentence }) => { find(".problem").hidden = true; busy(sentence); });
-hear("incomparable", ({ sentence }) => fail(sentence));
-hear("progress", ({ request, ...progress }) => {
+on("comparing", ({ sentence }) => { find(".problem").hidden = true; busy(sentence); });
+on("comparing-failed", ({ sentence }) => fail(sentence));
+on("progress", ({ request, ...progress }) => {
   if (doing && request === "gather.gathered") find(".busy span").textContent = doing + soFar(progress);
 });
-hear("ended", ({ request, failure }) => { if (request === "gather.gathered" && failure) fail(failure); });
-hear("look-shown", () => { kept = chosen; });
-hear("look-kept", () => { chosen = kept; mark(); say(about()); });
+on("ended", ({ request, failure }) => { if (request === "gather.gathered" && failure) fail(failure); });
+on("heatmaps-shown", () => { kept = chosen; });
+on("heatmaps-kept", () => { chosen = kept; mark(); say(about()); });
 find(".dismiss").addEventListener("click", () => { fail(""); });
 element.ais = { get data() { return data; }, get chosen() { return chosen; } };
 mark();
