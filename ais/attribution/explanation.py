@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +59,7 @@ class Score(NamedTuple):
     percentile: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contribution:
     """One feature map's part in a place.
 
@@ -79,9 +79,11 @@ class Contribution:
     map: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """A picture's score and where it comes from.
+
+    Two are equal if all is the same but the time they took.
 
     Attributes:
         image: the picture, upright RGB.
@@ -130,6 +132,15 @@ class Explanation:
     head_sha256: str = ""
     picture: str = ""
     version: str = __version__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        names = [one.name for one in fields(self) if one.name != "seconds"]
+        return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    def __hash__(self) -> int:
+        return hash((self.head, self.method, self.kind, self.scale, self.score, self.picture))
 
     @property
     def grid(self) -> Array:
@@ -376,3 +387,14 @@ class Explanation:
     def _json_file(self, max_pixels: int | None) -> bytes:
         document = self.to_dict(max_pixels=max_pixels)
         return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two fields of explanations hold the same."""
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=True)
+    if isinstance(one, Image):  # whatever its file said beside the pixels
+        return (one.mode, one.size, one.tobytes()) == (other.mode, other.size, other.tobytes())
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other)

@@ -21,7 +21,7 @@ FILE = "similarity.safetensors"
 _LARGEST = 64 << 20  # bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapScores:
     """Alignment importance scores (Truong, Pesenti & Hasson, arXiv 2409.16292) of a backbone's feature maps.
 

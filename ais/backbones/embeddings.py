@@ -62,7 +62,7 @@ class NamedBytes(io.BytesIO):
 Picture = str | Path | NamedBytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EmbeddedSet:
     """What a backbone sees in N pictures.
 
@@ -77,7 +77,7 @@ class EmbeddedSet:
     hashes: list[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Embedded:
     """What several backbones see in one picture.
 

@@ -61,7 +61,7 @@ class _Problem(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RatedSet:
     """Pictures and what people said of them; everything is in the order of the file.
 

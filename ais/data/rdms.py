@@ -71,7 +71,7 @@ _WORKSPACE = "__function_workspace__"  # what MATLAB keeps for its objects
 _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HumanRDMs:
     """What P people said of the dissimilarity of each pair of n pictures.
 

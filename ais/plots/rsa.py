@@ -86,7 +86,7 @@ def importances(values: np.ndarray) -> bytes:
     return png(figure)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeatmapRow:
     """One image of a `heatmap_sheet`.
 

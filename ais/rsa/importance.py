@@ -90,7 +90,7 @@ def pair_importance(embedding: np.ndarray, i: int, j: int) -> np.ndarray:
     return np.asarray(one * other)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LeaveOneOutDistances:
     """N images in D coordinates, prepared for the distances without one of the coordinates, or with a few alone.
 

@@ -192,7 +192,7 @@ class PairedDifference:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelectionReport:
     """What keeping only the maps with the highest AIS does for images that had no part in choosing them.
 

@@ -43,7 +43,7 @@ _FORMAT = 1  # of what is kept of a fold: to be raised when the same plan gives 
 _CHECKSUM = 32  # bytes of SHA-256 before it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OutOfFold:
     """What variants say of pictures whose group they have not seen.
 
@@ -57,7 +57,7 @@ class OutOfFold:
     alignment: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """A rated set as a backbone sees it.
 

@@ -37,7 +37,7 @@ _RANGE = (1e-6, 1.0)  # of rates to try
 _DIVERGED = 4.0  # times what the loss was at the lowest rates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tuned:
     """A tuned backbone and its heads, as of the epoch with the least validation loss.
 
@@ -247,7 +247,7 @@ class _Heads(nn.Module):
         return weight1.float(), bias1.float(), weight2.float(), bias2.float()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Learner:
     """All that a step needs.
 

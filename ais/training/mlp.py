@@ -53,7 +53,7 @@ class Recipe:
     validation: float = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projection:
     """``z = (x - mean) @ basis``, with a mean square of 1 over the pictures and components it was fitted on.
 
@@ -75,7 +75,7 @@ class Projection:
         return folded.float(), (bias.double() - folded @ self.mean).float()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variants:
     """K fitted MLPs on the raw embedding, for ratings standardised with `rating_mean` and `rating_std`.
 

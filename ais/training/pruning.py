@@ -27,7 +27,7 @@ WayName = Literal["greedy", "negative"]
 _BLOCK_VALUES = 1 << 17  # hidden units worked on together: 512 KiB of float32 stay in a core's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judged:
     """Pictures, and the head that may judge them: one that has seen none of them.
 

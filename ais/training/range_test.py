@@ -16,7 +16,7 @@ _FALL = 0.1  # of the loss at the start: what changes by less hardly changes
 _SURE = 5.0  # standard errors: the least of many medians is low by chance, too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RateCurve:
     """What rising learning rates do to the loss, tried several times.
 

@@ -34,7 +34,7 @@ from ais.rsa.rdm import Metric
 from ais.torch_state import own_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StimulusSet:
     """N images, and P people's dissimilarities of all their pairs.
 
@@ -49,7 +49,7 @@ class StimulusSet:
     n_averaged: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RSAResult:
     """How well a network's RDM of N images matches P people's, and what its C maps do for that.
 
@@ -72,7 +72,7 @@ class RSAResult:
     human_rdm: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RSAReport(RSAResult):
     """The comparison of a backbone with people on a stimulus set.
 
@@ -127,7 +127,7 @@ class RSAReport(RSAResult):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StimulusHeatmap:
     """One image of a stimulus set with its heatmap.
 

@@ -32,7 +32,7 @@ WORST = 10
 How = Literal["unseen", "cross-validation", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Scores of pictures by a head, or by heads made like it, that never saw them.
 

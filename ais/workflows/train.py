@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _FEWEST_PICTURES, _FEWEST_GROUPS = 20, 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingReport:
     """What was measured while a head was trained, and what else it leaves.
 

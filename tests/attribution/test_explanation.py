@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +142,28 @@ def test_a_large_pictures_files_are_made_in_strips(stacked: ais.Explanation, tmp
     tracemalloc.stop()
     assert peak < 4000 * 3000 * 4 * 2.5  # the heatmap's file as it grows, and a strip; it was 4.6 times
     assert np.array_equal(np.load(tmp_path / "heatmap.npy"), large.heatmap)
+
+
+def test_explanations_are_compared_by_content(stacked: ais.Explanation) -> None:
+    from skimage import data
+
+    again = ais.explain(data.chelsea(), "beauty-stack")
+    assert again == stacked
+    assert hash(again) == hash(stacked)
+    assert len({again, stacked, replace(stacked, seconds=0.0)}) == 1
+    for sent in (pickle.loads(pickle.dumps(stacked)), copy.copy(stacked), copy.deepcopy(stacked)):
+        assert sent == stacked
+        assert hash(sent) == hash(stacked)
+    grids = {name: grid.copy() for name, grid in stacked.grids.items()}
+    grids["points"][0, 0] += 1
+    member = replace(stacked.members[0], importance=stacked.members[0].importance + 1)
+    for changed in (
+        {"scale": "points"},
+        {"grids": grids},
+        {"grids": {}},
+        {"image": Image.new("RGB", stacked.image.size)},
+        {"importance": stacked.importance[1:]},
+        {"members": (member, *stacked.members[1:])},
+    ):
+        assert replace(stacked, **changed) != stacked  # type: ignore[arg-type]
+    assert stacked != "something else"

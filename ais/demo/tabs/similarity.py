@@ -50,7 +50,7 @@ THUMBNAIL = 144  # pixels of the longer side
 GONE = "These images are no longer on the server. Upload them again."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stimuli:
     """N images and how dissimilar they were said to be.
 
@@ -66,7 +66,7 @@ class Stimuli:
     by_rule: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StimuliRSA(RSAResult):
     """Stimuli as a backbone sees them, compared with what was said of them.
 
@@ -94,7 +94,7 @@ class StimuliRSA(RSAResult):
         return spread(network), spread(_unit(people @ turn))
 
 
-@dataclass
+@dataclass(eq=False)
 class State:
     """What the tab keeps for one visitor.
 
