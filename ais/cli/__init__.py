@@ -52,7 +52,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         with _stopped_by_signals():
-            app()
+            app(prog_name="ais")  # also as `python -m ais`: shells know the completion by this name
     except Stopped as stopped:
         why = "Ctrl-C" if stopped.number == signal.SIGINT else signal.Signals(stopped.number).name
         _stop(f"Stopped by {why}. {stopped.kept}".rstrip(), 128 + stopped.number)

@@ -196,7 +196,7 @@ def test_names_cannot_command_the_terminal(photograph: Image.Image, tmp_path: Pa
 def test_unexpected_errors_are_a_sentence_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(cli, "app", fail)
