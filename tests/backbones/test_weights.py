@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
-from ais.backbones.weights import read_weights
+from ais.backbones.weights import read_weights, torch_directory
 from ais.errors import WeightsError
 from helpers.local_hub import LocalHub
 from helpers.networks import randomise
@@ -224,3 +225,27 @@ def test_wrong_file_of_ones_own_is_a_sentence(
     spoil(tmp_path / "own.safetensors")
     with pytest.raises(WeightsError, match=rf"own\.safetensors.*{sentence}"):
         load_backbone("timm:resnet18", weights=tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"TORCH_HOME": "/a/b"}, {"XDG_CACHE_HOME": "/c"}, {"TORCH_HOME": "~/a", "XDG_CACHE_HOME": "/c"}],
+)
+def test_torchs_directory_is_told_without_torch(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    expected = torch_directory()
+    assert expected == Path(torch.hub.get_dir())
+    monkeypatch.delitem(sys.modules, "torch")
+    assert torch_directory() == expected
+
+
+def test_torchs_directory_is_the_one_that_a_program_chose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    assert torch_directory() == tmp_path
