@@ -43,8 +43,8 @@ from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
 from ais.metrics.regression import difference, metrics
 from ais.training.cross_validation import OutOfFold, Pictures, cross_validate, fit_head, look
-from ais.training.mlp import Recipe
 from ais.training.plan import Plan
+from ais.training.recipe import Recipe
 from ais.training.stacking import cross_fitted
 from benchmarks.ablation import seconds
 

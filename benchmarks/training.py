@@ -32,7 +32,8 @@ from ais.data.ratings import RatedSet, read_ratings
 from ais.heads.config import Target
 from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
-from ais.training.mlp import Recipe, fit_variants
+from ais.training.mlp import fit_variants
+from ais.training.recipe import Recipe
 from ais.workflows.train import train_head
 from benchmarks.ablation import seconds
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ais.errors import DataError
 from ais.heads.config import HeadConfig
-from ais.training.mlp import Recipe
+from ais.training.recipe import Recipe
 from ais.training.strategies import STRATEGIES, Tuning
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from typing import TYPE_CHECKING, Any, Literal
 
 from ais.errors import AISError
-from ais.training.mlp import Recipe
+from ais.training.recipe import Recipe
 
-# What the rate of `ais.training.mlp.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal
+if TYPE_CHECKING:  # the functions import it, so that the strategies can be listed without PyTorch
+    from torch import nn
+
+# What the rate of `ais.training.recipe.Recipe` amounts to in `ais.training.finetuning`: there the MLP reads principal
 # components, here, with OASIS and EfficientNet-Lite0, values whose magnitudes add up to 5.6 times as much.
 _HEAD_RATE = Recipe().learning_rate / 5
 
@@ -128,6 +128,8 @@ def blocks(network: nn.Module) -> list[list[str]]:
 
 
 def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    from torch import nn
+
     sequence = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not _own(module)
     if sequence or not name:
         for inner, child in module.named_children():
@@ -149,6 +151,8 @@ def parameter_groups(network: nn.Module, strategy: Strategy, tuning: Tuning) -> 
     Raises:
         AISError: `Tuning.last_k` blocks are more than there are.
     """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     rate = rate_of(strategy, tuning)
     parts = blocks(network)
     if strategy.trains == "last":

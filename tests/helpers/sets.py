@@ -20,8 +20,9 @@ from ais.heads.config import BACKBONE, Target
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
-from ais.training.mlp import Recipe, Variants
+from ais.training.mlp import Variants
 from ais.training.plan import Plan
+from ais.training.recipe import Recipe
 from ais.training.strategies import Tuning
 from ais.workflows.train import TrainingReport, train_head
 from helpers.networks import TinyNetwork, randomise

@@ -22,7 +22,8 @@ from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
 from ais.training.finetuning import Tuned, find_rate, fine_tune, held_out
 from ais.training.loader import Pictures
-from ais.training.mlp import Recipe, Variants, fit_variants
+from ais.training.mlp import Variants, fit_variants
+from ais.training.recipe import Recipe
 from ais.training.strategies import (
     STRATEGIES,
     Strategy,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
-from ais.training.mlp import Recipe, Variants, fit_projection, fit_variants
+from ais.training.mlp import Variants, fit_projection, fit_variants
+from ais.training.recipe import Recipe
 from helpers.sets import predict
 
 SMALL = Recipe(components=16, hidden=32, epochs=40)

@@ -21,8 +21,9 @@ from ais.heads.loading import load_head
 from ais.images.reading import read_image
 from ais.metrics import regression
 from ais.training import cross_validation
-from ais.training.mlp import Recipe, Variants, fit_variants
+from ais.training.mlp import Variants, fit_variants
 from ais.training.plan import Plan
+from ais.training.recipe import Recipe
 from ais.training.strategies import Tuning
 from ais.workflows.train import train_head
 from helpers.networks import make_backbone
