@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from ais.backbones.loading import load_backbone
     from ais.backbones.registry import BACKBONES
     from ais.errors import AISError, DataError, HeadError, HubError, ImageError, UnwritableError, WeightsError
-    from ais.heads.loading import list_heads, load_head
+    from ais.heads.loading import load_head
     from ais.heads.regression import RegressionHead
+    from ais.heads.shipped import list_heads
     from ais.heads.stack import StackedHead
+    from ais.publish.push import push_head
     from ais.training.strategies import STRATEGIES
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "list_heads",
     "load_backbone",
     "load_head",
+    "push_head",
     "score",
 ]
 
@@ -65,9 +68,10 @@ _MODULES = {  # where each name is; the imports above say the same to editors an
     "UnwritableError": "ais.errors",
     "WeightsError": "ais.errors",
     "explain": "ais.attribution.explain",
-    "list_heads": "ais.heads.loading",
+    "list_heads": "ais.heads.shipped",
     "load_backbone": "ais.backbones.loading",
     "load_head": "ais.heads.loading",
+    "push_head": "ais.publish.push",
     "score": "ais.attribution.explain",
 }
 

@@ -302,7 +302,7 @@ def test_every_command_runs_and_prints_what_is_quoted(
 
 @pytest.mark.slow
 def test_the_client_in_the_readme(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ais.heads.loading import heads_directory
+    from ais.heads.shipped import heads_directory
     from helpers.browsing import running_app
 
     (step,) = [step for step in steps(ROOT / "README.md") if "gradio_client" in step.text]

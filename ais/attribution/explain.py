@@ -20,11 +20,11 @@ from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, 
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_scores import MapScores, read_map_scores
 from ais.attribution.methods import METHODS
+from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, _one_of
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import HeadSource, load_head_cached
-from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
+from ais.heads.loading import HeadSource, load_head_cached, rating_head
+from ais.heads.regression import RatingHead
 from ais.images.reading import Source, read_image
 from ais.progress import Progress
 from ais.torch_state import own_state
@@ -73,16 +73,13 @@ def explain(
     start = time.perf_counter()
     _check(method, kind, scale)
     upright = read_image(image)
-    loaded = load_head_cached(head)
-    members = _members(loaded)
+    loaded = rating_head(load_head_cached(head)).on(pick_device(device))
     rating = _check_rating(rating, kind, loaded)
     map_scores = _check_alignment(alignment, kind)
-    passes = [forward(upright, member, device) for member in members]
+    passes = [forward(upright, member, device) for member in loaded.members]
     drawings = [_Drawing(method, one, _part(progress, n, len(passes))) for n, one in enumerate(passes)]
 
-    def explanation(
-        shown: RegressionHead | StackedHead, drawings: list[_Drawing], weights: list[float]
-    ) -> Explanation:
+    def explanation(shown: RatingHead, drawings: list[_Drawing], weights: list[float]) -> Explanation:
         passes = [drawing.forward for drawing in drawings]
         scores = _scores(shown, passes)
         score = score_of(shown, scores)
@@ -121,15 +118,15 @@ def explain(
             picture=_file_name(image),
         )
 
-    if isinstance(loaded, StackedHead):
-        weights = loaded.weight.tolist()
+    weights = loaded.member_weights
+    if loaded.config.parts:
         return replace(
             explanation(loaded, drawings, weights),
             members=tuple(explanation(one.forward.head, [one], [1.0]) for one in drawings),
             weights=tuple(weights),
-            intercept=loaded.intercept.item(),
+            intercept=loaded.constant,
         )
-    return explanation(loaded, drawings, [1.0])
+    return explanation(loaded, drawings, weights)
 
 
 @own_state()
@@ -145,39 +142,32 @@ def score(
         ImageError, HeadError, WeightsError: with a sentence that says what is wrong.
     """
     upright = read_image(image)
-    loaded = load_head_cached(head)
-    return score_of(
-        loaded, _scores(loaded, [forward(upright, member, device) for member in _members(loaded)])
-    )
+    loaded = rating_head(load_head_cached(head)).on(pick_device(device))
+    return score_of(loaded, _scores(loaded, [forward(upright, member, device) for member in loaded.members]))
 
 
-def score_of(head: RegressionHead | StackedHead, scores: Tensor) -> Score:
+def score_of(head: RatingHead, scores: Tensor) -> Score:
     """Score, interval and percentile of the scores of a head's variants, (1, K).
 
     Raises:
         HeadError: they are not finite.
     """
     mean = head.finite(scores.mean()).item()
-    half = head.finite(head.interval(scores)).item()
+    half = head.finite(head.half_width(scores)).item()
     target = head.config.target
     beyond = max(target.low - mean, mean - target.high)
     if beyond > target.high - target.low:
         raise HeadError(
             f"The head {head.config.name!r} gives {mean:.4g} on a scale of {target.low:g} to {target.high:g}, which "
-            "says nothing of a picture: choose another, or train it anew."
+            "says nothing of a picture: choose another, or train it again."
         )
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)
     return Score(mean, low, high, head.percentile(mean))
 
 
-def _members(head: RegressionHead | StackedHead) -> Sequence[RegressionHead]:
-    return head.members if isinstance(head, StackedHead) else [head]
-
-
-def _scores(head: RegressionHead | StackedHead, passes: Sequence[ForwardPass]) -> Tensor:
+def _scores(head: RatingHead, passes: Sequence[ForwardPass]) -> Tensor:
     """The scores of the head's variants, (1, K)."""
-    scores = [one.head.readout(one.hidden) for one in passes]
-    return head.to(scores[0].device).combine(scores) if isinstance(head, StackedHead) else scores[0]
+    return head.combine([one.head.readout(one.hidden) for one in passes])
 
 
 def _importances(kind: str, ablations: Ablations) -> list[Tensor]:
@@ -243,7 +233,7 @@ def _check(method: str, kind: str, scale: str) -> None:
         check_summable(method)
 
 
-def _check_rating(rating: float | None, kind: str, head: RegressionHead | StackedHead) -> float | None:
+def _check_rating(rating: float | None, kind: str, head: RatingHead) -> float | None:
     """The rating if this kind needs it; a wrong one is refused in any case."""
     target = head.config.target
     scale = f"{target.low:g} to {target.high:g}"

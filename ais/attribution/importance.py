@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ais.backbones.frozen import Features, FrozenBackbone
-from ais.heads.regression import REACH_BLOCK, RegressionHead
+from ais.heads.regression import BOUND_BLOCK, RegressionHead
 
 _BAGS = 8  # parts that the rows of a sum are shared out to, for the threads
 
@@ -74,7 +74,7 @@ def channelwise(hidden: Tensor, delta: Tensor, owner: range, head: RegressionHea
             shift = torch.zeros_like(weight1[0])  # (D,)
             shift[first : first + channels] = change
             drop = _blocks(-shift * _sum_rows(weight1, weight2, (z > 0).nonzero()[:, 0]))
-            drop -= _switched(z, _blocks(shift), _blocks(weight1), weight2, head.reach)
+            drop -= _switched(z, _blocks(shift), _blocks(weight1), weight2, head.weight_bound)
             rows.append(drop.flatten()[first : first + channels])
         return scale * torch.stack(rows)
 
@@ -86,9 +86,9 @@ def _sum_rows(matrix: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
 
 
 def _blocks(values: Tensor) -> Tensor:
-    """The coordinates in blocks of `REACH_BLOCK`, filled up with zeros: (…, D) -> (…, B, REACH_BLOCK)."""
-    missing = -values.shape[-1] % REACH_BLOCK
-    return (F.pad(values, (0, missing)) if missing else values).unflatten(-1, (-1, REACH_BLOCK))
+    """The coordinates in blocks of `BOUND_BLOCK`, filled up with zeros: (…, D) -> (…, B, BOUND_BLOCK)."""
+    missing = -values.shape[-1] % BOUND_BLOCK
+    return (F.pad(values, (0, missing)) if missing else values).unflatten(-1, (-1, BOUND_BLOCK))
 
 
 def _switched(z: Tensor, shift: Tensor, weight1: Tensor, weight2: Tensor, reach: Tensor) -> Tensor:

@@ -96,12 +96,12 @@ def _mean_residual(ablations: Ablations) -> Tensor:
     import torch
 
     for member in ablations.members:
-        if not member.head.alignment.any():
+        if not member.head.mean_residual.any():
             raise HeadError(
                 f"The head {member.head.config.name!r} has no mean residual importance for its maps."
             )
     weighted = zip(ablations.members, ablations.weights, strict=True)
-    return torch.cat([weight * member.head.alignment for member, weight in weighted])
+    return torch.cat([weight * member.head.mean_residual for member, weight in weighted])
 
 
 def _alignment(ablations: Ablations) -> Tensor:
@@ -117,8 +117,8 @@ def _alignment(ablations: Ablations) -> Tensor:
     if own != theirs or config.tuned_sha256 or len(scores.importance) != config.channels:
         raise AISError(
             f"These scores are of {scores.backbone}, layer {scores.layer}, view {scores.view}, with "
-            f"{len(scores.importance)} maps, but the head {config.name!r} reads {config.reads}, layer {config.layer}, "
-            f"view {config.view}, with {config.channels}: choose a head on the same."
+            f"{len(scores.importance)} maps, but the head {config.name!r} reads {config.backbone_label}, layer "
+            f"{config.layer}, view {config.view}, with {config.channels}: choose a head on the same."
         )
     return torch.from_numpy(scores.importance).to(member.hidden)
 

@@ -243,7 +243,7 @@ def check_head_folder(out: Path, inputs: Sequence[Path] = ()) -> None:
         return
     try:
         there = read_config(out)
-        typer.echo(f"{out} holds a head of {there.target.name}, which will be replaced.", err=True)
+        typer.echo(f"{out} holds a head of {there.predicts or there.task}, which will be replaced.", err=True)
     except HeadError as error:
         raise AISError(
             f"{out} holds files that are not a head's, so no head is written there: choose an --out that is new, empty "

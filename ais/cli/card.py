@@ -124,10 +124,10 @@ def _config_bytes(config: Config, folder: Path) -> bytes:
 
 def _card(config: Config, folder: Path) -> str:
     """The card, for the repository and the Space that the old one was made for."""
-    from ais.publish.card import model_card, named_in
+    from ais.publish.card import model_card, parse_card_links
 
     old = folder / CARD
-    named = named_in(old.read_text(encoding="utf-8", errors="replace")) if old.is_file() else ("", "")
+    named = parse_card_links(old.read_text(encoding="utf-8", errors="replace")) if old.is_file() else ("", "")
     return model_card(config, *named)
 
 

@@ -62,14 +62,15 @@ def combine_command(
     DATA holds the pictures that all of them were trained on, or pictures that none has seen. The stack names its
     members: keep their folders beside its own.
     """
-    from ais.heads.loading import heads_directory, load_head
-    from ais.heads.regression import RegressionHead
+    from ais.heads.loading import load_head, rating_head
+    from ais.heads.shipped import heads_directory
     from ais.workflows.combine import combine_heads
 
-    loaded = [load_head(head) for head in heads]
-    members = [head for head in loaded if isinstance(head, RegressionHead)]
-    if len(members) < len(loaded):
+    loaded = [rating_head(load_head(head)) for head in heads]
+    if any(head.config.parts for head in loaded):
         raise AISError("A stack cannot be a member: combine heads on single backbones.")
+    members = [head.members[0] for head in loaded]
+    members = [head.members[0] for head in loaded]
     column = target or members[0].config.recipe.get("target")
     if not column:
         raise AISError("The first head does not say which column it learned: name it with --target.")

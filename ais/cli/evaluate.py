@@ -89,13 +89,12 @@ def evaluate_command(
     A picture is known by its content. Those that the head has learned from are left out; but if they are exactly those
     that it learned from, they are scored by cross-validation with the head's own recipe.
     """
-    from ais.heads.loading import load_head
-    from ais.heads.regression import RegressionHead
+    from ais.heads.loading import load_head, rating_head
     from ais.io.files import check_outputs, write_atomically
     from ais.workflows.evaluate import evaluate_head, held_out
 
-    loaded = load_head(head)
-    if heatmaps and not isinstance(loaded, RegressionHead):
+    loaded = rating_head(load_head(head))
+    if heatmaps and loaded.config.parts:
         raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
     rated = read_set(
         data,
@@ -115,8 +114,8 @@ def evaluate_command(
     with Bars() as bars:
         held = held_out(rated, loaded, device=device, progress=bars)
         report = evaluate_head(held, loaded)
-        if heatmaps and isinstance(loaded, RegressionHead):
-            report["heatmaps"] = _faithfulness(held.data, loaded, pictures, device, bars)
+        if heatmaps:
+            report["heatmaps"] = _faithfulness(held.data, loaded.members[0], pictures, device, bars)
     if out is not None:
         report["files"] = [str(file) for file in write_atomically(out, _files(held, loaded, report))]
     if as_json:

@@ -84,7 +84,7 @@ def explain_command(
     """
     from ais.attribution.explain import explain
     from ais.attribution.methods import METHODS
-    from ais.heads.loading import load_head
+    from ais.heads.loading import load_head, rating_head
     from ais.images.folders import printable
     from ais.io.files import check_outputs
 
@@ -98,7 +98,7 @@ def explain_command(
         if as_json and not alone:
             opened.callback(_print_rows, {}, rows)
         bars = opened.enter_context(Bars("loading the head and its network"))
-        loaded = load_head(head)
+        loaded = rating_head(load_head(head))
         inputs = [*_files(pictures), *head_files(head), *filter(None, [alignment])]
         files = _explanation_files(loaded)
         check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
@@ -175,9 +175,8 @@ def folder_names(pictures: Sequence[Named]) -> list[str]:
 def _explanation_files(head: Head) -> list[str]:
     """What `Explanation.save` writes into its folder."""
     from ais.attribution.explanation import FILES
-    from ais.heads.stack import StackedHead
 
-    members = [f"{member.config.name}/" for member in head.members] if isinstance(head, StackedHead) else []
+    members = [f"{part.head}/" for part in head.config.parts]
     return [f"{folder}{file}" for folder in ("", *members) for file in FILES]
 
 

@@ -12,19 +12,27 @@ from ais.cli._output import print_json, print_table, quality
 def heads_command(as_json: AsJson = False) -> None:
     """The heads that come with AIS, what they predict and how well."""
     from ais.heads.format import read_config
-    from ais.heads.loading import heads_directory, list_heads
+    from ais.heads.shipped import heads_directory, list_heads
+    from ais.heads.tasks import TASKS
 
     configs = [read_config(heads_directory() / name) for name in list_heads()]
     if as_json:
-        print_json([asdict(config) for config in configs])
+        tasks = [TASKS[config.task] for config in configs]
+        print_json(
+            [
+                asdict(config) | {"task_label": task.label, "task_about": task.about}
+                for config, task in zip(configs, tasks, strict=True)
+            ]
+        )
         return
     rows = [
         (
             c.name,
-            f"{c.target.name}, {c.target.low:g} to {c.target.high:g}",
-            c.reads,
+            TASKS[c.task].label,
+            ", ".join(filter(None, [c.predicts, c.scale])),
+            c.backbone_label,
             quality(c.metrics),
         )
         for c in configs
     ]
-    print_table(("head", "predicts", "reads", "measured on held-out pictures"), rows)
+    print_table(("head", "task", "predicts", "reads", "measured on held-out pictures"), rows)

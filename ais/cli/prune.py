@@ -72,14 +72,14 @@ def prune_command(
     The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
     is a fine answer. The pruned head keeps a mask; nothing else changes.
     """
-    from ais.heads.loading import load_head
-    from ais.heads.regression import RegressionHead
+    from ais.heads.loading import load_head, rating_head
     from ais.publish.card import PICTURES, model_card
     from ais.workflows.prune import prune_head
 
-    loaded = load_head(head)
-    if not isinstance(loaded, RegressionHead):
-        raise AISError("A stack has no maps of its own: prune its members, and combine them anew.")
+    whole = rating_head(load_head(head))
+    if whole.config.parts:
+        raise AISError("A stack has no maps of its own: prune its members, and combine them again.")
+    loaded = whole.members[0]
     if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
         raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
     rated = read_set(

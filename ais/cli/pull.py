@@ -27,7 +27,7 @@ def pull_command(
 
     A head need not be pulled to be used: every --head takes its id.
     """
-    from ais.heads.loading import find_head, load_found
+    from ais.heads.loading import find_head, load_from
     from ais.io.files import check_outputs, write_atomically
     from ais.io.hub import parse_repository
     from ais.publish.checks import file_names
@@ -41,7 +41,7 @@ def pull_command(
         check_outputs(out, file_names(None))
     with Bars("fetching"):
         found = find_head(repository)
-        head = load_found(found)
+        head = load_from(found)
         wanted = file_names(head.config)
         names = [name for name in wanted if found.fetch_optional(name)]
     for name in sorted(set(wanted) - set(names)):

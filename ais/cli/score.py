@@ -48,13 +48,13 @@ def score_command(
     Each line is printed, and each row of the table written, as soon as it is known. A picture that cannot be read gets
     a sentence instead of a score, and the exit status is 2.
     """
-    from ais.heads.loading import load_head
+    from ais.heads.loading import load_head, rating_head
     from ais.images.folders import printable
     from ais.io.files import GrowingFile, check_outputs
     from ais.workflows.score import score_pictures
 
     with Bars("loading the head"):
-        loaded = load_head(head)
+        loaded = rating_head(load_head(head))
     pictures, problems = _named(paths)
     rows: list[dict[str, Any]] = []
     document: dict[str, Any] = {}

@@ -32,9 +32,9 @@ from ais.errors import AISError, HeadError, HubError
 from ais.heads.base import Head
 from ais.heads.config import CONFIG, WEIGHTS
 from ais.heads.format import read_config
-from ais.heads.loading import find_head, heads_directory, list_heads, load_head_cached, read_card
+from ais.heads.loading import find_head, load_head_cached, read_card
 from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
+from ais.heads.shipped import heads_directory, list_heads
 from ais.io.hub import (
     FAULTS,
     HEADS_VARIABLE,
@@ -258,7 +258,7 @@ _slots = threading.Semaphore(3)  # heads of visitors that are fetched at the sam
 
 def members(head: Head) -> Sequence[RegressionHead]:
     """The heads on one backbone that a head consists of."""
-    return list(head.members) if isinstance(head, StackedHead) else [head]  # type: ignore[list-item]
+    return head.members
 
 
 @lru_cache(maxsize=64)

@@ -15,8 +15,9 @@ from PIL import Image
 
 from ais.attribution.colors import COLORS
 from ais.attribution.explanation import Contribution, Explanation
-from ais.heads.base import Head
-from ais.heads.config import Config
+from ais.heads.config import Config, RatingConfig
+from ais.heads.regression import RatingHead
+from ais.heads.tasks import TASKS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows
 LONGEST_WORD, LONGEST_CARD = 80, 60_000  # characters that are shown of what a head says of itself
@@ -90,15 +91,15 @@ def valid_unicode(text: str) -> str:
 
 def title(config: Config, repository: str = "") -> str:
     """A head's name for a list of them: what it predicts, and with what or from where."""
-    target = short(config.target.name, 40)
-    return f"{repository}: {target}" if repository else f"{target} ({config.reads})"
+    predicts = short(config.predicts or TASKS[config.task].label, 40)
+    return f"{repository}: {predicts}" if repository else f"{predicts} ({config.backbone_label})"
 
 
 def facts(config: Config) -> str:
     """How good a head is, the scale of what it predicts, and what it reads."""
-    target = config.target
-    scale = f"{short(target.name, 40)}, {target.low:g} to {target.high:g}"
-    return " · ".join([quality(config.metrics), scale, f"reads {short(config.reads)}"])
+    predicts = short(config.predicts or TASKS[config.task].label, 40)
+    scale = ", ".join(filter(None, [predicts, config.scale]))
+    return " · ".join([quality(config.metrics), scale, f"reads {short(config.backbone_label)}"])
 
 
 def quality(metrics: Mapping[str, Any]) -> str:
@@ -109,7 +110,7 @@ def quality(metrics: Mapping[str, Any]) -> str:
     return f"PLCC {plcc:.2f} ({low:.2f} to {high:.2f})"
 
 
-def score_value(explanation: Explanation, head: Head) -> dict[str, Any]:
+def score_value(explanation: Explanation, head: RatingHead) -> dict[str, Any]:
     """For `score.js`: the number, its interval and its place among the rated images."""
     low, high = explanation.interval
     share = round(explanation.level * 100)
@@ -186,7 +187,7 @@ def maps_value(contributions: list[Contribution], x: float, y: float, stack: boo
     }
 
 
-def about_value(config: Config, card: str) -> dict[str, Any]:
+def about_value(config: RatingConfig, card: str) -> dict[str, Any]:
     """For `about.js`: one sentence on what the score is, and the head's model card (see `card_text`)."""
     target = config.target
     ratings = f"{short(target.dataset)} ratings of {short(target.name)}".strip()

@@ -1,29 +1,84 @@
-"""The trained part: K two-layer MLPs on the same embedding, kept as stacked weights; and stacks of such heads.
-
-A head's folder on disk is read by `ais.heads.format`.
-"""
+"""Heads for ratings: the score with its interval and percentile, and the one on a single backbone."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ais.heads.base import Head
-from ais.heads.config import BACKBONE, HeadConfig
+from ais.heads.config import HeadConfig, RatingConfig
 from ais.torch_state import own_precision, own_state
 
-REACH_BLOCK = 16  # coordinates that `RegressionHead.reach` takes together: one cache line of float32
+BOUND_BLOCK = 16  # coordinates that `RegressionHead.weight_bound` takes together: one cache line of float32
 
 
-class RegressionHead(Head):
+class RatingHead(Head):
+    """What heads for ratings have, on one backbone or on several: a score of each variant, and what follows from it.
+
+    A score is ``Σ_m member_weights[m] · (score of member m) + constant``; a head on one backbone is its own only
+    member, with weight 1 and constant 0.
+
+    Tensors, beside those of `Head`: rating_quantiles (101,) (of the ratings it was trained on, at 0, 1 … 100 %).
+    """
+
+    config: RatingConfig
+    rating_quantiles: Tensor
+
+    @property
+    def members(self) -> Sequence[RegressionHead]:
+        raise NotImplementedError
+
+    @property
+    def member_weights(self) -> list[float]:
+        """What each member's score counts, (M,)."""
+        return [1.0]
+
+    @property
+    def constant(self) -> float:
+        """What is added to the members' weighted scores, in points."""
+        return 0.0
+
+    def combine(self, scores: Sequence[Tensor]) -> Tensor:
+        """Scores of the variants from those of the members: M times (N, K) -> (N, K)."""
+        return scores[0]
+
+    def half_width(self, scores: Tensor) -> Tensor:
+        """Half the width of the score's interval: the variants' scores (N, K) -> (N,), in points."""
+        calibration = self.config.interval
+        return calibration.factor * (calibration.error**2 + scores.var(-1, correction=0)).sqrt()
+
+    def within_scale(self, value: float) -> float:
+        """The value, or the end of the rating scale that it is beyond.
+
+        An interval cut off so loses no rating that is possible, so that it holds as many ratings as before.
+        """
+        target = self.config.target
+        return float(min(max(value, target.low), target.high))
+
+    def percentile(self, score: float) -> float:
+        """The share of rated images that people rated below this score, in percent (0 to 100)."""
+        quantiles = self.rating_quantiles.cpu()
+        above = int(torch.searchsorted(quantiles, torch.tensor(score, dtype=quantiles.dtype, device="cpu")))
+        if above == 0:
+            return 0.0
+        if above == len(quantiles):
+            return 100.0
+        low, high = quantiles[above - 1].item(), quantiles[above].item()
+        return min(max(above - 1 + (score - low) / (high - low), 0.0), 100.0)
+
+
+class RegressionHead(RatingHead):
     """``Linear(D, H) -> ReLU -> Linear(H, 1)``, K variants of it evaluated together.
 
     The variants share the backbone's one pass; their mean is the score, their spread a part of its
     interval. The MLPs work on standardised ratings; `rating_mean` and `rating_std` bring them back.
 
-    Tensors, beside those of `Head`: weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,), rating_mean (),
-    rating_std (), alignment (C,) (the mean residual importance over held-out pictures, points; all 0 where it was
-    not measured). `keep` (C,) is False for the maps that were pruned.
+    Tensors, beside those of `RatingHead`: weight1 (K, H, D), bias1 (K, H), weight2 (K, H), bias2 (K,),
+    rating_mean (), rating_std (), mean_residual (C,) (the mean residual importance over held-out images, points; all 0
+    where it was not measured), typical (D,) (the mean embedding of the images it was trained on; all 0 where it is not
+    known). `keep` (C,) is False for the maps that were pruned.
     """
 
     config: HeadConfig
@@ -31,7 +86,8 @@ class RegressionHead(Head):
     bias1: Tensor
     weight2: Tensor
     bias2: Tensor
-    alignment: Tensor
+    mean_residual: Tensor
+    typical: Tensor
     rating_mean: Tensor
     rating_std: Tensor
     keep: Tensor
@@ -42,10 +98,11 @@ class RegressionHead(Head):
         keep = torch.ones(config.channels, dtype=torch.bool)
         keep[config.pruned] = False
         self.register_buffer("keep", keep, persistent=False)
-        self._reach: tuple[tuple[int, int], Tensor] | None = None
+        self._bound: tuple[tuple[int, int], Tensor] | None = None
 
-    def _twin(self) -> RegressionHead:
-        return RegressionHead(self.config)
+    @property
+    def members(self) -> Sequence[RegressionHead]:
+        return (self,)
 
     @own_precision()
     def hidden(self, embedding: Tensor) -> Tensor:
@@ -58,19 +115,14 @@ class RegressionHead(Head):
         return self.rating_mean + self.rating_std * ((hidden.relu() * self.weight2).sum(-1) + self.bias2)
 
     @property
-    def reach(self) -> Tensor:
-        """The largest absolute first-layer weight of every hidden unit in every block of `REACH_BLOCK`
-        neighbouring coordinates, (K·H, ceil(D / REACH_BLOCK)); kept until weight1 changes."""
+    def weight_bound(self) -> Tensor:
+        """The largest absolute first-layer weight of every hidden unit in every block of `BOUND_BLOCK`
+        neighbouring coordinates, (K·H, ceil(D / BOUND_BLOCK)); kept until weight1 changes."""
         state = (self.weight1.data_ptr(), self.weight1._version)
-        if self._reach is None or self._reach[0] != state:
-            blocks = self.weight1.abs().flatten(0, 1).split(REACH_BLOCK, dim=1)
-            self._reach = (state, torch.stack([block.amax(1) for block in blocks], dim=1))
-        return self._reach[1]
-
-    def _carried(self) -> dict[str, bytes]:
-        if not self.config.tuned_sha256 or self.folder is None:
-            return {}
-        return {BACKBONE: (self.folder / BACKBONE).read_bytes()}
+        if self._bound is None or self._bound[0] != state:
+            blocks = self.weight1.abs().flatten(0, 1).split(BOUND_BLOCK, dim=1)
+            self._bound = (state, torch.stack([block.amax(1) for block in blocks], dim=1))
+        return self._bound[1]
 
     @own_precision()
     def forward(self, embedding: Tensor) -> Tensor:

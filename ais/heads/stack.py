@@ -1,43 +1,51 @@
-"""The trained part: K two-layer MLPs on the same embedding, kept as stacked weights; and stacks of such heads.
-
-A head's folder on disk is read by `ais.heads.format`.
-"""
+"""Several heads for ratings as one: a stack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ais.heads.base import Head
 from ais.heads.config import StackConfig
-from ais.heads.regression import RegressionHead
+from ais.heads.regression import RatingHead, RegressionHead
 from ais.torch_state import own_precision, own_state
 
 
-class StackedHead(Head):
+class StackedHead(RatingHead):
     """Heads on several backbones and their weighted sum (Breiman 1996, Stacked Regressions).
 
     Variant k of the stack is the sum of the members' variants k, so all members have the same K.
 
-    Tensors, beside those of `Head`: weight (M,), not negative; intercept (), in points.
+    Tensors, beside those of `RatingHead`: weight (M,), not negative; intercept (), in points.
     """
 
     config: StackConfig
     weight: Tensor
     intercept: Tensor
-    members: Sequence[RegressionHead]
 
     @own_state()
     def __init__(self, config: StackConfig, members: Sequence[RegressionHead]) -> None:
         super().__init__(config)
-        self.members = nn.ModuleList(members)  # type: ignore[assignment]
+        self._members = nn.ModuleList(members)
 
-    def _twin(self) -> StackedHead:
-        return StackedHead(self.config, [RegressionHead(member.config) for member in self.members])
+    @classmethod
+    def build(cls, config: Any, members: Sequence[Any]) -> StackedHead:
+        return cls(config, members)
+
+    @property
+    def members(self) -> Sequence[RegressionHead]:
+        return tuple(self._members)  # type: ignore[arg-type]
+
+    @property
+    def member_weights(self) -> list[float]:
+        return [float(weight) for weight in self.weight]
+
+    @property
+    def constant(self) -> float:
+        return self.intercept.item()
 
     @own_precision()
     def combine(self, scores: Sequence[Tensor]) -> Tensor:
-        """Scores of the stack's variants from those of its members: M times (N, K) -> (N, K)."""
         return torch.stack(list(scores), dim=-1) @ self.weight + self.intercept

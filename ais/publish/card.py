@@ -20,7 +20,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ais.backbones.registry import backbone_spec
 from ais.errors import AISError, HeadError
-from ais.heads.config import Config, HeadConfig, StackConfig
+from ais.heads.config import Config
+from ais.heads.tasks import TASKS
 from ais.training.strategies import STRATEGIES
 
 CURVE, EXAMPLES = "learning_curve.png", "heatmaps.png"  # the card's pictures, if the recipe names them
@@ -45,7 +46,7 @@ _PLAN = (
     "strategy",
 )  # parts of a recipe that need no name before them
 
-_NOT_AS_WRITTEN = (
+CONFIG_ERRORS = (
     ValueError,
     TypeError,
     KeyError,
@@ -66,9 +67,7 @@ _INLINE = re.compile(r"[\\`*\[\]<>|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 _LINE_START = re.compile(r"^(?:[#+=:-]|\d+(?=[.)]))")
 
-_PYTHON = (
-    'explanation = ais.explain("photo.jpg", head={})'  # the line by which `named_in` knows the repository
-)
+_PYTHON = 'explanation = ais.explain("photo.jpg", head={})'  # the line by which `parse_card_links` knows the repository
 
 _SPACE = "https://huggingface.co/spaces/"
 
@@ -87,14 +86,14 @@ def model_card(config: Config, repository: str = "", space: str = "") -> str:
     """
     try:
         return _model_card(config, repository, space)
-    except _NOT_AS_WRITTEN as error:
+    except CONFIG_ERRORS as error:
         raise HeadError(
             f"There can be no model card for the head {_line(config.name)!r}, since the metrics or the recipe in its "
             f"config are not as AIS writes them ({_line(str(error))})."
         ) from error
 
 
-def named_in(card: str) -> tuple[str, str]:
+def parse_card_links(card: str) -> tuple[str, str]:
     """The repository and the space that a generated card was made for; each is empty if it was made for none."""
     use = card.partition("\n## Use\n")[2].partition("\n## ")[0]  # other sections hold words of other people
     python = re.escape(_PYTHON).replace(r"\{\}", f'"({_ID})"')
@@ -104,19 +103,20 @@ def named_in(card: str) -> tuple[str, str]:
 
 
 def _model_card(config: Config, repository: str, space: str) -> str:
-    metrics, recipe = config.metrics, config.recipe
+    task, metrics, recipe = TASKS[config.task], config.metrics, config.recipe
+    target, interval = getattr(config, "target", None), getattr(config, "interval", None)
     measured = _table(metrics)
     named = repository or config.name
     data = ModelCardData(
         model_name=_line(config.name),
         license=_line(config.license) or None,
         library_name="ais",
-        tags=["image-regression", "aesthetics", "explainability", "heatmap", _line(config.target.name)],
+        tags=list(filter(None, [*task.tags, "explainability", "heatmap", _line(config.predicts)])),
         eval_results=[
             EvalResult(
-                task_type="image-regression",
+                task_type=task.tags[0],
                 dataset_type="image-ratings",
-                dataset_name=_line(config.target.dataset) or "not named",
+                dataset_name=_line(config.dataset) or "not named",
                 metric_type=kind,
                 metric_name=label,
                 metric_value=round(metrics[key], 4),
@@ -130,10 +130,11 @@ def _model_card(config: Config, repository: str, space: str) -> str:
     text = _template().render(
         card_data=_Markdown(data.to_yaml()),
         config=config,
-        stack=isinstance(config, StackConfig),
-        target=config.target,
-        low=f"{config.target.low:g}",
-        high=f"{config.target.high:g}",
+        task=task,
+        target=target,
+        low=f"{target.low:g}" if target else "",
+        high=f"{target.high:g}" if target else "",
+        members=config.parts,
         python=_python(named),
         shell=f"ais explain photo.jpg --head {shlex.quote(_line(named))} --out explanation",
         query=f"?head={quote(_line(named))}",
@@ -145,8 +146,9 @@ def _model_card(config: Config, repository: str, space: str) -> str:
         grouped=_grouped(metrics),
         resampled=_RESAMPLED[_grouped(metrics)],
         test=_table(metrics.get("test", {})),
-        level=f"{100 * config.interval.level:g}",
-        half_width=f"{config.interval.error * config.interval.factor:.2f}",
+        interval=interval,
+        level=f"{100 * interval.level:g}" if interval else "",
+        half_width=f"{interval.error * interval.factor:.2f}" if interval else "",
         command=recipe.get("command"),
         strategy=STRATEGIES.get(recipe.get("strategy", "")),
         recipe=_recipe(recipe),
@@ -178,19 +180,19 @@ def _grouped(metrics: dict[str, Any]) -> bool:
 def _base_model(config: Config) -> dict[str, Any]:
     """What the Hub shows as the model's origin; a frozen backbone is added to, a tuned one is another."""
     hub_id = _spec_field(config, "hub_id")
-    if not isinstance(config, HeadConfig) or not hub_id:
+    if not hub_id:
         return {}
-    return {"base_model": hub_id, "base_model_relation": "finetune" if config.tuned_sha256 else "adapter"}
+    return {"base_model": hub_id, "base_model_relation": "finetune" if config.has_own_backbone else "adapter"}
 
 
 def _spec_field(config: Config, name: str) -> str:
     """What the registry says of the head's backbone; empty if there is none, or it is one that a newer AIS knows."""
-    if not isinstance(config, HeadConfig):
-        return ""
-    try:
-        return str(getattr(backbone_spec(config.backbone), name))
-    except AISError:
-        return ""
+    for backbone in config.backbone_names:
+        try:
+            return str(getattr(backbone_spec(backbone), name))
+        except AISError:
+            break
+    return ""
 
 
 def _table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -11,12 +11,11 @@ from typing import Any
 from huggingface_hub import get_token
 
 from ais.errors import HeadError, ImageError
-from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config, HeadConfig
+from ais.heads.base import Head
+from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config
 from ais.heads.loading import load_head
-from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
 from ais.images.reading import read_image
-from ais.publish.card import PICTURES, model_card, named_in
+from ais.publish.card import PICTURES, model_card, parse_card_links
 
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",
@@ -31,7 +30,7 @@ _IGNORED = (".git", ".gitattributes", ".DS_Store")  # of other programs; they ar
 _ABSOLUTE = re.compile(r"(?<![\w:/.~>\])?])(?:~?/[\w.@-]+){2,}|(?<!\w)~/\w|\b[A-Za-z]:[\\/](?!/)|\\\\\w+\\\w")
 
 
-def check_folder(folder: Path) -> RegressionHead | StackedHead:
+def check_folder(folder: Path) -> Head:
     """The head in a folder, if the folder is fit to be its repository.
 
     It has to load; its card has to say what its config says; it may hold nothing but a head's files, no secret, and
@@ -42,8 +41,8 @@ def check_folder(folder: Path) -> RegressionHead | StackedHead:
     """
     if not (folder / CONFIG).is_file():
         raise HeadError(f"There is no head in {folder}: it has no {CONFIG}.")
-    head = load_head(folder)
-    faults = [*_strange_files(folder, head.config), *_card_faults(folder, head.config), *_leaks(folder)]
+    head = load_head(Path(folder))  # never one that comes with AIS
+    faults = [*_unexpected_files(folder, head.config), *_card_faults(folder, head.config), *_leaks(folder)]
     if faults:
         raise HeadError(f"The head in {folder} is not fit to be published:\n  " + "\n  ".join(faults))
     return head
@@ -52,27 +51,27 @@ def check_folder(folder: Path) -> RegressionHead | StackedHead:
 def file_names(config: Config | None) -> list[str]:
     """The files that a head's folder may hold; without a config all that any head's may."""
     names = [CONFIG, WEIGHTS, CARD]
-    if config is None or (isinstance(config, HeadConfig) and config.tuned_sha256):
+    if config is None or config.has_own_backbone:
         names.append(BACKBONE)
     names += [name for key, name in PICTURES.items() if config is None or config.recipe.get(key) == name]
     return names
 
 
-def _strange_files(folder: Path, config: Config) -> Iterator[str]:
+def _unexpected_files(folder: Path, config: Config) -> Iterator[str]:
     wanted = file_names(config)
     for file in sorted(folder.iterdir()):
         if file.name in _IGNORED:
             continue
         if file.name not in wanted or not file.is_file():
-            yield f"{file.name} does not belong to this head. Take it away."
+            yield f"{file.name} does not belong to this head. Remove it."
         elif file.name in PICTURES.values():
             try:
                 read_image(file)
             except ImageError as error:
-                yield f"{file.name} is no picture: {error}"
+                yield f"{file.name} is not a picture: {error}"
     for name in wanted:
         if not (folder / name).is_file():
-            yield f"{name} is missing. `ais card {folder}` writes the card anew."
+            yield f"{name} is missing. `ais card {folder}` writes the card again."
 
 
 def _card_faults(folder: Path, config: Config) -> Iterator[str]:
@@ -80,8 +79,8 @@ def _card_faults(folder: Path, config: Config) -> Iterator[str]:
     if not file.is_file():
         return
     text = file.read_text(encoding="utf-8", errors="replace")
-    if text != model_card(config, *named_in(text)):
-        yield f"{CARD} is not the card that {CONFIG} makes. `ais card {folder}` writes it anew; --about adds words."
+    if text != model_card(config, *parse_card_links(text)):
+        yield f"{CARD} is not the card that {CONFIG} makes. `ais card {folder}` writes it again; --about adds words."
 
 
 def _leaks(folder: Path) -> Iterator[str]:
@@ -107,9 +106,9 @@ def _leaks(folder: Path) -> Iterator[str]:
 def _remedy(file: Path) -> str:
     if file.name in (CONFIG, CARD):
         return (
-            f"If they are words of yours, `ais card {file.parent} --about …` writes others; else take it out."
+            f"If they are words of yours, `ais card {file.parent} --about …` writes others; else remove it."
         )
-    return "Take it out."
+    return "Remove it."
 
 
 def _text_of(file: Path) -> str:

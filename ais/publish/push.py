@@ -1,12 +1,13 @@
 """Publishing: a head's folder as a repository of the Hugging Face Hub.
 
-Nothing is sent before all of it has been checked, and what is there already is overwritten only if this machine has
-seen it.
+Nothing is sent before all of it has been checked, and what is there already is replaced only if this machine has
+fetched or pushed it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from ais.errors import AISError, HeadError, HubError
-from ais.heads.config import CARD, CONFIG, HeadConfig
+from ais.heads.config import CARD, CONFIG, Config
 from ais.heads.format import CONFIG_LIMIT, read_config
-from ais.heads.loading import find_head, list_heads
-from ais.heads.stack import StackedHead
+from ais.heads.shipped import heads_directory, list_heads
 from ais.io.hub import (
     FAULTS,
     MAIN,
@@ -36,18 +36,18 @@ from ais.io.hub import (
     seen,
     sentence,
 )
-from ais.publish.card import model_card, named_in
+from ais.publish.card import model_card, parse_card_links
 from ais.publish.checks import check_folder, file_names
 
 UPLOAD = 60.0  # seconds that the Hub may take over a commit, beside the time for its bytes
 
-_LEAVE = (".gitattributes",)  # the Hub's own
+KEEP_REMOTE = (".gitattributes",)  # the Hub's own
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What a push came to.
 
     Attributes:
@@ -75,39 +75,53 @@ def repository_to_push(text: str, branch: str | None = None) -> Repository:
     return repository
 
 
-def push_head(folder: Path, repository: Repository, *, private: bool = False, space: str = "") -> Pushed:
-    """Make a head's folder the content of its repository, in one commit, or in none if it is that already.
+def push_head(
+    folder: str | os.PathLike[str],
+    repo: str | Repository,
+    *,
+    private: bool = False,
+    branch: str | None = None,
+    space: str = "",
+) -> PushResult:
+    """Make a head's folder the content of its repository on the Hub, in one commit, or in none if it is that already.
 
     Args:
+        folder: the head's. Always a folder, also if it is called as a head that comes with AIS.
+        repo: where to, ``user/repo``; it is made if it is new.
         private: make the repository private, if it is new.
+        branch: push to this branch, and make it if it is new.
         space: a Space that shows the head, for its card to link to; without one a link that is there stays.
 
+    Returns:
+        The commit and its address.
+
     Raises:
-        HeadError: the folder is not fit (see `check_folder`), or a stack's member is not to be had by others.
+        HeadError: the folder is not fit (see `check_folder`), or others could not get a stack's member.
         HubError: the Hub refuses or cannot be reached; or what is there is no head, or is a commit that this machine
             has not seen.
     """
+    folder = Path(folder)
+    repository = repo if isinstance(repo, Repository) else repository_to_push(repo, branch)
     head = check_folder(folder)
     config = head.config
-    if isinstance(head, StackedHead):
-        _check_members(head, repository)
+    _check_members(config, repository)
     files = {name: (folder / name).read_bytes() for name in file_names(config)}
     api = log_in()
-    with pushing(repository.id):
-        ask(lambda: api.create_repo(repository.id, private=private, exist_ok=True))
-        if private and not ask(lambda: api.model_info(repository.id)).private:
+    with translated_errors(repository.id):
+        call_hub(lambda: api.create_repo(repository.id, private=private, exist_ok=True))
+        if private and not call_hub(lambda: api.model_info(repository.id)).private:
             raise HubError(
                 f"{repository.id} is there already, and public: nothing was sent. Make it private first."
             )
         fresh = repository.revision != MAIN and _new_branch(api, repository)
-        parent = ask(lambda: api.model_info(repository.id, revision=repository.revision)).sha or ""
-        there = ask(lambda: api.list_repo_files(repository.id, revision=parent))
-        strange = sorted(set(there) - set(file_names(None)) - set(_LEAVE))
-        if strange:
+        parent = call_hub(lambda: api.model_info(repository.id, revision=repository.revision)).sha or ""
+        existing = call_hub(lambda: api.list_repo_files(repository.id, revision=parent))
+        unexpected = sorted(set(existing) - set(file_names(None)) - set(KEEP_REMOTE))
+        if unexpected:
             raise HubError(
-                f"{repository.id} holds {strange[0]}, so it is not a head's repository: choose another one."
+                f"{repository.id} holds {unexpected[0]}, so it is not a head's repository: choose another one."
             )
-        if CONFIG in there and not fresh:
+        if CONFIG in existing and not fresh:
             _check_overwritten(repository, parent, files[CONFIG])
             space = space or _linked_space(repository, parent)
         files[CARD] = model_card(config, repository.id, space).encode()
@@ -115,7 +129,7 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
             api,
             repository.id,
             files,
-            [name for name in there if name not in files and name not in _LEAVE],
+            [name for name in existing if name not in files and name not in KEEP_REMOTE],
             parent,
             f"The head {config.name}, by AIS",
             revision=repository.revision,
@@ -124,11 +138,11 @@ def push_head(folder: Path, repository: Repository, *, private: bool = False, sp
     return pushed
 
 
-def _check_members(stack: StackedHead, repository: Repository) -> None:
+def _check_members(config: Config, repository: Repository) -> None:
     """Others find a stack's members among the heads that come with AIS, or beside it on the Hub."""
     owner = repository.id.partition("/")[0]
-    for member in stack.config.members:
-        if member.head in list_heads() and _same(find_head(member.head).folder, member.fingerprint):
+    for member in config.parts:
+        if member.head in list_heads() and _same(heads_directory() / member.head, member.fingerprint):
             continue
         beside = Repository(f"{owner}/{member.head}")
         try:
@@ -139,13 +153,12 @@ def _check_members(stack: StackedHead, repository: Repository) -> None:
             ) from error
         if not published:
             raise HeadError(
-                f"The stack's member {member.head!r} is another than the one published as {beside}: push it first."
+                f"The stack's member {member.head!r} differs from the one published as {beside}: push it first."
             )
 
 
 def _same(folder: Path, fingerprint: str) -> bool:
-    config = read_config(folder)
-    return isinstance(config, HeadConfig) and config.fingerprint == fingerprint
+    return read_config(folder).fingerprint == fingerprint
 
 
 def _linked_space(repository: Repository, commit: str) -> str:
@@ -154,11 +167,11 @@ def _linked_space(repository: Repository, commit: str) -> str:
         file = look_up(Repository(repository.id, commit), CARD, CONFIG_LIMIT).folder / CARD
     except HubError:
         return ""
-    return named_in(file.read_text(encoding="utf-8", errors="replace"))[1]
+    return parse_card_links(file.read_text(encoding="utf-8", errors="replace"))[1]
 
 
 def _check_overwritten(repository: Repository, parent: str, config: bytes) -> None:
-    """What is there has to be a head, and this machine has to have seen it, or it is somebody's push."""
+    """What is there has to be a head, and this machine has to know it, or it is somebody else's push."""
     folder = look_up(Repository(repository.id, parent), CONFIG, CONFIG_LIMIT).folder
     try:
         read_config(folder)
@@ -184,12 +197,12 @@ def log_in() -> HfApi:
     """
     if not get_token():
         raise HubError(
-            "Nobody is logged in to the Hub. Run `hf auth login`, or set HF_TOKEN to a token that may write."
+            "You are not logged in to the Hub. Run `hf auth login`, or set HF_TOKEN to a token that may write."
         )
     return HfApi()
 
 
-def ask(function: Callable[[], T]) -> T:
+def call_hub(function: Callable[[], T]) -> T:
     """An answer of the Hub that should come soon."""
     return bounded(PATIENCE, function)
 
@@ -197,7 +210,7 @@ def ask(function: Callable[[], T]) -> T:
 def _new_branch(api: HfApi, repository: Repository) -> bool:
     """Make the branch; False if it is there."""
     try:
-        ask(lambda: api.create_branch(repository.id, branch=repository.revision))
+        call_hub(lambda: api.create_branch(repository.id, branch=repository.revision))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
@@ -209,16 +222,16 @@ def commit(
     api: HfApi,
     name: str,
     files: dict[str, bytes],
-    gone: Sequence[str],
+    deleted: Sequence[str],
     parent: str,
     message: str,
     *,
     revision: str = MAIN,
     kind: str = "model",
-) -> Pushed:
+) -> PushResult:
     """Make these files the repository's and take others away, in one commit on top of `parent`, or in none."""
     operations = [CommitOperationAdd(path, data) for path, data in files.items()]
-    deletions = [CommitOperationDelete(path) for path in gone]
+    deletions = [CommitOperationDelete(path) for path in deleted]
     size = sum(map(len, files.values()))
     with _quiet():
         done = bounded(
@@ -232,12 +245,12 @@ def commit(
                 parent_commit=parent or None,
             ),
         )
-    return Pushed(str(done.commit_url), done.oid, done.oid != parent)
+    return PushResult(str(done.commit_url), done.oid, done.oid != parent)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the client's warning that nothing has changed: `Pushed.changed` says so."""
+    """Without the client's warning that nothing has changed: `PushResult.changed` says so."""
     client = logging.getLogger("huggingface_hub.hf_api")
     before = client.level
     client.setLevel(logging.ERROR)
@@ -248,7 +261,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def pushing(what: str) -> Iterator[None]:
+def translated_errors(what: str) -> Iterator[None]:
     """The client's errors as sentences."""
     try:
         yield

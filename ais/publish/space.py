@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, RepoCard
 from ais.errors import AISError, HubError
 from ais.heads.config import CARD, CONFIG, WEIGHTS
 from ais.io.hub import FAULTS, HEADS_VARIABLE, parse_repository
-from ais.publish.push import Pushed, ask, commit, log_in, pushing, repository_to_push
+from ais.publish.push import PushResult, call_hub, commit, log_in, repository_to_push, translated_errors
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ FILES = ("app.py", "requirements.txt", "LICENSE")
 FOLDERS = ("ais", "model_cards", "assets")
 
 
-def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) -> Pushed:
+def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) -> PushResult:
     """Make a Space of the page, or bring it up to date: the page's own files and nothing else.
 
     Args:
@@ -34,36 +34,36 @@ def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) 
     """
     name = repository_to_push(space).id
     api = log_in()
-    with pushing(f"the Space {name}"):
-        ask(
+    with translated_errors(f"the Space {name}"):
+        call_hub(
             lambda: api.create_repo(
                 name, repo_type="space", space_sdk="gradio", private=private, exist_ok=True
             )
         )
-        info = ask(lambda: api.space_info(name))
+        info = call_hub(lambda: api.space_info(name))
         if private and not info.private:
             raise HubError(
                 f"The Space {name} is there already, and public: nothing was sent. Make it private first."
             )
-        variables = ask(lambda: api.get_space_variables(name))
+        variables = call_hub(lambda: api.get_space_variables(name))
         before = variables[HEADS_VARIABLE].value if HEADS_VARIABLE in variables else ""
         offered = list(dict.fromkeys([*filter(None, (before or "").replace(" ", "").split(",")), *heads]))
         public = [head for head in offered if _is_public(api, head)]
-        if not info.private and (secret := next((head for head in heads if head not in public), None)):
+        if not info.private and (private_head := next((head for head in heads if head not in public), None)):
             raise HubError(
-                f"The Space {name} is public, and {secret} is not: nothing was sent. Make the Space private and give "
-                "it a token in its settings; or make the head public."
+                f"The Space {name} is public, and {private_head} is not: nothing was sent. Make the Space private and "
+                "give it a token in its settings; or make the head public."
             )
-        there = ask(lambda: api.list_repo_files(name, repo_type="space", revision=info.sha))
-        if "app.py" in there and "ais/__init__.py" not in there:
+        existing = call_hub(lambda: api.list_repo_files(name, repo_type="space", revision=info.sha))
+        if "app.py" in existing and "ais/__init__.py" not in existing:
             raise HubError(f"The Space {name} holds another app: choose a name that is free.")
         # What a Space fetches beforehand, it fetches without a token, and of the main branch.
         files = _space_files(name, [head for head in public if "@" not in head])
         ours = ("README.md", *FILES, *(f"{folder}/" for folder in FOLDERS))
-        gone = [file for file in there if file not in files and file.startswith(ours)]
-        pushed = commit(api, name, files, gone, info.sha or "", "AIS", kind="space")
+        deleted = [file for file in existing if file not in files and file.startswith(ours)]
+        pushed = commit(api, name, files, deleted, info.sha or "", "AIS", kind="space")
         if ",".join(offered) != before:
-            ask(lambda: api.add_space_variable(name, HEADS_VARIABLE, ",".join(offered)))
+            call_hub(lambda: api.add_space_variable(name, HEADS_VARIABLE, ",".join(offered)))
             pushed = replace(pushed, changed=True)
     return pushed
 
@@ -99,6 +99,6 @@ def _is_public(api: HfApi, head: str) -> bool:
     if repository is None:
         return False
     try:
-        return not ask(lambda: api.model_info(repository.id)).private
+        return not call_hub(lambda: api.model_info(repository.id)).private
     except FAULTS:
         return False

@@ -259,8 +259,7 @@ def _weights(data: RatedSet) -> np.ndarray:
 
 def _bare(fitted: Variants, config: HeadConfig) -> RegressionHead:
     """A head for judging held-out pictures: without what only a finished one has."""
-    config = replace(config, seen=0)
-    return fitted.head(config, torch.zeros(config.channels), torch.zeros(101), torch.zeros(0))
+    return fitted.head(replace(config, trained_on=0))
 
 
 def _judge(

@@ -65,23 +65,20 @@ class Variants:
     epochs: list[int]
     curves: np.ndarray
 
-    def head(
-        self, config: HeadConfig, alignment: Tensor, rating_quantiles: Tensor, seen: Tensor
-    ) -> RegressionHead:
-        """These weights as a head; alignment (C,), rating_quantiles (101,), seen (S,)."""
+    def head(self, config: HeadConfig, **others: Tensor) -> RegressionHead:
+        """These weights as a head, and its other tensors: those of its config, or zeros for those not given."""
         head = RegressionHead(config)
         head.load_state_dict(
-            {
+            head.state_dict()
+            | {
                 "weight1": self.weight1,
                 "bias1": self.bias1,
                 "weight2": self.weight2,
                 "bias2": self.bias2,
                 "rating_mean": torch.tensor(self.rating_mean),
                 "rating_std": torch.tensor(self.rating_std),
-                "alignment": alignment,
-                "rating_quantiles": rating_quantiles,
             }
-            | ({"seen": seen} if config.seen else {})
+            | others
         )
         return head.eval()
 

@@ -95,7 +95,7 @@ def combine_heads(
         interval=calibrate(stacked, data.ratings),
         about=heads[0].config.about,
         metrics=measured,
-        seen=len(seen),
+        trained_on=len(seen),
         recipe={"target": data.target},
         members=[Member(heads[m].config.name, heads[m].config.fingerprint) for m in used],
     )
@@ -106,7 +106,7 @@ def combine_heads(
             "intercept": torch.tensor(intercept).float(),
             "rating_quantiles": torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float(),
         }
-        | ({"seen": seen} if config.seen else {}),
+        | ({"trained_on": seen} if config.trained_on else {}),
         strict=False,  # the members have tensors of their own
     )
     return stack.eval()
@@ -115,9 +115,9 @@ def combine_heads(
 def _seen(heads: Sequence[RegressionHead], data: RatedSet) -> Tensor:
     """What a stack has learned from, (S,): its members' pictures and those that weigh them. None, if a member does
     not say."""
-    if not all(head.config.seen for head in heads):
+    if not all(head.config.trained_on for head in heads):
         return torch.zeros(0, dtype=torch.int64)
-    keys = [key for head in heads for key in head.seen.tolist()]
+    keys = [key for head in heads for key in head.trained_on.tolist()]
     keys += [content_key(value) for value in content_hashes(data.files)]
     return torch.tensor(list(dict.fromkeys(keys)))
 
@@ -136,7 +136,7 @@ def _check(heads: Sequence[RegressionHead], name: str) -> None:
         raise DataError(f"The heads to combine should have different names, not {', '.join(names)}.")
     for head in heads:
         config, folder = head.config, head.folder
-        if not isinstance(head, RegressionHead):
+        if config.parts:
             raise DataError(f"{config.name!r} is a stack itself: combine heads on single backbones.")
         if folder is None or Path(folder).resolve().name != config.name:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +15,7 @@ from ais.backbones.loading import load_backbone, pick_device, random_backbone
 from ais.data.ratings import RatedSet
 from ais.errors import DataError
 from ais.heads.loading import backbone_of
-from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
+from ais.heads.regression import RatingHead, RegressionHead
 from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
 from ais.progress import Report
 from ais.torch_state import own_state
@@ -57,7 +57,7 @@ class HeldOut:
 @own_state()
 def held_out(
     data: RatedSet,
-    head: RegressionHead | StackedHead,
+    head: RatingHead,
     *,
     device: str = "auto",
     progress: Report | None = None,
@@ -72,9 +72,10 @@ def held_out(
         DataError: too few pictures are left, the set cannot be read, or a pruned head is to be judged by the pictures
             that its maps were chosen on.
     """
-    members = list(head.members) if isinstance(head, StackedHead) else [head]
-    seen = np.array(head.has_seen(content_hashes(data.files)), dtype=bool)
-    if seen.all() and all(member.config.seen == len(data) for member in members):
+    head = head.on("cpu")
+    members = head.members
+    seen = np.array(head.was_trained_on(content_hashes(data.files)), dtype=bool)
+    if seen.all() and all(member.config.trained_on == len(data) for member in members):
         return _cross_validated(data, head, members, device, progress, cache)
     rows = np.flatnonzero(~seen)
     if len(rows) < _FEWEST:
@@ -87,15 +88,15 @@ def held_out(
         backbone = backbone_of(member, device)
         pictures = look(part, backbone, progress, cache)
         scores.append(_scores(member, backbone, pictures))
-    combined = head.finite(head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0])
-    how: How = "unseen" if head.config.seen else "unknown"
+    combined = head.finite(head.combine(scores))
+    how: How = "unseen" if head.config.trained_on else "unknown"
     return HeldOut(part, pictures.groups, combined.double().numpy(), None, how, int(seen.sum()))
 
 
 def _cross_validated(
     data: RatedSet,
-    head: RegressionHead | StackedHead,
-    members: list[RegressionHead],
+    head: RatingHead,
+    members: Sequence[RegressionHead],
     device: str,
     progress: Report | None,
     cache: bool,
@@ -117,7 +118,7 @@ def _cross_validated(
         raise DataError(
             "The members of the stack have other folds: train all of them with the same --seed and --folds."
         )
-    if isinstance(head, StackedHead):
+    if head.config.parts:
         scores = cross_fitted(np.stack([part.scores for part in parts], -1), data.ratings, folds)
     return HeldOut(data, pictures.groups, scores, folds, "cross-validation", 0)
 
@@ -135,7 +136,7 @@ def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
 
 
 @own_state()
-def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str, Any]:
+def evaluate_head(held: HeldOut, head: RatingHead) -> dict[str, Any]:
     """All that is to be said of a head by its scores, ready for JSON.
 
     Returns:
@@ -146,7 +147,7 @@ def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str
     """
     data = held.data
     predicted = held.scores.mean(1)
-    half = head.cpu().interval(torch.from_numpy(held.scores)).numpy()
+    half = head.on("cpu").half_width(torch.from_numpy(held.scores)).numpy()
     inside = coverage(predicted, half, data.ratings)
     rows = worst(predicted, data.ratings, WORST)
     return {
@@ -177,7 +178,6 @@ def evaluate_head(held: HeldOut, head: RegressionHead | StackedHead) -> dict[str
 
 def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: Pictures) -> torch.Tensor:
     """(n, K), on the CPU."""
-    head.cpu()
     embedding = pictures.embedding
     if backbone.embedding_slice is not None:
         embedding, _ = silence(embedding, pictures.delta, backbone.embedding_slice, head.keep)

@@ -67,8 +67,8 @@ def prune_head(
             "head on another backbone."
         )
     pictures = look(data, backbone, progress)
-    seen = np.array(head.has_seen(pictures.embedded.hashes))
-    if not config.seen:
+    seen = np.array(head.was_trained_on(pictures.embedded.hashes))
+    if not config.trained_on:
         logger.warning(
             "The head %s does not say which pictures it learned from: if these are among them, the test flatters it.",
             config.name,
@@ -108,7 +108,7 @@ def prune_head(
     keep &= head.keep.to(keep.device)
     scores = _scores(last[0], backbone.embedding_slice, keep)
     # The mask has learned from the pictures that it was chosen on.
-    learned = rest.embedded.hashes if config.seen and not seen.all() else []
+    learned = rest.embedded.hashes if config.trained_on and not seen.all() else []
     measured = metrics(scores.mean(1), test.data.ratings, test.groups) | {
         "pictures": len(test.data),
         "groups": len(set(test.groups)),
@@ -121,24 +121,47 @@ def prune_head(
             name=name,
             pruned=(~keep).nonzero()[:, 0].tolist(),
             metrics=measured,
-            seen=config.seen + len(learned),
+            trained_on=config.trained_on + len(learned),
+            backbone_sha256=backbone.sha256,
             interval=calibrate(scores, test.data.ratings),
         )
     )
     state = head.state_dict()
     if learned:
-        state["seen"] = torch.cat([state["seen"].cpu(), torch.tensor([content_key(v) for v in learned])])
+        state["trained_on"] = torch.cat(
+            [state["trained_on"].cpu(), torch.tensor([content_key(v) for v in learned])]
+        )
     pruned.load_state_dict(state)
     pruned.folder = head.folder  # where its backbone lies, if that was tuned
-    pruned.alignment[~keep.cpu()] = 0
+    pruned.mean_residual[~keep.cpu()] = 0
+    pruned.typical.copy_(_typical(head, pictures, backbone.embedding_slice, keep, all_seen=bool(seen.all())))
     return pruned.eval(), report
+
+
+def _typical(
+    head: RegressionHead, pictures: Pictures, owner: range, keep: Tensor, *, all_seen: bool
+) -> Tensor:
+    """The mean embedding without the pruned maps, (D,): of the images that the head was trained on.
+
+    Where they are not at hand, its own is kept, but for the coordinates of the pruned maps, which are those of the
+    images that the maps were chosen on; all 0 where it has none.
+    """
+    embedding, _ = silence(pictures.embedding, pictures.delta, owner, keep.cpu())
+    mean = embedding.mean(0)
+    if all_seen:
+        return mean
+    typical = head.typical.cpu().clone()
+    if typical.any():
+        gone = torch.arange(owner.start, owner.stop)[~keep.cpu()]
+        typical[gone] = mean[gone]
+    return typical
 
 
 def _judged(head: RegressionHead, pictures: Pictures, backbone: FrozenBackbone) -> Judged:
     embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
     assert backbone.embedding_slice is not None  # checked by the caller
     embedding, delta = silence(embedding, delta, backbone.embedding_slice, head.keep.to(backbone.device))
-    return Judged(head.to(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
+    return Judged(head.on(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
 
 
 def _scores(part: Judged, owner: range, keep: Tensor) -> np.ndarray:

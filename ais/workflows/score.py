@@ -13,10 +13,8 @@ from ais.attribution.explanation import Score
 from ais.backbones.embeddings import Picture, Rows, embed_each
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
-from ais.heads.base import Head
 from ais.heads.loading import backbone_of
-from ais.heads.regression import RegressionHead
-from ais.heads.stack import StackedHead
+from ais.heads.regression import RatingHead, RegressionHead
 from ais.training.pruning import silence
 
 
@@ -29,7 +27,7 @@ class Scored:
 
 
 def score_pictures(
-    pictures: Sequence[Picture], head: Head, *, device: str = "auto", cache: bool = True
+    pictures: Sequence[Picture], head: RatingHead, *, device: str = "auto", cache: bool = True
 ) -> Generator[Scored, None, None]:
     """The scores of pictures, in their order, each as soon as it is known.
 
@@ -44,8 +42,8 @@ def score_pictures(
     Raises:
         HeadError, WeightsError: as `ais.score`. A picture that cannot be read raises nothing.
     """
-    assert isinstance(head, (RegressionHead, StackedHead))
-    members = list(head.members) if isinstance(head, StackedHead) else [head]
+    head = head.on("cpu")
+    members = head.members
     backbones = [backbone_of(member, device) for member in members]
     if any(
         member.config.pruned and backbone.embedding_slice is None
@@ -61,7 +59,7 @@ def score_pictures(
             scores = [
                 _variants(*each) for each in zip(members, backbones, embedded.rows, strict=True)
             ]  # M times (1, K)
-            combined = head.cpu().combine(scores) if isinstance(head, StackedHead) else scores[0]
+            combined = head.combine(scores)
             yield Scored(score_of(head, combined))
 
 
@@ -79,13 +77,11 @@ def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Ten
             f"{len(backbone.embedding_slice)}."
         )
     if backbone.embedding_slice is not None and head.config.pruned:
-        embedding, _ = silence(embedding, rows["delta"][None], backbone.embedding_slice, head.cpu().keep)
-    return head.cpu()(embedding)
+        embedding, _ = silence(embedding, rows["delta"][None], backbone.embedding_slice, head.keep)
+    return head(embedding)
 
 
-def _one_by_one(
-    pictures: Sequence[Picture], head: RegressionHead | StackedHead, device: str
-) -> Iterator[Scored]:
+def _one_by_one(pictures: Sequence[Picture], head: RatingHead, device: str) -> Iterator[Scored]:
     for picture in pictures:
         try:
             yield Scored(score(picture, head, device=device))

@@ -106,14 +106,16 @@ def train_head(
         interval=calibrate(measured.scores, data.ratings),
         metrics=results,
         recipe=plan.to_dict() | {"target": data.target},
-        seen=len(data),
+        trained_on=len(data),
         tuned_sha256="" if state is None else hashlib.sha256(save(state)).hexdigest(),
+        backbone_sha256=own.sha256,
     )
     head = fitted.head(
         config,
-        torch.from_numpy(measured.alignment).float(),
-        torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float(),
-        torch.tensor([content_key(value) for value in pictures.embedded.hashes]),
+        mean_residual=torch.from_numpy(measured.alignment).float(),
+        typical=(pictures if state is None else look(data, own, progress, cache)).embedding.mean(0),
+        rating_quantiles=torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float(),
+        trained_on=torch.tensor([content_key(value) for value in pictures.embedded.hashes]),
     )
     if test is not None and len(test):
         results["test"] = _score_once(head, test, own, progress, cache)
@@ -137,7 +139,7 @@ def _score_once(
 ) -> dict[str, Any]:
     """The measures of the finished head on pictures kept for testing."""
     pictures = look(test, backbone, report, cache)
-    twins = sum(head.has_seen(pictures.embedded.hashes))
+    twins = sum(head.was_trained_on(pictures.embedded.hashes))
     if twins:
         logger.warning(
             "%d test pictures are among those learned from, too: the test then flatters the head. Keep one of each.",

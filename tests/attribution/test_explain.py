@@ -108,7 +108,7 @@ def test_every_kind(kind: str, photograph: Image.Image) -> None:
         "prediction": predictions[0],
         "residual": residuals[0],
         "dual": importance.dual(predictions, residuals)[0],
-        "mean_residual": head.alignment,
+        "mean_residual": head.mean_residual,
     }[kind]
     np.testing.assert_allclose(result.importance, expected, atol=1e-5)
 

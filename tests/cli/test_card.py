@@ -14,7 +14,7 @@ from PIL import Image
 
 from ais.heads.config import CONFIG, EMBEDDED, WEIGHTS
 from ais.heads.format import read_config
-from ais.heads.loading import heads_directory
+from ais.heads.shipped import heads_directory
 from ais.publish.card import CURVE, EXAMPLES, model_card
 from helpers.commands import call
 

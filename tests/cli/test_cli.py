@@ -544,7 +544,7 @@ def test_prune(place: Place, tmp_path: Path) -> None:
     assert Plan.of(head.config).variants == 2
     text = (place.heads / "lean" / "README.md").read_text()
     assert text == model_card(head.config)
-    assert f"{document['silenced']} of its 12 feature maps are silenced" in text
+    assert f"{document['silenced']} of its 12 feature maps are pruned: permanently set to zero" in text
     words = call(*command, "--how", "negative", "--seed", "2").stdout
     assert "of 12 maps silenced (negative)" in words
     assert "gain beyond chance" in words

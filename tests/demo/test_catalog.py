@@ -10,7 +10,7 @@ import pytest
 from ais.demo import catalog, values
 from ais.demo.catalog import Catalog, HeadEntry, collection_slug, head_source
 from ais.errors import HeadError, HubError
-from ais.heads import loading
+from ais.heads import shipped
 from ais.io.hub import Repository
 from helpers.heads import METRICS, save_head, settled, wait
 from helpers.hub_failures import Hang, Status
@@ -27,15 +27,15 @@ def head(tmp_path: Path) -> Path:
 
 def test_the_heads_that_come_with_ais_are_there_before_anything_is_fetched() -> None:
     catalogue = Catalog("user/head")
-    *shipped, coming = catalogue.entries()
-    assert [offer.head for offer in shipped] == loading.list_heads()
-    assert shipped[0].facts == "PLCC 0.73 (0.66 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
+    *ours, coming = catalogue.entries()
+    assert [offer.head for offer in ours] == shipped.list_heads()
+    assert ours[0].facts == "PLCC 0.73 (0.66 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
     assert coming == HeadEntry("user/head")
 
 
 def test_an_owners_head_arrives_pinned_with_its_metrics(hub: LocalHub, head: Path) -> None:
     commit = hub.add_head("lab/awe", head)
-    catalogue = Catalog(f" lab/awe , {loading.list_heads()[1]},")
+    catalogue = Catalog(f" lab/awe , {shipped.list_heads()[1]},")
     catalogue.start()
     (offer,) = wait(catalogue, settled)
     assert offer.head == f"lab/awe@{commit}"

@@ -21,7 +21,7 @@ from ais.attribution.explain import explain
 from ais.demo.catalog import BROKEN
 from ais.demo.components import uploaded
 from ais.demo.tabs.score import EXAMPLES
-from ais.heads import config, loading
+from ais.heads import config, shipped
 from ais.heads import config as heads_config
 from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
 from helpers.pictures import odd_pictures
@@ -38,12 +38,12 @@ OVERLAY = "document.querySelector('#ais-overlay .viewer').parentElement.ais"
 @pytest.fixture(scope="session")
 def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
-    shutil.copytree(loading.heads_directory() / heads_config.EMBEDDED, folder / heads_config.EMBEDDED)
+    shutil.copytree(shipped.heads_directory() / heads_config.EMBEDDED, folder / heads_config.EMBEDDED)
     shutil.copytree(folder / heads_config.EMBEDDED, folder / CROPPED)
     config = json.loads((folder / CROPPED / "config.json").read_text())
     (folder / CROPPED / "config.json").write_text(json.dumps(config | {"name": CROPPED, "view": "crop"}))
     for name in (STACK, "beauty-efficientnet-lite1", "beauty-efficientnet-lite2"):
-        (folder / name).symlink_to(loading.heads_directory() / name)
+        (folder / name).symlink_to(shipped.heads_directory() / name)
     return folder
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from ais import explain
 from ais.demo import folders
 from ais.demo.catalog import Catalog
-from ais.heads import loading
+from ais.heads import shipped
 from helpers.browsing import CANVAS, check_sentence, coffee, number, running_app, upload, visiting
 from helpers.heads import save_head, settled, wait
 
@@ -119,7 +119,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
         def start(port: int = 0) -> str:
             return stack.enter_context(
-                running_app(loading.heads_directory(), folder, os.environ | {"AIS_HEADS": heads}, port)
+                running_app(shipped.heads_directory(), folder, os.environ | {"AIS_HEADS": heads}, port)
             )
 
         yield {"url": start(), "start": start, "stop": stack.close, "folder": folder, "own": own}

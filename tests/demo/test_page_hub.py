@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ais import explain, load_head
-from ais.heads import loading
+from ais.heads import shipped
 from ais.heads.config import EMBEDDED
 from helpers.browsing import READY, check_sentence, coffee, running_app, upload, visiting
 from helpers.heads import save_head
@@ -75,7 +75,7 @@ def site(hub_server: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "AIS_HEADS": "owner/late,owner/secret",
     }
     hub.fail("HEAD", "^/owner/late/", Hang(60))
-    with running_app(loading.heads_directory(), folder, os.environ | settings) as url:
+    with running_app(shipped.heads_directory(), folder, os.environ | settings) as url:
         yield hub, url
 
 
@@ -315,7 +315,7 @@ def test_the_api_takes_a_head_of_the_hub(
         ("ann/gated", "is gated"),
         ("ann/slow", "cannot be reached"),
         ("model_cards/beauty-stack", "no repository model_cards/beauty-stack"),
-        (str(loading.heads_directory() / STACK), "There is no head"),
+        (str(shipped.heads_directory() / STACK), "There is no head"),
     ):
         with pytest.raises(AppError, match=re.escape(words)):
             client.predict(handle_file(photo), name, api_name="/explain")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ais.demo import door
-from ais.heads import loading
+from ais.heads import shipped
 from ais.heads.config import EMBEDDED
 from helpers.browsing import check_sentence, coffee, running_app
 
@@ -79,7 +79,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     Image.open(coffee()).resize((90, 60)).save(folder / "secret.png")
     (folder / "notes.txt").write_text("a secret")
-    with running_app(loading.heads_directory(), folder) as url:
+    with running_app(shipped.heads_directory(), folder) as url:
         yield Site(url, folder)
 
 

@@ -12,7 +12,7 @@ import pytest
 from ais.backbones.loading import load_backbone
 from ais.demo import shapes
 from ais.demo.tabs import similarity
-from ais.heads import loading
+from ais.heads import shipped
 from ais.rsa import rdm
 from ais.workflows import align
 from helpers.browsing import check_sentence, coffee, number, running_app, upload, visiting
@@ -28,7 +28,7 @@ HOSTILE = "<img src=x onerror=alert(1)>${2}{{3}}"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_app(loading.heads_directory(), tmp_path_factory.mktemp("app")) as address:
+    with running_app(shipped.heads_directory(), tmp_path_factory.mktemp("app")) as address:
         yield address
 
 

@@ -16,7 +16,7 @@ from ais import demo
 from ais.attribution.methods import METHODS
 from ais.demo import api, storage
 from ais.demo.tabs import TABS, Tab
-from ais.heads import loading
+from ais.heads import shipped
 from helpers.browsing import running_app, visiting
 
 ADD_TAB = """
@@ -93,7 +93,7 @@ def test_a_method_is_an_entry(dummy_method: str, tmp_path: Path, monkeypatch: py
 @pytest.fixture(scope="module")
 def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     folder = tmp_path_factory.mktemp("app")
-    with running_app(loading.heads_directory(), folder, before=ADD_TAB) as url, visiting(url) as open_:
+    with running_app(shipped.heads_directory(), folder, before=ADD_TAB) as url, visiting(url) as open_:
         yield open_
 
 

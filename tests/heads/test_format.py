@@ -84,7 +84,8 @@ def some_tensors(config: dict[str, Any], seed: int = 0) -> Tensors:
         "bias2": random.normal(0, 0.3, k).astype(np.float32),
         "rating_mean": np.array(4.1, np.float32),
         "rating_std": np.array(1.3, np.float32),
-        "alignment": np.zeros(c, np.float32),
+        "mean_residual": np.zeros(c, np.float32),
+        "typical": np.zeros(d, np.float32),
         "rating_quantiles": np.sort(random.uniform(1, 7, 101)).astype(np.float32),
     }
 
@@ -95,7 +96,7 @@ def some_tensors(config: dict[str, Any], seed: int = 0) -> Tensors:
 def network_input(picture: Image.Image, config: dict[str, Any]) -> np.ndarray:
     """What EfficientNet-Lite0 sees of a picture, (1, 3, h, w)."""
     size, resize, short = config["size"], 256, min(picture.size)
-    if config["view"] == "whole":
+    if config["view"] == "resize":
         shape = tuple(size if side == short else math.floor(size * side / short) for side in picture.size)
         box = (0, 0, *picture.size)
     else:
@@ -180,7 +181,7 @@ def test_a_stack_made_by_someone_elses_hands_loads(tmp_path: Path, photograph: I
         line = f'["efficientnet_lite0", "conv_head", "whole", 224, {pruned}, "", "{sha256}"]'
         members.append({"head": f"member-{m}", "fingerprint": hashlib.sha256(line.encode()).hexdigest()})
         s += weight[m] * variant_scores(tensors, embedding(photograph, config))
-    shared = {name: EXAMPLE[name] for name in ("format", "variants", "target", "interval")}
+    shared = {name: EXAMPLE[name] for name in ("format", "task", "variants", "target", "interval")}
     config = {"name": "stack-by-hand", "members": members, **shared}
     quantiles = np.linspace(1, 7, 101).astype(np.float32)
     write_folder(
@@ -199,12 +200,12 @@ def test_pictures_it_has_seen_are_known_by_the_page(tmp_path: Path, photograph: 
     photograph.save(file)
     sha256 = hashlib.sha256(file.read_bytes())
     (key,) = struct.unpack(">q", sha256.digest()[:8])
-    config = EXAMPLE | {"seen": 3}
-    seen = np.array([-1, -(2**63), key], np.int64)
-    write_folder(tmp_path / "by-hand", config, some_tensors(config) | {"seen": seen})
+    config = EXAMPLE | {"trained_on": 3}
+    keys = np.array([-1, -(2**63), key], np.int64)
+    write_folder(tmp_path / "by-hand", config, some_tensors(config) | {"trained_on": keys})
     head = ais.load_head(tmp_path / "by-hand")
     others = ["f" * 16 + "0" * 48, "8" + "0" * 63, "0" * 64]
-    assert head.has_seen([sha256.hexdigest(), *others]) == [True, True, True, False]
+    assert head.was_trained_on([sha256.hexdigest(), *others]) == [True, True, True, False]
 
 
 def test_unknown_fields_are_taken_as_the_page_says(tmp_path: Path) -> None:
@@ -214,13 +215,49 @@ def test_unknown_fields_are_taken_as_the_page_says(tmp_path: Path) -> None:
     write_folder(tmp_path / "inside", EXAMPLE | {"target": EXAMPLE["target"] | {"colour": "blue"}}, tensors)
     with pytest.raises(HeadError, match="colour"):
         ais.load_head(tmp_path / "inside")
-    write_folder(tmp_path / "newer", EXAMPLE | {"format": 2}, tensors)
-    with pytest.raises(HeadError, match="format 2, newer"):
+    write_folder(tmp_path / "newer", EXAMPLE | {"format": 3}, tensors)
+    with pytest.raises(HeadError, match="format 3, newer"):
         ais.load_head(tmp_path / "newer")
 
 
+@pytest.mark.parametrize("stated", [{"format": 1}, {}], ids=["stated", "by default"])
+def test_a_head_of_format_1_loads(tmp_path: Path, photograph: Image.Image, stated: dict[str, int]) -> None:
+    """With the names of then, whatever the fields of format 2 would say; saved again, it is of format 2."""
+    table = PAGE[PAGE.index("## Format 1") :]
+    for new, old in (("trained_on", "seen"), ("mean_residual", "alignment")):
+        assert f"| tensor `{new}` | tensor `{old}` |" in table
+    config = {key: value for key, value in EXAMPLE.items() if key not in ("format", "task")} | stated
+    config |= {"view": "whole", "seen": 2, "task": "another", "trained_on": 7, "backbone_sha256": "0" * 16}
+    tensors = some_tensors(EXAMPLE)
+    residual = np.linspace(-1, 1, 1280).astype(np.float32)
+    then = {name: value for name, value in tensors.items() if name not in ("typical", "mean_residual")}
+    then |= {"alignment": residual, "seen": np.array([5, -6], np.int64)}
+    write_folder(tmp_path / "old", config, then)
+    head = ais.load_head(tmp_path / "old")
+    assert isinstance(head, RegressionHead)
+    assert (head.config.format, head.config.task, head.config.backbone_sha256) == (1, "rating", "")
+    assert head.trained_on.tolist() == [5, -6]
+    assert head.mean_residual.tolist() == residual.tolist()
+    assert head.typical.shape == (1280,)
+    assert not head.typical.any()
+    s = variant_scores(tensors, embedding(photograph, EXAMPLE))
+    check_explanation(ais.explain(photograph, tmp_path / "old"), s, EXAMPLE, tensors["rating_quantiles"])
+    head.save(tmp_path / "new")
+    again = ais.load_head(tmp_path / "new")
+    assert (again.config.format, again.config.trained_on) == (2, 2)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+def test_the_weights_hash_is_what_the_page_says() -> None:
+    backbone = load_backbone("efficientnet_lite0")
+    digest = hashlib.sha256()
+    for name, value in backbone.network.state_dict().items():
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    assert backbone.sha256 == digest.hexdigest()[:16]
+
+
 def test_every_field_of_the_example_is_required(tmp_path: Path) -> None:
-    """The page calls it the smallest; only `format` could be left out."""
+    """The page calls it the smallest; without `format` it would be of format 1."""
     assert EXAMPLE.keys() - {"format"} == {
         name
         for name in _rows("### Fields of every head", "### Fields of a stack", "required")
@@ -250,11 +287,13 @@ def test_the_page_has_every_tensor_with_its_shape_and_no_other() -> None:
     common = {
         "name": "n",
         "variants": 11,
-        "seen": 13,
+        "trained_on": 13,
         "target": Target("t", 0, 1),
         "interval": Interval(0.9, 1, 1),
     }
-    head = HeadConfig(backbone="b", layer="l", view="whole", size=1, dim=17, channels=19, hidden=23, **common)
+    head = HeadConfig(
+        backbone="b", layer="l", view="resize", size=1, dim=17, channels=19, hidden=23, **common
+    )
     stack = StackConfig(members=[Member("a", "")] * 7, **common)
     letters = {"S": 13, "K": 11, "D": 17, "C": 19, "H": 23, "M": 7, "101": 101}
     told = {}
@@ -265,7 +304,7 @@ def test_the_page_has_every_tensor_with_its_shape_and_no_other() -> None:
     for config, kind in ((head, "one backbone"), (stack, "stack")):
         here = {name: shape for name, (where, _, shape) in told.items() if where[:4] in ("both", kind[:4])}
         assert here == config.shapes()
-    assert {name for name, (_, dtype, _) in told.items() if dtype == "I64"} == {"seen"}
+    assert {name for name, (_, dtype, _) in told.items() if dtype == "I64"} == {"trained_on"}
 
 
 def test_the_worked_fingerprint_is_right() -> None:
@@ -281,7 +320,7 @@ def test_the_worked_fingerprint_is_right() -> None:
         tuned_sha256=tuned,
         backbone=backbone,
         layer=layer,
-        view=view,
+        view={"whole": "resize"}[view],  # its old name, which fingerprints keep
         size=size,
         dim=1280,
         channels=1280,

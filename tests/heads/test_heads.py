@@ -31,8 +31,8 @@ def test_variants_together_equal_each_alone() -> None:
 def test_interval_grows_with_the_variants_spread() -> None:
     head = make_head()
     agree, disagree = torch.tensor([[4.0, 4.0, 4.0]]), torch.tensor([[3.0, 4.0, 5.0]])
-    assert head.interval(agree).item() == pytest.approx(1.6 * 0.5)
-    assert head.interval(disagree).item() == pytest.approx(1.6 * (0.25 + 2 / 3) ** 0.5)
+    assert head.half_width(agree).item() == pytest.approx(1.6 * 0.5)
+    assert head.half_width(disagree).item() == pytest.approx(1.6 * (0.25 + 2 / 3) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_percentile_between_the_quantiles(score: float, percentile: float) -> No
 
 def test_reach_follows_the_weights() -> None:
     head = make_head()
-    assert torch.equal(head.reach[:, 0], head.weight1.abs().amax(-1).flatten())
+    assert torch.equal(head.weight_bound[:, 0], head.weight1.abs().amax(-1).flatten())
     head.weight1 *= 2
-    assert torch.equal(head.reach[:, 0], head.weight1.abs().amax(-1).flatten())
+    assert torch.equal(head.weight_bound[:, 0], head.weight1.abs().amax(-1).flatten())
     head.load_state_dict(make_head(seed=3).state_dict())
-    assert torch.equal(head.reach[:, 0], head.weight1.abs().amax(-1).flatten())
+    assert torch.equal(head.weight_bound[:, 0], head.weight1.abs().amax(-1).flatten())
 
 
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -62,17 +62,17 @@ def test_a_pictures_key_is_the_beginning_of_its_hash(sha256: str) -> None:
 
 def test_knows_the_pictures_it_was_trained_on() -> None:
     files = [hashlib.sha256(bytes([n])).hexdigest() for n in range(20)]
-    head = change_head(make_head(), seen=[content_key(sha256) for sha256 in files[::2]])
-    assert {key < 0 for key in head.seen.tolist()} == {True, False}
-    assert head.has_seen(files) == [n % 2 == 0 for n in range(20)]
-    assert head.double().has_seen([sha256.upper() for sha256 in files[:2]]) == [True, False]
-    assert head.has_seen([]) == []
+    head = change_head(make_head(), trained_on=[content_key(sha256) for sha256 in files[::2]])
+    assert {key < 0 for key in head.trained_on.tolist()} == {True, False}
+    assert head.was_trained_on(files) == [n % 2 == 0 for n in range(20)]
+    assert head.double().was_trained_on([sha256.upper() for sha256 in files[:2]]) == [True, False]
+    assert head.was_trained_on([]) == []
 
 
 def test_without_a_record_no_picture_is_known() -> None:
     head = make_head()
-    assert "seen" not in head.state_dict()
-    assert head.has_seen(["00" * 32]) == [False]
+    assert "trained_on" not in head.state_dict()
+    assert head.was_trained_on(["00" * 32]) == [False]
 
 
 def test_pruned_maps_are_those_not_kept() -> None:

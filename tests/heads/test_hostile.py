@@ -157,7 +157,7 @@ HUGE: dict[str, dict[str, Change]] = {  # what is done to which tensors, in plac
     "deviation": {"rating_std": lambda t: t.fill_(3e38)},
     "mean": {"rating_mean": lambda t: t.fill_(3e38)},
     "cancelling": {"bias2": lambda t: t.fill_(3e38), "rating_mean": lambda t: t.fill_(-3e38)},
-    "alignment": {"alignment": lambda t: t.fill_(3e38)},
+    "mean residual": {"mean_residual": lambda t: t.fill_(3e38)},
     "tiny": {"weight1": lambda t: t.mul_(1e-40), "weight2": lambda t: t.mul_(1e-40)},
     "zero": {"weight1": lambda t: t.zero_(), "rating_std": lambda t: t.zero_()},
     "flat quantiles": {"rating_quantiles": lambda t: t.fill_(4)},

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from ais.errors import HeadError
 from ais.heads.config import EMBEDDED
-from ais.heads.loading import list_heads, load_head, tuned_backbone
+from ais.heads.loading import load_head, tuned_backbone
 from ais.heads.regression import RegressionHead
+from ais.heads.shipped import list_heads
 from ais.heads.stack import StackedHead
 from helpers.heads import change_head, edit, make_head
 
@@ -61,31 +62,31 @@ def test_a_pruned_head_keeps_its_maps_silent(tmp_path: Path) -> None:
 
 def test_what_it_has_seen_is_saved_exactly(tmp_path: Path) -> None:
     keys = [-(2**63), 2**63 - 1, 2**53 + 1, 0]  # the third is no float64
-    change_head(make_head(), seen=keys).save(tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")["seen"]
+    change_head(make_head(), trained_on=keys).save(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")["trained_on"]
     assert stored.dtype == torch.int64
     assert stored.tolist() == keys
     loaded = load_head(tmp_path)
-    assert loaded.seen.tolist() == keys
-    assert loaded.has_seen(["80" + "00" * 31, "ff" * 32]) == [True, False]
+    assert loaded.trained_on.tolist() == keys
+    assert loaded.was_trained_on(["80" + "00" * 31, "ff" * 32]) == [True, False]
 
 
 def test_seen_pictures_are_not_kept_as_fractions(tmp_path: Path) -> None:
-    change_head(make_head(), seen=[1, 2]).save(tmp_path)
-    _weights(tmp_path, seen=torch.tensor([1.0, 2.0]))
-    with pytest.raises(HeadError, match=r"seen is F32 \[2\].*should be I64 \[2\]"):
+    change_head(make_head(), trained_on=[1, 2]).save(tmp_path)
+    _weights(tmp_path, trained_on=torch.tensor([1.0, 2.0]))
+    with pytest.raises(HeadError, match=r"trained_on is F32 \[2\].*should be I64 \[2\]"):
         load_head(tmp_path)
 
 
 def test_a_folder_from_before_pruning_and_tuning_loads(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    for key in ("pruned", "tuned_sha256", "seen"):
+    for key in ("pruned", "tuned_sha256", "trained_on"):
         del config[key]
     (folder / "config.json").write_text(json.dumps(config))
     loaded = load_head(folder)
     assert isinstance(loaded, RegressionHead)
     assert loaded.keep.all()
-    assert loaded.has_seen(["00" * 32]) == [False]
+    assert loaded.was_trained_on(["00" * 32]) == [False]
     assert tuned_backbone(loaded) is None
 
 
@@ -107,7 +108,7 @@ def tuned(tmp_path: Path) -> Path:
 def test_a_tuned_backbone_lies_beside_its_head(tuned: Path) -> None:
     head = load_head(tuned)
     assert isinstance(head, RegressionHead)
-    assert head.config.reads == "tiny, tuned"
+    assert head.config.backbone_label == "tiny, tuned"
     assert tuned_backbone(head) == tuned / "backbone.safetensors"
 
 
@@ -139,7 +140,7 @@ def test_shipped_heads_load(name: str) -> None:
     assert head.config.metrics["plcc_low"] > 0.4
     assert (head.rating_quantiles.diff() >= 0).all()
     for member in head.members if isinstance(head, StackedHead) else [head]:
-        assert member.alignment.abs().sum() > 0
+        assert member.mean_residual.abs().sum() > 0
 
 
 def test_the_embedded_default_is_there() -> None:
@@ -162,7 +163,7 @@ def test_unknown_head_says_which_there_are() -> None:
         ({"dim": 1e9}, "dim should be a positive"),
         ({"hidden": True}, "hidden should be a positive"),
         ({"variants": 4}, r"weight1|bias1"),
-        ({"channels": 13}, "alignment"),
+        ({"channels": 13}, "mean_residual"),
         ({"target": None}, "not a head's config"),
         ({"target": {"name": "x", "low": 7, "high": 1}}, "low end"),
         ({"target": {"name": "x", "low": "1", "high": 7}}, "numbers"),
@@ -183,10 +184,10 @@ def test_unknown_head_says_which_there_are() -> None:
         ({"pruned": None}, "pruned should list"),
         ({"pruned": {"1": 1}}, "pruned should list"),
         ({"tuned_sha256": None}, "tuned_sha256 should be text"),
-        ({"seen": -1}, "seen should be a whole number"),
-        ({"seen": True}, "seen should be a whole number"),
-        ({"seen": None}, "seen should be a whole number"),
-        ({"seen": 2}, "lacks the tensor seen"),
+        ({"trained_on": -1}, "trained_on.* should be a whole number"),
+        ({"trained_on": True}, "trained_on.* should be a whole number"),
+        ({"trained_on": None}, "trained_on.* should be a whole number"),
+        ({"trained_on": 2}, "lacks the tensor trained_on"),
     ],
 )
 def test_config_that_is_wrong_is_a_sentence(folder: Path, changes: dict[str, object], sentence: str) -> None:
@@ -211,7 +212,10 @@ def test_config_that_is_none_is_a_sentence(folder: Path, text: str) -> None:
         ({"bias2": torch.zeros(3, dtype=torch.float64)}, "bias2 is F64"),
         ({"bias2": torch.tensor([0.0, float("nan"), 0.0])}, "bias2.*not finite"),
         ({"rating_mean": torch.tensor(float("inf"))}, "rating_mean.*not finite"),
-        ({"seen": torch.zeros(3, dtype=torch.int64)}, "holds a tensor that heads do not have: 'seen'"),
+        (
+            {"trained_on": torch.zeros(3, dtype=torch.int64)},
+            "holds a tensor that heads do not have: 'trained_on'",
+        ),
     ],
 )
 def test_weights_that_are_wrong_are_a_sentence(

@@ -21,7 +21,7 @@ from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
-from ais.heads import loading
+from ais.heads import shipped
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
@@ -122,7 +122,7 @@ def test_every_kind_is_that_of_the_stacks_score(
         "residual": residual,
         "dual": (size - size.min()) / (size.max() - size.min()) * np.sign(residual),
         "mean_residual": np.concatenate(
-            [weight * (head.alignment * head.keep).numpy() for head, weight in pairs]
+            [weight * (head.mean_residual * head.keep).numpy() for head, weight in pairs]
         ),
     }[kind]
     sure = np.abs(residual) > 1e-4 if kind == "dual" else slice(None)  # else rounding decides the sign
@@ -309,9 +309,9 @@ def test_members_that_come_with_ais_are_found(
     installed = tmp_path / "installed"
     installed.mkdir()
     (folder.parent / "two").rename(installed / "two")
-    with pytest.raises(HeadError, match="member 'two' cannot be had"):
+    with pytest.raises(HeadError, match="member 'two' is unavailable"):
         load_head(folder)
-    monkeypatch.setattr(loading, "heads_directory", lambda: installed)
+    monkeypatch.setattr(shipped, "heads_directory", lambda: installed)
     assert load_head(folder).config.name == "stack"
 
 
@@ -320,7 +320,7 @@ def test_members_are_not_looked_for_where_one_happens_to_stand(
 ) -> None:
     (folder.parent / "two").rename(tmp_path / "two")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(HeadError, match="member 'two' cannot be had"):
+    with pytest.raises(HeadError, match="member 'two' is unavailable"):
         load_head(folder)
 
 
@@ -392,8 +392,8 @@ def _two_stacks_in_a_ring(folder: Path) -> None:
     ("spoil", "sentence"),
     [
         (_rename_member, "Put its folder into .*heads, beside the stack's"),
-        (_member_trained_anew, "another than the stack was made with: get that one"),
-        (_member_pruned_since, "another than the stack was made with: get that one"),
+        (_member_trained_anew, "differs from the one that the stack was made with: get that one"),
+        (_member_pruned_since, "differs from the one that the stack was made with: get that one"),
         (_member_damaged, "damaged"),
         (
             lambda folder: _replace_member(
@@ -405,9 +405,9 @@ def _two_stacks_in_a_ring(folder: Path) -> None:
             lambda folder: _replace_member(folder, change_head(small_members()[1], view="crop")),
             "sees the whole picture",
         ),
-        (_member_is_a_stack, "'nested' cannot be had.*on one backbone"),
-        (_member_is_itself, "'stack' cannot be had.*on one backbone"),
-        (_two_stacks_in_a_ring, "'other' cannot be had.*on one backbone"),
+        (_member_is_a_stack, "'nested' is unavailable.*on one backbone"),
+        (_member_is_itself, "'stack' is unavailable.*on one backbone"),
+        (_two_stacks_in_a_ring, "'other' is unavailable.*on one backbone"),
     ],
 )
 def test_member_that_is_not_to_be_had_is_a_sentence(

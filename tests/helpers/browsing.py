@@ -39,8 +39,8 @@ ARGUMENTS = [
 ]
 
 START = """
-import os, pathlib, runpy, ais.heads.loading
-ais.heads.loading.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])
+import os, pathlib, runpy, ais.heads.shipped
+ais.heads.shipped.heads_directory = lambda: pathlib.Path(os.environ['TEST_HEADS'])
 exec(os.environ['TEST_BEFORE'])
 runpy.run_path('app.py', run_name='__main__')
 """

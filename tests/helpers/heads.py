@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ais.demo.catalog import Catalog, HeadEntry
-from ais.heads import loading
+from ais.heads import shipped
 from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
 from ais.heads.format import read_config
 from ais.heads.regression import RegressionHead
@@ -56,11 +56,13 @@ def make_head(
     return head
 
 
-def change_head(head: RegressionHead, *, seen: list[int] | None = None, **changes: Any) -> RegressionHead:
-    """The same head with another config, and keys of pictures that it has seen."""
+def change_head(
+    head: RegressionHead, *, trained_on: list[int] | None = None, **changes: Any
+) -> RegressionHead:
+    """The same head with another config, and keys of images that it was trained on."""
     tensors = head.state_dict()
-    if seen is not None:
-        changes["seen"], tensors["seen"] = len(seen), torch.tensor(seen)
+    if trained_on is not None:
+        changes["trained_on"], tensors["trained_on"] = len(trained_on), torch.tensor(trained_on)
     changed = RegressionHead(replace(head.config, **changes))
     changed.load_state_dict(tensors)
     return changed
@@ -77,8 +79,7 @@ CHANNELS = {"one": 12, "two": 20, "three": 8}
 
 
 def fingerprint_of(folder: Path) -> str:
-    config = read_config(folder)
-    return config.fingerprint if isinstance(config, HeadConfig) else "of a stack"
+    return read_config(folder).fingerprint or "of a stack"
 
 
 def save_stack(folder: Path, members: Sequence[RegressionHead], weights: Sequence[float]) -> Path:
@@ -132,7 +133,7 @@ def save_head(folder: Path, name: str = "small", target: str = "awe", seed: int 
 def wait(catalogue: Catalog, done: Callable[[list[HeadEntry]], bool]) -> list[HeadEntry]:
     """Those of the Hub, once they are as they should be."""
     for _ in range(1500):
-        found = catalogue.entries()[len(loading.list_heads()) :]
+        found = catalogue.entries()[len(shipped.list_heads()) :]
         if done(found):
             return found
         time.sleep(0.02)

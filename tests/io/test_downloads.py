@@ -253,7 +253,7 @@ def test_offline_no_connection_is_even_tried(
 ) -> None:
     monkeypatch.setenv(variable, "1")
     hub.login()
-    shipped = Path(ais.heads.loading.heads_directory()) / ais.list_heads()[0]
+    shipped = Path(ais.heads.shipped.heads_directory()) / ais.list_heads()[0]
     tries: list[Callable[[], object]] = [
         *(lambda name=name: load_backbone(name) for name in BACKBONES if "lite" not in name),
         lambda: load_backbone("timm:resnet18"),

@@ -20,8 +20,9 @@ from markdown_it.token import Token
 from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.errors import HeadError
 from ais.heads.config import Config, HeadConfig, Interval, Member, StackConfig, Target
-from ais.heads.loading import heads_directory, list_heads, load_head
-from ais.publish.card import CURVE, EXAMPLES, model_card, named_in
+from ais.heads.loading import load_head
+from ais.heads.shipped import heads_directory, list_heads
+from ais.publish.card import CURVE, EXAMPLES, model_card, parse_card_links
 from ais.training.plan import Plan
 from ais.training.pruning import PruningReport
 from ais.training.strategies import STRATEGIES, Tuning
@@ -63,7 +64,7 @@ PRUNING = asdict(PruningReport("greedy", 1280, 77, AGREEMENT, AGREEMENT, DIFFERE
 def config(**fields: Any) -> HeadConfig:
     made = make_head("efficientnet_lite0", "conv_head", dim=24, channels=24).config
     recipe = {"command": "ais train data --out test-head"} | Plan().to_dict() | {"target": "beauty_mean"}
-    return replace(made, **({"metrics": FOLDED, "recipe": recipe, "seen": 60} | fields))
+    return replace(made, **({"metrics": FOLDED, "recipe": recipe, "trained_on": 60} | fields))
 
 
 def stack(**fields: Any) -> StackConfig:
@@ -207,13 +208,13 @@ def test_a_card_says_for_which_repository_and_space_it_was_made(
     kind: str, repository: str, space: str
 ) -> None:
     text = model_card(CARDS[kind], repository, space)
-    assert named_in(text) == (repository, space)
-    assert model_card(CARDS[kind], *named_in(text)) == text
+    assert parse_card_links(text) == (repository, space)
+    assert model_card(CARDS[kind], *parse_card_links(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "# Mine", "explanation = ais.explain('photo.jpg', head='a/b')"])
 def test_a_card_by_other_hands_was_made_for_none(text: str) -> None:
-    assert named_in(text) == ("", "")
+    assert parse_card_links(text) == ("", "")
 
 
 def test_use_is_three_lines_of_python_one_of_the_shell_and_the_pages_link() -> None:
@@ -402,7 +403,7 @@ def test_hostile_words_stay_words(words: list[str], kind: str) -> None:
     )
     text, usual = model_card(hostile), model_card(plain)
     text.encode()
-    assert named_in(text) == ("", "")
+    assert parse_card_links(text) == ("", "")
     data, expected = ModelCard(text).data.to_dict(), ModelCard(usual).data.to_dict()
     assert data.keys() | {"license"} == expected.keys()
     assert (

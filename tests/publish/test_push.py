@@ -21,11 +21,12 @@ from PIL import Image
 
 import ais
 from ais.errors import AISError, HeadError, HubError
+from ais.heads.config import EMBEDDED
 from ais.heads.format import read_config
 from ais.heads.loading import load_head
 from ais.io.hub import Repository
 from ais.publish import push, space
-from ais.publish.card import model_card, named_in
+from ais.publish.card import model_card, parse_card_links
 from ais.publish.checks import check_folder
 from ais.publish.push import push_head, repository_to_push
 from ais.publish.space import push_space
@@ -98,7 +99,7 @@ def metadata(folder: Path) -> None:
     ("spoil", "sentence"),
     [
         (put("pytorch_model.bin"), r"pytorch_model\.bin does not belong to this head"),
-        (put(".env"), r"\.env does not belong to this head\. Take"),
+        (put(".env"), r"\.env does not belong to this head\. Remove"),
         (put("handler.py"), r"handler\.py does not belong"),
         (put("learning_curve.png"), r"learning_curve\.png does not belong"),
         (put("backbone.safetensors"), r"backbone\.safetensors does not belong"),
@@ -163,13 +164,13 @@ def test_what_only_looks_like_a_path_is_fine(about: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ais.list_heads())
 def test_shipped_heads_are_fit_to_be_published(name: str) -> None:
-    check_folder(ais.heads.loading.heads_directory() / name)
+    check_folder(ais.heads.shipped.heads_directory() / name)
 
 
 def test_a_picture_that_is_none(folder: Path) -> None:
     edit(recipe={"curve": "learning_curve.png"})(folder)
     put("learning_curve.png", b"\x80\x04cos\nsystem\n")(folder)
-    with pytest.raises(HeadError, match=r"learning_curve\.png is no picture"):
+    with pytest.raises(HeadError, match=r"learning_curve\.png is not a picture"):
         check_folder(folder)
 
 
@@ -188,7 +189,7 @@ def test_pushed_and_pulled_it_is_the_same(folder: Path, logged_in: LocalHub) -> 
     assert there["config.json"] == (folder / "config.json").read_bytes()
     card = there["README.md"].decode()
     assert card == model_card(head.config, "user/head")
-    assert named_in(card) == ("user/head", "")
+    assert parse_card_links(card) == ("user/head", "")
     assert ModelCard(card).data.library_name == "ais"
 
 
@@ -198,7 +199,7 @@ def test_push_fresh_cache_load_explain_is_equal_to_the_bit(
 ) -> None:
     """All the way, for the default head and for the stack, each against its own folder."""
     for name in ("beauty-efficientnet-lite0", "beauty-stack"):
-        folder = ais.heads.loading.heads_directory() / name
+        folder = ais.heads.shipped.heads_directory() / name
         push_head(folder, Repository(f"user/{name}"))
         shutil.rmtree(logged_in.home)  # the cache
         here, there = ais.explain(photograph, folder), ais.explain(photograph, f"user/{name}")
@@ -217,7 +218,7 @@ def test_a_link_to_a_space_stays(folder: Path, logged_in: LocalHub, tmp_path: Pa
     push_head(folder, HERE, space="user/page")
     assert not push_head(folder, HERE).changed
     push_head(save(tmp_path / "newer", seed=1), HERE)
-    assert named_in(logged_in.files("user/head")["README.md"].decode()) == ("user/head", "user/page")
+    assert parse_card_links(logged_in.files("user/head")["README.md"].decode()) == ("user/head", "user/page")
 
 
 def test_what_other_programs_leave_is_not_sent(folder: Path, logged_in: LocalHub) -> None:
@@ -311,7 +312,7 @@ def test_a_stack_needs_its_members_on_the_hub(logged_in: LocalHub, tmp_path: Pat
     assert push_head(stack, Repository("user/stack")).changed
     make_head(seed=7).save(tmp_path / "another" / "two")
     logged_in.add_head("user/two", tmp_path / "another" / "two")
-    with pytest.raises(HeadError, match="member 'two' is another than the one published as user/two"):
+    with pytest.raises(HeadError, match="member 'two' differs from the one published as user/two"):
         push_head(stack, Repository("user/stack"))
 
 
@@ -326,18 +327,36 @@ def test_a_commit_cannot_be_pushed_to() -> None:
         repository_to_push(f"a/b@{'0' * 40}")
 
 
-def test_the_clients_own_name_for_it(folder: Path, logged_in: LocalHub) -> None:
-    head = load_head(folder)
-    url = head.push_to_hub("user/head")
-    assert url.endswith(logged_in.commits("user/head")[0].id)
+def test_pushed_by_the_public_name(folder: Path, logged_in: LocalHub, tmp_path: Path) -> None:
+    pushed = ais.push_head(str(folder), "user/head")
+    assert pushed.url.endswith(logged_in.commits("user/head")[0].id)
     assert logged_in.files("user/head")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    newer = save(tmp_path / "newer", seed=1)
+    ais.push_head(newer, "user/head", branch="try")
+    assert logged_in.files("user/head", "try")["config.json"] == (newer / "config.json").read_bytes()
+    assert not ais.push_head(newer, "user/head@try").changed
+    ais.push_head(newer, "user/hidden", private=True)
+    assert logged_in.repositories["user/hidden"].private
+    with pytest.raises(HubError, match="name it as user/repo"):
+        ais.push_head(newer, "head")
+
+
+def test_a_folder_called_as_a_shipped_head_is_what_is_pushed(
+    logged_in: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = save(tmp_path / EMBEDDED, seed=4)
+    monkeypatch.chdir(tmp_path)
+    ais.push_head(EMBEDDED, "user/head")
+    assert logged_in.files("user/head")["model.safetensors"] == (mine / "model.safetensors").read_bytes()
+    with pytest.raises(HeadError, match="There is no head in"):
+        ais.push_head("beauty-stack", "user/head")
 
 
 # Pushing that fails -----------------------------------------------------------------------------------------
 
 
 def test_nobody_is_logged_in(folder: Path, hub: LocalHub) -> None:
-    with pytest.raises(HubError, match=r"Nobody is logged in to the Hub. Run `hf auth login`"):
+    with pytest.raises(HubError, match=r"You are not logged in to the Hub. Run `hf auth login`"):
         push_head(folder, HERE)
     assert hub.requests == []
 

@@ -285,7 +285,7 @@ def test_maps_that_mix_have_no_alignment(rated: RatedSet) -> None:
 def test_heads_of_the_folds_give_the_scores(pictures: Pictures, backbone: FrozenBackbone) -> None:
     found = validated(pictures, backbone)
     config = replace(
-        make_head("little1", variants=2).config, seen=99, recipe=PLAN.to_dict(), metrics={"plcc": 1.0}
+        make_head("little1", variants=2).config, trained_on=99, recipe=PLAN.to_dict(), metrics={"plcc": 1.0}
     )
     heads = fold_heads(pictures, backbone, PLAN, config, found.folds)
     scores = [heads[fold](pictures.embedding[i : i + 1]) for i, fold in enumerate(found.folds)]

@@ -83,8 +83,8 @@ def test_a_stack_weighs_its_members_by_what_they_have_not_seen(
     assert [m.config.name for m in loaded.members] == ["little1", "little2"]
     total = sum(w * by_hand(m, others) for w, m in zip(weights, members, strict=True)) + intercept
     np.testing.assert_allclose(held_out(others, loaded).scores, total, atol=1e-4)
-    assert loaded.has_seen(content_hashes(rated.files)) == [True] * 36
-    assert torch.equal(loaded.seen, members[0].seen)
+    assert loaded.was_trained_on(content_hashes(rated.files)) == [True] * 36
+    assert torch.equal(loaded.trained_on, members[0].trained_on)
 
 
 def test_pictures_that_no_member_has_seen_will_do(
@@ -102,8 +102,8 @@ def test_pictures_that_no_member_has_seen_will_do(
     assert stack.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-4)
     assert stack.config.metrics["folds"] == 10
     hashes = content_hashes([*rated.files, *others.files])
-    assert all(stack.has_seen(hashes))
-    assert stack.config.seen == 60
+    assert all(stack.was_trained_on(hashes))
+    assert stack.config.trained_on == 60
 
 
 def test_a_stack_has_seen_what_any_member_has(
@@ -112,11 +112,11 @@ def test_a_stack_has_seen_what_any_member_has(
     fresh = make_set(tmp_path / "fresh", 24, seed=2)
     one = trained(others, tmp_path / "heads" / "other", FIRST, "little2")[0]
     stack = combine_heads(fresh, [members[0], one], name="stack")
-    assert all(stack.has_seen(content_hashes([*rated.files, *others.files, *fresh.files])))
+    assert all(stack.was_trained_on(content_hashes([*rated.files, *others.files, *fresh.files])))
     for member in (members[0], one):
-        member.config = replace(member.config, seen=0)
+        member.config = replace(member.config, trained_on=0)
     silent = combine_heads(fresh, [members[0], one], name="stack")
-    assert (silent.config.seen, held_out(others, silent).how) == (0, "unknown")
+    assert (silent.config.trained_on, held_out(others, silent).how) == (0, "unknown")
 
 
 def test_a_member_that_adds_nothing_is_left_out(
@@ -200,5 +200,5 @@ def test_all_members_know_the_pictures_or_none(
 def test_keys_are_those_of_the_contents(others: RatedSet, members: list[RegressionHead]) -> None:
     stack = combine_heads(others, members, name="stack")
     keys = [content_key(value) for value in content_hashes(others.files)]
-    assert stack.seen[-24:].tolist() == keys
-    assert len(set(stack.seen.tolist())) == len(stack.seen)
+    assert stack.trained_on[-24:].tolist() == keys
+    assert len(set(stack.trained_on.tolist())) == len(stack.trained_on)

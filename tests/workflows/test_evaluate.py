@@ -125,8 +125,8 @@ def test_of_a_mixed_set_only_the_unseen_are_scored(rated: RatedSet, others: Rate
 
 def test_a_head_without_record_says_so(rated: RatedSet, tmp_path: Path) -> None:
     head, _ = trained(rated, tmp_path / "head")
-    state = {name: value for name, value in head.state_dict().items() if name != "seen"}
-    silent = RegressionHead(replace(head.config, seen=0))
+    state = {name: value for name, value in head.state_dict().items() if name != "trained_on"}
+    silent = RegressionHead(replace(head.config, trained_on=0))
     silent.load_state_dict(state)
     held = held_out(rated, silent)
     assert (held.how, held.left_out, len(held.data)) == ("unknown", 0, 36)

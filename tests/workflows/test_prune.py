@@ -143,8 +143,8 @@ def test_a_pruned_head_and_its_figures(
     assert isinstance(loaded, RegressionHead)
     assert json.loads(json.dumps(loaded.config.metrics, allow_nan=False)) == made.config.metrics
     assert torch.equal(loaded.keep, made.keep)
-    assert (loaded.alignment[~loaded.keep] == 0).all()
-    assert torch.equal(loaded.alignment[loaded.keep], head.alignment[loaded.keep])
+    assert (loaded.mean_residual[~loaded.keep] == 0).all()
+    assert torch.equal(loaded.mean_residual[loaded.keep], head.mean_residual[loaded.keep])
     for name in ("weight1", "bias1", "weight2", "bias2"):
         assert torch.equal(getattr(loaded, name), getattr(head, name))
     np.testing.assert_allclose(by_hand(loaded, test), scores, atol=1e-5)
@@ -156,7 +156,7 @@ def test_pictures_that_maps_were_chosen_on_are_no_longer_unseen(
     """Judged on the same set, the pruned head gives the figures of its card."""
     made, _ = prune_head(others, head, name="pruned")
     rest = others.rows(~for_testing(others))
-    assert all(made.has_seen(content_hashes([*rated.files, *rest.files])))
+    assert all(made.was_trained_on(content_hashes([*rated.files, *rest.files])))
     held = held_out(others, made)
     assert (held.how, held.left_out) == ("unseen", len(rest))
     assert held.data.files == others.rows(for_testing(others)).files
@@ -178,7 +178,7 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     assert made.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-5)
     assert made.config.metrics["rmse"] == pytest.approx(expected["rmse"], abs=1e-5)
     assert torch.equal(made.weight1, head.weight1)  # but the weights are the head's own
-    assert torch.equal(made.seen, head.seen)
+    assert torch.equal(made.trained_on, head.trained_on)
 
 
 def test_only_the_unseen_of_a_mixed_set_take_part(
@@ -227,7 +227,7 @@ def test_a_gain_is_told_only_where_there_is_one(
     noisy = RegressionHead(replace(head.config, name="noisy"))
     state = head.state_dict()
     state["weight1"] = state["weight1"].clone()
-    worst = int(torch.argmin(head.alignment))
+    worst = int(torch.argmin(head.mean_residual))
     state["weight1"][:, :, worst] += 3 * torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     noisy.load_state_dict(state)
     noisy.save(tmp_path / "heads" / "noisy")

@@ -71,8 +71,8 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     counts = {"pictures": 60, "groups": 20, "folds": 10, "grouped": True}
     assert config.metrics == report.metrics
     assert config.metrics.items() >= counts.items()
-    assert all(head.has_seen([sha256(file.read_bytes()).hexdigest() for file in rated.files]))
-    assert head.has_seen([sha256(b"another picture").hexdigest()]) == [False]
+    assert all(head.was_trained_on([sha256(file.read_bytes()).hexdigest() for file in rated.files]))
+    assert head.was_trained_on([sha256(b"another picture").hexdigest()]) == [False]
     assert ("pictures", 60, 60) in calls
     assert calls[-1] == ("folds", 10, 10)
     assert report.out_of_fold.scores.shape == (60, 3)
@@ -82,8 +82,8 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     np.testing.assert_allclose(
         head.rating_quantiles, np.quantile(rated.ratings, np.linspace(0, 1, 101)), rtol=1e-6
     )
-    assert head.alignment.shape == (12,)
-    assert head.alignment.abs().max() > 0
+    assert head.mean_residual.shape == (12,)
+    assert head.mean_residual.abs().max() > 0
 
     head.save(tmp_path / "head")
     loaded = load_head(tmp_path / "head")
@@ -121,7 +121,7 @@ def test_alignment_is_the_mean_residual_of_heads_that_never_saw_the_picture(
         scores = predict(fits[report.out_of_fold.folds[i]], ablated).mean(1)
         total += (scores[:12] - rating).abs() - (scores[12] - rating).abs()
         assert scores[12].item() == pytest.approx(report.out_of_fold.scores[i].mean(), abs=1e-4)
-    torch.testing.assert_close(head.alignment, total / len(rated), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(head.mean_residual, total / len(rated), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_maps_that_mix_carry_a_head_without_alignment(rated: RatedSet) -> None:
     plan = Plan(variants=2, folds=3, recipe=SMALL)
     head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
     assert head.config.channels == 8
-    assert not head.alignment.any()
+    assert not head.mean_residual.any()
     assert report.metrics["plcc"] > 0.5
 
 
@@ -187,9 +187,9 @@ def test_test_pictures_are_kept_out_and_scored_once(
     expected = regression.metrics(head.score(embedding).numpy(), rated.ratings[test], groups)
     assert report.metrics["test"] == pytest.approx(expected | {"pictures": 12}, abs=1e-5)
     assert head.config.metrics["test"] == report.metrics["test"]
-    seen = np.array(head.has_seen(embeddings.embed(rated.files, backbone).hashes))
+    seen = np.array(head.was_trained_on(embeddings.embed(rated.files, backbone).hashes))
     assert np.flatnonzero(~seen).tolist() == test.tolist()
-    assert head.config.seen == 48
+    assert head.config.trained_on == 48
     assert not caplog.records
 
     without, _ = train_head(
@@ -241,7 +241,7 @@ def test_a_tuned_head_comes_with_its_backbone(
     head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
     assert report.tuned is not None
     assert head.config.tuned_sha256 == sha256(save(report.tuned)).hexdigest()
-    assert head.config.reads == "little1, tuned"
+    assert head.config.backbone_label == "little1, tuned"
     assert Plan.of(head.config) == plan
     assert report.curves.shape == (2, 1, 2)
     head.save(tmp_path / "x", extra={BACKBONE: save(report.tuned)})

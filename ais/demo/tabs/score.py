@@ -23,7 +23,7 @@ from ais.demo.queues import COMPUTE, FETCH, PRIVATE, QUICK
 from ais.demo.session import Session, error_message, fields, problem, text_field
 from ais.errors import AISError, HubError, ImageError
 from ais.heads.config import CONFIG, EMBEDDED
-from ais.heads.loading import load_head_cached
+from ais.heads.loading import load_head_cached, rating_head
 from ais.io.hub import Repository, cached_snapshot
 from ais.progress import Progress
 
@@ -69,7 +69,7 @@ def show(
             explanation = gpu.explain_image(
                 image, name, method, public=public, progress=progress, finish=copy
             )
-        head = load_head_cached(source, public=public)
+        head = rating_head(load_head_cached(source, public=public))
         session.image, session.name = image, title
         session.keep(explanation)
         overlay = values.overlay_value(explanation, title, copies[0])
@@ -179,7 +179,7 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 
 def build(session: gr.State) -> None:
     """Lay out the tab."""
-    default = load_head_cached(EMBEDDED)
+    default = rating_head(load_head_cached(EMBEDDED))
     methods = [
         {"name": name, "title": m.label, "about": m.about, "wait": _wait(m)} for name, m in METHODS.items()
     ]
