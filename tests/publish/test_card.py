@@ -179,7 +179,7 @@ def test_the_settings_of_head_and_tuning_are_told_apart() -> None:
     text = model_card(tuned(learning_rate=None, epochs=4))
     settings, tuning = text.partition("Tuning: ")[::2]
     assert "epochs 60" in settings
-    assert "learning rate 0.001" in settings
+    assert "learning rate 0.004" in settings
     assert "epochs 4" in tuning
     assert f"learning rate {STRATEGIES['last-k'].learning_rate}" in tuning
 
