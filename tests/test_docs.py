@@ -275,6 +275,34 @@ def test_every_command_is_one(document: Path) -> None:
                 assert word.partition("=")[0] in known, f"{document.name}: {text}"
 
 
+def commands_of_the_app() -> dict[str, Any]:
+    """Click's objects by their names; of `ais data` its commands."""
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", {})
+        found |= {f"{name} {part}": inner[part] for part in inner} or {name: command}
+    return found
+
+
+def test_the_readme_lists_every_command() -> None:
+    lines = [step.text for step in steps(ROOT / "README.md") if step.kind == "command"]
+    listed = {command_names(shlex.split(line)[1:])[0] for line in lines}
+    missing = {name for name in commands_of_the_app() if not name.startswith("data ")} - listed
+    assert not missing
+    assert any(name.startswith("data ") for name in listed)
+
+
+def test_the_readme_says_which_commands_run_no_network() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (said,) = re.findall(r"except those that run no network: ([^.]+)\.", text)
+    without = {
+        name.partition(" ")[0]
+        for name, command in commands_of_the_app().items()
+        if "--device" not in {option for parameter in command.params for option in parameter.opts}
+    }
+    assert set(re.findall(r"`([\w-]+)`", said)) == without
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_every_command_runs_and_prints_what_is_quoted(
