@@ -36,7 +36,7 @@ function compare() { // with what the server has already
 }
 async function submit() {
   if (images.length > props.most) return emit("comparing-failed", { sentence: `These are ${images.length} pictures. Choose up to ${props.most}.` });
-  const large = [...pictures, matrix].find(({ size }) => size > limit * 1e6);
+  const large = [...images, matrix].find(({ size }) => size > limit * 1e6);
   if (large) return emit("comparing-failed", { sentence: `${large.name}: ${sentences.large}` });
   find(".go").disabled = true;
   try {
