@@ -7,5 +7,3 @@ from collections.abc import Callable
 Progress = Callable[[int, int], None]  # how much is done, and of how much; what it raises ends the work
 
 StageProgress = Callable[[str, int, int], None]  # ("pictures", "folds" or "steps", done, total)
-
-Report = StageProgress

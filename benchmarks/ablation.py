@@ -133,7 +133,7 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     ]
 
 
-def seconds(run: Callable[[], None], device: str, times: int) -> float:
+def seconds(run: Callable[[], object], device: str, times: int) -> float:
     """The quickest of a few runs: what it costs when nothing else interferes."""
     best = float("inf")
     for _ in range(times):

@@ -42,8 +42,8 @@ from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
 from ais.metrics.regression import difference, metrics
-from ais.training.cross_validation import OutOfFold, Pictures, cross_validate, fit_head, look
-from ais.training.plan import Plan
+from ais.training.cross_validation import EmbeddedRatings, OutOfFold, cross_validate, embed_ratings, fit_head
+from ais.training.plan import FitContext, Plan
 from ais.training.recipe import Recipe
 from ais.training.stacking import cross_fitted
 from benchmarks.ablation import seconds
@@ -62,26 +62,26 @@ EXPLAINED = 16  # pictures whose importance is timed
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a head is fitted on: the rated pictures as its backbone sees them."""
+class Setting:
+    """What a head is fitted on: the rated images by the embedding of its backbone."""
 
     backbone: FrozenBackbone
-    pictures: Pictures
+    rated: EmbeddedRatings
 
     @property
     def ratings(self) -> np.ndarray:
-        return self.pictures.data.ratings
+        return self.rated.data.ratings
 
-    def judge(self, plan: Plan) -> OutOfFold:
-        return cross_validate(self.pictures, self.backbone, "whole", plan, cache=False)
+    def cross_validate(self, plan: Plan) -> OutOfFold:
+        return cross_validate(self.rated, FitContext(self.backbone, plan, cache=False))
 
 
-def see(folder: Path, device: str) -> dict[str, Seen]:
-    """For every head; a backbone runs once over the pictures, whatever the number of its heads."""
-    backbones = {name: load_backbone(name, device=device) for name, _ in HEADS.values()}
+def settings(folder: Path, device: str) -> dict[str, Setting]:
+    """For every head; a backbone runs once over the images, whatever the number of its heads."""
+    backbones = {name: load_backbone(name, view="resize", device=device) for name, _ in HEADS.values()}
     return {
-        head: Seen(
-            backbones[name], look(read_ratings(folder, target, group="theme"), backbones[name], "whole")
+        head: Setting(
+            backbones[name], embed_ratings(read_ratings(folder, target, group="theme"), backbones[name])
         )
         for head, (name, target) in HEADS.items()
     }
@@ -93,16 +93,16 @@ def plan_for(hidden: int, seed: int, fixed_rate: bool) -> Plan:
     return Plan(seed=seed, recipe=Recipe(hidden=hidden, learning_rate=rate))
 
 
-def predictions(heads: dict[str, Seen], plan: Plan) -> dict[str, np.ndarray]:
-    """What every head and the stack say of pictures whose theme they have not seen, (N,) each."""
-    parts = {name: seen.judge(plan) for name, seen in heads.items()}
+def predictions(heads: dict[str, Setting], plan: Plan) -> dict[str, np.ndarray]:
+    """Out-of-fold predictions of every head and of the stack, (N,) each."""
+    parts = {name: setting.cross_validate(plan) for name, setting in heads.items()}
     scores = np.stack([parts[name].scores for name in MEMBERS], -1)  # (N, K, M)
     first = MEMBERS[0]
     stacked = cross_fitted(scores, heads[first].ratings, parts[first].folds)
     return {name: part.scores.mean(1) for name, part in parts.items()} | {STACK: stacked.mean(1)}
 
 
-def compare(heads: dict[str, Seen], plans: dict[int, Plan]) -> dict[int, list[str]]:
+def compare(heads: dict[str, Setting], plans: dict[int, Plan]) -> dict[int, list[str]]:
     """Print the table; for each number of units the heads that lose by it."""
     most = predictions(heads, plans[MOST])
     losers: dict[int, list[str]] = {}
@@ -112,11 +112,12 @@ def compare(heads: dict[str, Seen], plans: dict[int, Plan]) -> dict[int, list[st
         predicted = most if units == MOST else predictions(heads, plan)
         losers[units] = []
         for name, mine in predicted.items():
-            seen = heads[MEMBERS[0] if name == STACK else name]
-            measured = metrics(mine, seen.ratings, seen.pictures.groups)
+            setting = heads[MEMBERS[0] if name == STACK else name]
+            rated, groups = setting.ratings, setting.rated.groups
+            measured = metrics(mine, rated, groups)
             cells = [f"{measured['plcc']:.4f}", "", f"{measured['rmse']:.4f}", ""]
             if units != MOST:
-                paired = difference(most[name], mine, seen.ratings, seen.pictures.groups)
+                paired = difference(most[name], mine, rated, groups)
                 cells[1::2] = [with_ends(paired, measure) for measure in ("plcc", "rmse")]
                 if paired["plcc_high"] < 0 or paired["rmse_low"] > 0:
                     losers[units].append(name)
@@ -129,38 +130,34 @@ def with_ends(values: dict[str, float], name: str) -> str:
     return f"{values[name]:+.4f} ({values[f'{name}_low']:+.4f} to {values[f'{name}_high']:+.4f})"
 
 
-def refit(seen: Seen, plan: Plan) -> None:
-    """A cross-validation, for the clock."""
-    seen.judge(plan)
-
-
 def explain_all(backbone: FrozenBackbone, features: Sequence[Features], head: RegressionHead) -> None:
     """One picture after the other, as `ais explain` does."""
     for one in features:
         importance.prediction(backbone, one, head).sum().item()
 
 
-def time_all(seen: Seen, plans: dict[int, Plan], device: str, rounds: int) -> list[tuple[int, list[float]]]:
+def time_all(
+    setting: Setting, plans: dict[int, Plan], device: str, rounds: int
+) -> list[tuple[int, list[float]]]:
     """Of every number of units a head's megabytes, seconds of a cross-validation, milliseconds of a picture's
     importance, and the ratios of these two to those of 512."""
     embedded = load_head()
     assert isinstance(embedded, RegressionHead)
-    backbone, data = seen.backbone, seen.pictures.data
-    view = backbone.view("whole")
+    backbone, data = setting.backbone, setting.rated.data
     chosen = np.linspace(0, len(data) - 1, EXPLAINED).astype(int)
-    features = [backbone(view.tensor(read_image(data.files[i]))[None]) for i in chosen]
+    features = [backbone(read_image(data.files[i])) for i in chosen]
     sizes: dict[int, float] = {}
-    runs: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}
+    runs: dict[int, tuple[Callable[[], object], Callable[[], None]]] = {}
     for units, plan in plans.items():
         config = replace(embedded.config, hidden=units)
-        head = fit_head(seen.pictures, backbone, plan, config, plan.seed)
+        head = fit_head(setting.rated, FitContext(backbone, plan), config)
         sizes[units] = sum(value.nbytes for value in head.state_dict().values()) / 1e6
-        runs[units] = (partial(refit, seen, plan), partial(explain_all, backbone, features, head))
+        runs[units] = (partial(setting.cross_validate, plan), partial(explain_all, backbone, features, head))
         runs[units][1]()  # the first time it is slower
     times: dict[int, list[tuple[float, float]]] = {units: [] for units in plans}
     for _ in range(rounds):
-        for units, (judge, explain) in runs.items():
-            spent = seconds(judge, device, 1), 1000 / EXPLAINED * seconds(explain, device, 5)
+        for units, (fit, explain) in runs.items():
+            spent = seconds(fit, device, 1), 1000 / EXPLAINED * seconds(explain, device, 5)
             times[units].append(spent)
     lines = []
     for units, mine in times.items():
@@ -187,7 +184,7 @@ def main() -> None:
         if arguments.device == "cuda"
         else f"CPU, {torch.get_num_threads()} threads"
     )
-    heads = see(arguments.data, arguments.device)
+    heads = settings(arguments.data, arguments.device)
     plans = {
         units: plan_for(units, arguments.seed, arguments.fixed_rate) for units in [MOST, *arguments.units]
     }
@@ -195,7 +192,7 @@ def main() -> None:
     rule = f"a learning rate of {RATE:g}" + ("" if arguments.fixed_rate else f" · √({MOST} / units)")
     print(
         f"AIS {ais.__version__}, torch {torch.__version__}, {where}, {len(first.ratings)} pictures of "
-        f"{len(set(first.pictures.groups))} themes, seed {arguments.seed}, {rule}\n"
+        f"{len(set(first.rated.groups))} themes, seed {arguments.seed}, {rule}\n"
     )
     losers = compare(heads, plans)
     print()

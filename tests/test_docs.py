@@ -34,7 +34,7 @@ import typer
 from PIL import Image
 
 from ais import cli
-from ais.training.finetuning import find_rate
+from ais.training.finetuning import range_test
 from helpers.local_hub import LocalHub
 from helpers.sets import aigciqa2023
 
@@ -312,7 +312,7 @@ def test_every_command_runs_and_prints_what_is_quoted(
     shutil.copytree(world, place, copy_function=os.link)
     monkeypatch.chdir(place)
     monkeypatch.setenv("AIS_CACHE", str(place / "cache"))
-    monkeypatch.setattr("ais.training.finetuning.find_rate", partial(find_rate, **FEWER_RATES))
+    monkeypatch.setattr("ais.workflows.find_rate.range_test", partial(range_test, **FEWER_RATES))
     hub.login()
     for step in steps(document):
         if elsewhere(step.text) or "gradio_client" in step.text:

@@ -45,7 +45,7 @@ def advise_command(
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
     from ais.backbones.loading import load_backbone, pick_device
     from ais.metrics.regression import ceiling
-    from ais.training.cross_validation import look
+    from ais.training.cross_validation import embed_ratings
     from ais.workflows.advise import advise
 
     group = group_column(data, group, table=table)
@@ -55,7 +55,7 @@ def advise_command(
     rated = rated.part(test=False)
     with Bars() as bars:
         frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)
-        pictures = look(rated, frozen, bars)
+        pictures = embed_ratings(rated, frozen, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
     advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
     if as_json:

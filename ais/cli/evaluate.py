@@ -91,7 +91,7 @@ def evaluate_command(
     """
     from ais.heads.loading import load_head, rating_head
     from ais.io.files import check_outputs, write_atomically
-    from ais.workflows.evaluate import evaluate_head, held_out
+    from ais.workflows.evaluate import evaluate_head, score_held_out
 
     loaded = rating_head(load_head(head))
     if heatmaps and loaded.config.parts:
@@ -112,7 +112,7 @@ def evaluate_command(
     if out is not None:
         check_outputs(out, EVALUATION, [*inputs_of(rated), *head_files(head)])
     with Bars() as bars:
-        held = held_out(rated, loaded, device=device, progress=bars)
+        held = score_held_out(rated, loaded, device=device, progress=bars)
         report = evaluate_head(held, loaded)
         if heatmaps:
             report["heatmaps"] = _faithfulness(held.data, loaded.members[0], pictures, device, bars)

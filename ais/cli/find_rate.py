@@ -52,12 +52,12 @@ def find_rate_command(
     from ais.backbones.loading import load_backbone, pick_device, random_backbone
     from ais.io.files import check_outputs, write_atomically
     from ais.plots import training
-    from ais.training.cross_validation import look, rate_curve
-    from ais.training.plan import Plan
+    from ais.training.plan import FitContext, Plan
     from ais.training.strategies import STRATEGIES
+    from ais.workflows.find_rate import find_rate
 
-    if STRATEGIES[strategy].trains == "nothing":
-        raise AISError("The strategy head does not train the backbone: there is no rate to find.")
+    if not STRATEGIES[strategy].trains_backbone:
+        raise AISError(f"The strategy {strategy} does not train the backbone: there is no rate to find.")
     group = group_column(data, group, table=table)
     rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
     check_outputs(out.parent, [out.name], inputs_of(rated))
@@ -71,7 +71,7 @@ def find_rate_command(
             if STRATEGIES[strategy].pretrained
             else random_backbone(backbone, seed, view=view, device=where)
         )
-        curve = rate_curve(look(rated, frozen, bars), frozen, Plan(seed=seed, strategy=strategy), bars)
+        curve = find_rate(rated, FitContext(frozen, Plan(seed=seed, strategy=strategy), bars))
     figure = training.rate_curve(curve.rates, curve.curves, curve.losses, curve.suggested, curve.reason)
     write_atomically(out.parent, {out.name: figure})
     if as_json:

@@ -32,7 +32,7 @@ from ais.cli._training import About, BackboneName, Dataset, Out, Strategy, View,
 from ais.errors import AISError
 
 if TYPE_CHECKING:
-    from ais.training.strategies import Tuning
+    from ais.training.strategies import FineTuneConfig
 
 
 @app.command("train")
@@ -161,9 +161,9 @@ def train_command(
     _write(head, out, extra, as_json)
 
 
-def _tuning(strategy: str, **given: float | int | None) -> Tuning:
+def _tuning(strategy: str, **given: float | int | None) -> FineTuneConfig:
     """The settings of the tuning; those that this strategy would not heed are refused."""
-    from ais.training.strategies import Tuning
+    from ais.training.strategies import FineTuneConfig
 
     chosen = {name: value for name, value in given.items() if value is not None}
     unused = [name for name in chosen if strategy == "head" or (name == "last_k" and strategy != "last-k")]
@@ -172,4 +172,4 @@ def _tuning(strategy: str, **given: float | int | None) -> Tuning:
             f"--{unused[0].replace('_', '-')} changes nothing with --strategy {strategy}: leave it out, or choose a "
             "strategy that it is for."
         )
-    return replace(Tuning(), **chosen)  # type: ignore[arg-type]
+    return replace(FineTuneConfig(), **chosen)  # type: ignore[arg-type]

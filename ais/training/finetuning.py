@@ -10,27 +10,25 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_split
 from ais.errors import AISError, DataError
 from ais.images.augmentation import augment
-from ais.images.preprocessing import Preprocessing
 from ais.torch_state import own_state
-from ais.training.loader import Group, Pictures
+from ais.training.loader import Group, ImageLoader
 from ais.training.mlp import Variants
-from ais.training.range_test import RateCurve, read_curves
-from ais.training.strategies import Strategy, Tuning, parameter_groups, rate_of, strategy_named
-
-Progress = Callable[[int, int], None]  # steps done, steps in all
+from ais.training.plan import FitContext, Plan, sample_weight
+from ais.training.range_test import LRFinder, read_curves
+from ais.training.strategies import FineTuneConfig, get_strategy, learning_rate, parameter_groups
 
 _RANGE = (1e-6, 1.0)  # of rates to try
 
@@ -38,8 +36,8 @@ _DIVERGED = 4.0  # times what the loss was at the lowest rates
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
-    """A tuned backbone and its heads, as of the epoch with the least validation loss.
+class FineTuned:
+    """A fine-tuned backbone and its heads, as of the epoch with the least validation loss.
 
     Attributes:
         state: the network's state dict, on the CPU.
@@ -53,68 +51,35 @@ class Tuned:
     after: float
 
 
-def held_out(groups: Sequence[str], tuning: Tuning, seed: int) -> np.ndarray:
-    """The pictures that say when to stop, (N,) True for these; no group is on both sides."""
-    return grouped_split(groups, tuning.validation, seed)
+def validation_mask(groups: Sequence[str], plan: Plan) -> np.ndarray:
+    """The images that say when to stop, (N,) True for these; no group is on both sides."""
+    return grouped_split(groups, plan.tuning.validation, plan.seed)
 
 
 @own_state()
-def fine_tune(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    files: Sequence[Path],
-    ratings: np.ndarray,
-    groups: Sequence[str],
-    start: Variants | None,
-    *,
-    strategy: str,
-    tuning: Tuning = Tuning(),
-    variants: int = 10,
-    hidden: int = 32,
-    seed: int = 0,
-    weights: np.ndarray | None = None,
-    device: str | torch.device = "cpu",
-    progress: Progress | None = None,
-) -> Tuned:
-    """Train a copy of a backbone together with K heads; the network given stays as it is.
+def fine_tune(data: RatedSet, context: FitContext, start: Variants | None) -> FineTuned:
+    """Train a copy of a backbone together with K heads; the backbone given stays as it is.
 
     The loss is the mean of the K heads' squared errors of standardised ratings. The result is never worse
-    on the pictures of `held_out` than the start was. Same arguments, same bytes (on one machine): no global
+    on the images of `validation_mask` than the start was. Same arguments, same bytes (on one machine): no global
     random state is read or changed.
 
     A batch may hold several shapes; the step is that of the whole batch. Only where BatchNorm learns
     ("scratch") does each shape have statistics of its own.
 
     Args:
-        network: gives the embedding (N, D); with random weights (`random_backbone`) for "scratch".
-        preprocessing: how an image becomes the network's input.
-        files, ratings, groups: N pictures, (N,) ratings in points, N names.
+        data: N images with groups.
+        context: its backbone has random weights (`random_backbone`) for "scratch"; its progress is called with
+            ("steps", done, total) after every step, and the training may end before the last.
         start: heads fitted on the frozen network's embeddings, for all strategies but "scratch". Fit them
-            without the pictures of `held_out`: heads that have seen those make the start look too good.
-        strategy: a key of `STRATEGIES`.
-        variants, hidden: K and H of the heads, those of the start if there is one.
-        weights: (N,), how much each picture's squared error counts; all the same if None.
-        progress: called after every step; the training may end before the last.
+            without the images of `validation_mask`: heads trained on those make the start look too good.
 
     Raises:
         AISError: no such strategy, one that trains no backbone, or a start that does not fit it.
-        DataError: pictures that cannot be read, ratings all the same, pictures all of one group.
+        DataError: images that cannot be read, ratings all the same, images all of one group.
     """
-    learner = _learner(
-        network,
-        preprocessing,
-        files,
-        ratings,
-        groups,
-        start,
-        strategy,
-        tuning,
-        variants,
-        hidden,
-        seed,
-        weights,
-        device,
-    )
+    learner = _learner(data, context, start)
+    tuning, variants = context.plan.tuning, context.plan.variants
     steps = len(learner.parts(1))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(learner.optimizer, steps * tuning.epochs)
     before = learner.validate().mean().item()
@@ -126,8 +91,7 @@ def fine_tune(
         for done, (size, losses) in enumerate(learner.epoch(epoch), (epoch - 1) * steps + 1):
             learned += losses * size / len(learner.training)
             schedule.step()
-            if progress:
-                progress(done, steps * tuning.epochs)
+            context.report("steps", done, steps * tuning.epochs)
         losses = learner.validate()
         curves[:, epoch - 1] = torch.stack([learned, losses], 1).cpu().numpy()
         if losses.mean().item() < best_loss:
@@ -137,7 +101,7 @@ def fine_tune(
     if not math.isfinite(best_loss):
         raise AISError("The training diverged: the loss is not a number. Choose a lower learning rate.")
     learner.model.cpu().load_state_dict(best)
-    return Tuned(
+    return FineTuned(
         state={name: value.contiguous() for name, value in learner.model[0].state_dict().items()},
         variants=Variants(
             *learner.heads.folded(), *learner.rating, [best_epoch] * variants, curves[:, :epoch]
@@ -148,56 +112,25 @@ def fine_tune(
 
 
 @own_state()
-def find_rate(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    files: Sequence[Path],
-    ratings: np.ndarray,
-    groups: Sequence[str],
-    start: Variants | None,
-    *,
-    strategy: str,
-    tuning: Tuning = Tuning(),
-    variants: int = 10,
-    hidden: int = 32,
-    seed: int = 0,
-    weights: np.ndarray | None = None,
-    device: str | torch.device = "cpu",
-    progress: Progress | None = None,
-    steps: int = 50,
-    trials: int = 3,
-) -> RateCurve:
+def range_test(
+    data: RatedSet, context: FitContext, start: Variants | None, *, steps: int = 50, trials: int = 3
+) -> LRFinder:
     """The learning-rate range test (Smith 2017, arXiv 1506.01186): short trainings at ever higher rates.
 
     The rate rises exponentially from 1e-6 to 1, those of earlier blocks in proportion. Every trial begins from the
-    same weights, has its pictures in an order of its own, and ends early once the loss has grown to several times
+    same weights, has its images in an order of its own, and ends early once the loss has grown to several times
     what it was. `ais.training.range_test.read_curves` says what is suggested, and when nothing is.
 
-    From a batch's loss is taken what the same pictures' loss was at the start, and the mean over all of them is added:
-    so the curve shows what the training changes, not which pictures happen to be in the batch. (Not where BatchNorm
-    learns: there a picture's loss depends on its batch.)
+    From a batch's loss is taken what the same images' loss was at the start, and the mean over all of them is added:
+    so the curve shows what the training changes, not which images happen to be in the batch. (Not where BatchNorm
+    learns: there an image's loss depends on its batch.)
 
     Args:
-        steps: of the optimiser, in each trial. trials: how many, from `seed` on.
-        progress: called after every step, with the steps of all trials; a trial that diverges ends before its last.
-
-    The other arguments are those of `fine_tune`.
+        data, context, start: as `fine_tune`; the progress counts the steps of all trials, and a trial that diverges
+            ends before its last.
+        steps: of the optimiser, in each trial. trials: how many, from the plan's seed on.
     """
-    learner = _learner(
-        network,
-        preprocessing,
-        files,
-        ratings,
-        groups,
-        start,
-        strategy,
-        tuning,
-        variants,
-        hidden,
-        seed,
-        weights,
-        device,
-    )
+    learner = _learner(data, context, start)
     rates = np.geomspace(*_RANGE, steps)
     parameters = learner.optimizer.param_groups
     shares = [group["lr"] / parameters[0]["lr"] for group in parameters]  # the head is the first
@@ -206,13 +139,12 @@ def find_rate(
     for trial in range(trials):
         learner.model.load_state_dict(begin[0])
         learner.optimizer.load_state_dict(begin[1])
-        losses = replace(learner, seed=seed + trial).changes()
+        losses = replace(learner, seed=learner.seed + trial).changes()
         for i, rate in enumerate(rates.tolist()):
             for group, share in zip(learner.optimizer.param_groups, shares, strict=True):
                 group["lr"] = rate * share
             curves[trial, i] = next(losses)
-            if progress:
-                progress(trial * steps + i + 1, trials * steps)
+            context.report("steps", trial * steps + i + 1, trials * steps)
             early = np.median(curves[trial, : i + 1][rates[: i + 1] <= 10 * rates[0]])
             if not curves[trial, max(0, i - 2) : i + 1].mean() <= _DIVERGED * early:
                 curves[trial, i] = np.nan
@@ -267,7 +199,7 @@ class _Learner:
     heads: _Heads
     norms: Sequence[nn.Module]
     optimizer: torch.optim.Optimizer
-    pictures: Pictures
+    images: ImageLoader
     truth: Tensor
     counts: Tensor
     training: np.ndarray
@@ -275,7 +207,7 @@ class _Learner:
     begin: np.ndarray
     rating: tuple[float, float]
     zeros: Tensor
-    tuning: Tuning
+    tuning: FineTuneConfig
     seed: int
 
     def parts(self, epoch: int) -> list[np.ndarray]:
@@ -290,7 +222,7 @@ class _Learner:
             return augment(picture, np.random.default_rng([self.seed, epoch, row]))
 
         with _in_training(self.norms):
-            for batch in self.pictures.batches(self.parts(epoch), change if self.tuning.augment else None):
+            for batch in self.images.batches(self.parts(epoch), change if self.tuning.augment else None):
                 size = sum(len(rows) for rows, _ in batch)
                 yield size, self._step(batch, size)
 
@@ -323,7 +255,7 @@ class _Learner:
         """Each variant's loss on the held-out pictures, (K,)."""
         total = torch.zeros_like(self.zeros)
         with torch.no_grad():
-            for batch in self.pictures.batches(_parts(self.held, self.tuning.batch)):
+            for batch in self.images.batches(_parts(self.held, self.tuning.batch)):
                 for rows, inputs in batch:
                     total += self._errors(rows, inputs).sum(0)
         return total / self.counts[torch.from_numpy(self.held).to(total.device)].sum()
@@ -332,43 +264,31 @@ class _Learner:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
 
-def _learner(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    files: Sequence[Path],
-    ratings: np.ndarray,
-    groups: Sequence[str],
-    start: Variants | None,
-    name: str,
-    tuning: Tuning,
-    variants: int,
-    hidden: int,
-    seed: int,
-    weights: np.ndarray | None,
-    device: str | torch.device,
-) -> _Learner:
-    strategy = strategy_named(name)
-    _check(name, strategy, start, variants, hidden)
-    if len(set(groups)) < 2:
+def _learner(data: RatedSet, context: FitContext, start: Variants | None) -> _Learner:
+    plan, tuning = context.plan, context.plan.tuning
+    strategy = get_strategy(plan.strategy)
+    _check(plan, start)
+    assert data.groups is not None
+    if len(set(data.groups)) < 2:
         raise DataError("All pictures are of one group: none can be kept apart to say when to stop.")
-    y = np.asarray(ratings, np.float64)
+    y = np.asarray(data.ratings, np.float64)
     rating = (float(y.mean()), float(y.std())) if start is None else (start.rating_mean, start.rating_std)
     if y.std() == 0:
         raise DataError(f"All ratings are {y[0]:g}: there is nothing to learn from.")
-    network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    network = copy.deepcopy(context.backbone.network).eval().requires_grad_(False)
     # Autograd keeps nothing of what comes before the first parameter that learns.
     learning = parameter_groups(network, strategy, tuning)
     for group in learning:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
     norms = [] if strategy.frozen_norm else [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    held = held_out(groups, tuning, seed)
+    held = validation_mask(data.groups, plan)
     training = np.flatnonzero(~held)
-    pictures = Pictures(files, preprocessing)
+    images = ImageLoader(data.files, context.backbone.preprocessing)
     like = next(network.parameters())
     if norms:  # so that their statistics are no longer those of nothing at all
-        _embed(network, norms, pictures, _parts(training, tuning.batch), like)
-    rows, embedding = _embed(network, [], pictures, _parts(training, tuning.batch), like)
+        _embed(network, norms, images, _parts(training, tuning.batch), like)
+    rows, embedding = _embed(network, [], images, _parts(training, tuning.batch), like)
     mean = embedding.mean(0)
     scale = (embedding - mean).square().mean().sqrt()
     if not scale > 0:
@@ -376,17 +296,17 @@ def _learner(
             "The backbone sees no difference between the pictures: there is nothing to learn from."
         )
     if start is None:
-        start_weights = _random(len(mean), variants, hidden, seed)
+        start_weights = _random(len(mean), plan)
     else:
         weight1, shift = start.weight1.double(), mean.cpu().double()
         start_weights = [weight1 * scale.item(), start.bias1 + weight1 @ shift, start.weight2, start.bias2]
     heads = _Heads(start_weights, mean, scale)
     optimizer = torch.optim.AdamW(
-        [{"params": [*heads.parameters()], "lr": rate_of(strategy, tuning)}, *learning],
+        [{"params": [*heads.parameters()], "lr": learning_rate(strategy, tuning)}, *learning],
         weight_decay=tuning.weight_decay,
         fused=True,
     )
-    counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    counts = sample_weight(data) if plan.weighted else np.ones(len(y))
     counts = counts / counts.mean()
     truth = torch.from_numpy((y - rating[0]) / rating[1]).to(mean)
     begin = np.full(len(y), np.nan)
@@ -398,30 +318,31 @@ def _learner(
         heads=heads,
         norms=norms,
         optimizer=optimizer,
-        pictures=pictures,
+        images=images,
         truth=truth,
         counts=torch.from_numpy(counts).to(mean),
         training=training,
         held=np.flatnonzero(held),
         begin=begin,
         rating=rating,
-        zeros=torch.zeros(variants).to(mean),
+        zeros=torch.zeros(plan.variants).to(mean),
         tuning=tuning,
-        seed=seed,
+        seed=plan.seed,
     )
 
 
-def _check(name: str, strategy: Strategy, start: Variants | None, variants: int, hidden: int) -> None:
-    if strategy.trains == "nothing":
-        raise AISError(f"The strategy {name} leaves the backbone as it is: there is nothing to tune.")
+def _check(plan: Plan, start: Variants | None) -> None:
+    name, strategy, wanted = plan.strategy, get_strategy(plan.strategy), (plan.variants, plan.recipe.hidden)
+    if not strategy.trains_backbone:
+        raise AISError(f"The strategy {name} leaves the backbone as it is: there is nothing to fine-tune.")
     if strategy.head_first and start is None:
         raise AISError(f"The strategy {name} starts from a fitted head: fit one first.")
     if start is not None and not strategy.head_first:
         raise AISError(f"The strategy {name} starts from nothing: give it no fitted head.")
-    if start is not None and start.bias1.shape != (variants, hidden):
+    if start is not None and start.bias1.shape != wanted:
         raise AISError(
             f"The fitted head has {start.bias1.shape[0]} variants of {start.bias1.shape[1]} hidden units, not "
-            f"{variants} of {hidden}: ask for as many."
+            f"{wanted[0]} of {wanted[1]}: ask for as many."
         )
 
 
@@ -435,13 +356,13 @@ def _placed(inputs: Tensor, like: Tensor) -> Tensor:
 
 
 def _embed(
-    network: nn.Module, norms: Sequence[nn.Module], pictures: Pictures, parts: list[np.ndarray], like: Tensor
+    network: nn.Module, norms: Sequence[nn.Module], images: ImageLoader, parts: list[np.ndarray], like: Tensor
 ) -> tuple[np.ndarray, Tensor]:
     """Rows (N,) in any order, and their embeddings as they are, (N, D)."""
     with torch.no_grad(), _in_training(norms):
         found = [
             (rows, network(_placed(inputs, like)))
-            for batch in pictures.batches(parts)
+            for batch in images.batches(parts)
             for rows, inputs in batch
         ]
     return np.concatenate([rows for rows, _ in found]), torch.cat([embedding for _, embedding in found])
@@ -459,9 +380,10 @@ def _in_training(norms: Sequence[nn.Module]) -> Iterator[None]:
             norm.eval()
 
 
-def _random(dim: int, variants: int, hidden: int, seed: int) -> list[Tensor]:
+def _random(dim: int, plan: Plan) -> list[Tensor]:
     """Weights of K MLPs, as `torch.nn.Linear` draws them, each variant's from a generator of its own."""
+    hidden = plan.recipe.hidden
     shapes = [((hidden, dim), dim), ((hidden,), dim), ((hidden,), hidden), ((), hidden)]
-    generators = [np.random.default_rng([seed, k]) for k in range(variants)]
+    generators = [np.random.default_rng([plan.seed, k]) for k in range(plan.variants)]
     drawn = [[g.uniform(-1, 1, shape) / math.sqrt(fan_in) for shape, fan_in in shapes] for g in generators]
     return [torch.from_numpy(np.stack(values)) for values in zip(*drawn, strict=True)]

@@ -26,8 +26,8 @@ _MEMORY = 2 << 30  # bytes of decoded pictures that are kept
 _THREADS = 2
 
 
-class Pictures:
-    """N pictures as a network sees them, on one scale with `Preprocessing`; no more than one batch in float.
+class ImageLoader:
+    """N images as a network takes them, on one scale with `Preprocessing`; no more than one batch in float.
 
     Raises:
         DataError: all pictures that cannot be read, by name.

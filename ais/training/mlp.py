@@ -110,7 +110,7 @@ def fit_variants(
     variants: int = 10,
     seed: int = 0,
     recipe: Recipe = Recipe(),
-    weights: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
 ) -> Variants:
     """Fit K MLPs together as one batched computation.
 
@@ -122,7 +122,7 @@ def fit_variants(
         ratings: (N,).
         groups: N names; no group is both in a variant's training and in its validation split.
         seed: variant k is fitted with the seed (seed, k).
-        weights: (N,), how much each picture's squared error counts; all the same if None.
+        sample_weight: (N,), how much each image's squared error counts; all the same if None.
 
     Raises:
         DataError: the embeddings or the ratings are all the same, or all pictures are of one group.
@@ -137,7 +137,9 @@ def fit_variants(
     y = torch.from_numpy((np.asarray(ratings, np.float64) - mean) / std).float().to(z.device)
     seeds = [int(np.random.SeedSequence([seed, k]).generate_state(1)[0]) for k in range(variants)]
     held = np.stack([grouped_split(groups, recipe.validation, s) for s in seeds])
-    counts = torch.ones_like(y) if weights is None else torch.from_numpy(weights / weights.mean()).to(y)
+    counts = torch.ones_like(y)
+    if sample_weight is not None:
+        counts = torch.from_numpy(sample_weight / sample_weight.mean()).to(y)
     fitted, epochs, curves = _descend(z, y, counts, held, seeds, recipe)
     weight1, bias1, weight2, bias2 = fitted
     weight1, bias1 = projection.fold(weight1, bias1)

@@ -17,14 +17,14 @@ _SURE = 5.0  # standard errors: the least of many medians is low by chance, too
 
 
 @dataclass(frozen=True, eq=False)
-class RateCurve:
+class LRFinder:
     """What rising learning rates do to the loss, tried several times.
 
     Attributes:
         rates: (R,), of the head and of the backbone's last block, rising.
         curves: (T, R), each trial's loss of the batch before the step at that rate; NaN after it diverged.
         losses: (R,), smoothed: the median of all trials and of the neighbouring steps.
-        suggested: for `Tuning.learning_rate`; None if the curves do not say.
+        suggested: for `FineTuneConfig.learning_rate`; None if the curves do not say.
         reason: why they do not, as a clause; empty if they do.
     """
 
@@ -35,7 +35,7 @@ class RateCurve:
     reason: str = ""
 
 
-def read_curves(rates: np.ndarray, curves: np.ndarray) -> RateCurve:
+def read_curves(rates: np.ndarray, curves: np.ndarray) -> LRFinder:
     """Smooth the curves and read off a rate, after Smith (2017, arXiv 1506.01186).
 
     Suggested is a decade below the far end of the valley, up to which the smoothed loss is near its least: the minimum
@@ -77,7 +77,7 @@ def read_curves(rates: np.ndarray, curves: np.ndarray) -> RateCurve:
             reason = f"the loss is least near {rates[0]:.1e}, the lowest rate tried"
         else:
             suggested = float(rates[far] / 10)
-    return RateCurve(rates, curves, losses, suggested, reason)
+    return LRFinder(rates, curves, losses, suggested, reason)
 
 
 def _median(values: np.ndarray) -> float:

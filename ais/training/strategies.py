@@ -27,8 +27,8 @@ class Strategy:
         head_first: it starts from a head that was fitted on the frozen backbone: the gradients of a random
             one would spoil what the backbone knows (Kumar et al. 2022, arXiv 2202.10054).
         pretrained: the backbone starts from its pretrained weights; from random ones if not.
-        layerwise: the rate falls from the output to the input, by `Tuning.layer_decay` a block.
-        learning_rate: of the head and of the backbone's last block, for AdamW, unless `Tuning` says another.
+        layerwise: the rate falls from the output to the input, by `FineTuneConfig.layer_decay` a block.
+        learning_rate: of the head and of the backbone's last block, for AdamW, unless `FineTuneConfig` says another.
         frozen_norm: BatchNorm stays as it is, statistics, scale and shift.
     """
 
@@ -41,6 +41,10 @@ class Strategy:
     # `Recipe`); the backbone's weights are as many as ever, so of these the slowest.
     learning_rate: float = _HEAD_RATE / 10
     frozen_norm: bool = True
+
+    @property
+    def trains_backbone(self) -> bool:
+        return self.trains != "nothing"
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -66,8 +70,8 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How a backbone is tuned.
+class FineTuneConfig:
+    """How a backbone is fine-tuned.
 
     Attributes:
         learning_rate: of the head and of the backbone's last block, for AdamW; the strategy's own if None.
@@ -92,7 +96,7 @@ class Tuning:
     augment: bool = True
 
 
-def strategy_named(name: str) -> Strategy:
+def get_strategy(name: str) -> Strategy:
     """The registry's entry.
 
     Raises:
@@ -142,18 +146,18 @@ def _own(module: nn.Module) -> list[nn.Parameter]:
     return list(module.parameters(recurse=False))
 
 
-def parameter_groups(network: nn.Module, strategy: Strategy, tuning: Tuning) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, strategy: Strategy, tuning: FineTuneConfig) -> list[dict[str, Any]]:
     """The backbone's parameters that learn, for an optimiser: a group a block, the last block first.
 
     Each group has a rate ``lr`` of its own. (timm's `param_groups_layer_decay` writes an ``lr_scale``
     instead, which torch's optimisers do not read.)
 
     Raises:
-        AISError: `Tuning.last_k` blocks are more than there are.
+        AISError: `FineTuneConfig.last_k` blocks are more than there are.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    rate = rate_of(strategy, tuning)
+    rate = learning_rate(strategy, tuning)
     parts = blocks(network)
     if strategy.trains == "last":
         if not 1 <= tuning.last_k <= len(parts):
@@ -172,5 +176,5 @@ def parameter_groups(network: nn.Module, strategy: Strategy, tuning: Tuning) -> 
     return groups
 
 
-def rate_of(strategy: Strategy, tuning: Tuning) -> float:
+def learning_rate(strategy: Strategy, tuning: FineTuneConfig) -> float:
     return strategy.learning_rate if tuning.learning_rate is None else tuning.learning_rate

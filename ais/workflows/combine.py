@@ -20,11 +20,11 @@ from ais.heads.config import MOST_MEMBERS, Member, StackConfig
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics.regression import ceiling, difference, metrics
-from ais.progress import Report
+from ais.progress import StageProgress
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
 from ais.training.stacking import cross_fitted, fit_stack
-from ais.workflows.evaluate import held_out
+from ais.workflows.evaluate import score_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def combine_heads(
     *,
     name: str,
     device: str = "auto",
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
 ) -> StackedHead:
     """Weigh heads by how well they predict pictures they have not seen, all of them together.
 
@@ -55,7 +55,7 @@ def combine_heads(
         DataError: the heads do not fit together or to the data, or only one of them is worth keeping.
     """
     _check(heads, name)
-    parts = [held_out(data, head, device=device, progress=progress) for head in heads]
+    parts = [score_held_out(data, head, device=device, progress=progress) for head in heads]
     first = parts[0]
     if any(part.how != first.how or part.left_out for part in parts):
         raise DataError(

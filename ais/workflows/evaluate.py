@@ -17,10 +17,10 @@ from ais.errors import DataError
 from ais.heads.loading import backbone_of
 from ais.heads.regression import RatingHead, RegressionHead
 from ais.metrics.regression import by_category, ceiling, coverage, metrics, worst
-from ais.progress import Report
+from ais.progress import StageProgress
 from ais.torch_state import own_state
-from ais.training.cross_validation import Pictures, cross_validate, look
-from ais.training.plan import Plan
+from ais.training.cross_validation import EmbeddedRatings, cross_validate, embed_ratings
+from ais.training.plan import FitContext, Plan
 from ais.training.pruning import silence
 from ais.training.stacking import cross_fitted
 from ais.training.strategies import STRATEGIES
@@ -55,12 +55,12 @@ class HeldOut:
 
 
 @own_state()
-def held_out(
+def score_held_out(
     data: RatedSet,
     head: RatingHead,
     *,
     device: str = "auto",
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
     cache: bool = True,
 ) -> HeldOut:
     """Score a rated set honestly.
@@ -86,7 +86,7 @@ def held_out(
     scores, part = [], data.rows(rows)
     for member in members:
         backbone = backbone_of(member, device)
-        pictures = look(part, backbone, progress, cache)
+        pictures = embed_ratings(part, backbone, progress, cache)
         scores.append(_scores(member, backbone, pictures))
     combined = head.finite(head.combine(scores))
     how: How = "unseen" if head.config.trained_on else "unknown"
@@ -98,7 +98,7 @@ def _cross_validated(
     head: RatingHead,
     members: Sequence[RegressionHead],
     device: str,
-    progress: Report | None,
+    progress: StageProgress | None,
     cache: bool,
 ) -> HeldOut:
     """Each picture scored by heads made by the members' plans that have seen neither it nor its group."""
@@ -110,9 +110,9 @@ def _cross_validated(
                 "its model card has the figures of its test pictures. Judge it by pictures that it has not seen."
             )
         plan = Plan.of(member.config)
-        backbone = _as_before(member, plan, device)
-        pictures = look(data, backbone, progress, cache)
-        parts.append(cross_validate(pictures, backbone, plan, progress=progress, cache=cache))
+        backbone = _pretrained_backbone(member, plan, device)
+        pictures = embed_ratings(data, backbone, progress, cache)
+        parts.append(cross_validate(pictures, FitContext(backbone, plan, progress, cache)))
     folds, scores = parts[0].folds, parts[0].scores
     if any((part.folds != folds).any() for part in parts):
         raise DataError(
@@ -123,7 +123,7 @@ def _cross_validated(
     return HeldOut(data, pictures.groups, scores, folds, "cross-validation", 0)
 
 
-def _as_before(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
+def _pretrained_backbone(head: RegressionHead, plan: Plan, device: str) -> FrozenBackbone:
     """The head's backbone as it was before it was tuned: what it is now has seen every picture."""
     config = head.config
     if not config.tuned_sha256:
@@ -176,7 +176,7 @@ def evaluate_head(held: HeldOut, head: RatingHead) -> dict[str, Any]:
     }
 
 
-def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: Pictures) -> torch.Tensor:
+def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: EmbeddedRatings) -> torch.Tensor:
     """(n, K), on the CPU."""
     embedding = pictures.embedding
     if backbone.embedding_slice is not None:

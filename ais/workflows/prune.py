@@ -17,12 +17,13 @@ from ais.heads.base import content_key
 from ais.heads.loading import backbone_of
 from ais.heads.regression import RegressionHead
 from ais.metrics.regression import metrics
-from ais.progress import Report
+from ais.progress import StageProgress
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
-from ais.training.cross_validation import Pictures, fit_head, fold_heads, look
-from ais.training.plan import Plan
+from ais.training.cross_validation import EmbeddedRatings, embed_ratings, fit_head, fold_heads
+from ais.training.plan import FitContext, Plan
 from ais.training.pruning import Judged, PruningReport, WayName, prune, silence
+from ais.training.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def prune_head(
     how: WayName = "greedy",
     seed: int = 0,
     device: str = "auto",
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
 ) -> tuple[RegressionHead, PruningReport]:
     """Silence the maps without which people's ratings are met better.
 
@@ -66,7 +67,7 @@ def prune_head(
             f"The maps of {config.backbone} mix before the embedding, and pruning takes maps that do not: choose a "
             "head on another backbone."
         )
-    pictures = look(data, backbone, progress)
+    pictures = embed_ratings(data, backbone, progress)
     seen = np.array(head.was_trained_on(pictures.embedded.hashes))
     if not config.trained_on:
         logger.warning(
@@ -83,18 +84,19 @@ def prune_head(
     rest, test = pictures.rows(np.flatnonzero(~tested)), pictures.rows(np.flatnonzero(tested))
     if seen.all():
         plan = Plan.of(config)
-        if plan.strategy != "head":
+        if STRATEGIES[plan.strategy].trains_backbone:
             raise DataError(
                 f"The backbone of {config.name!r} has learned from these pictures, too: prune it on pictures that it "
                 "has not seen."
             )
         folds = grouped_folds(rest.groups, _FOLDS, seed)
-        heads = fold_heads(rest, backbone, plan, config, folds)
+        context = FitContext(backbone, plan)
+        heads = fold_heads(rest, context, config, folds)
         validation = [
             _judged(heads[fold], rest.rows(np.flatnonzero(folds == fold)), backbone)
             for fold in range(len(heads))
         ]
-        judge = fit_head(rest, backbone, plan, config, plan.seed)
+        judge = fit_head(rest, context, config)
     else:
         validation, judge = [_judged(head, rest, backbone)], head
     last = [_judged(judge, test, backbone)]
@@ -139,7 +141,7 @@ def prune_head(
 
 
 def _typical(
-    head: RegressionHead, pictures: Pictures, owner: range, keep: Tensor, *, all_seen: bool
+    head: RegressionHead, pictures: EmbeddedRatings, owner: range, keep: Tensor, *, all_seen: bool
 ) -> Tensor:
     """The mean embedding without the pruned maps, (D,): of the images that the head was trained on.
 
@@ -157,7 +159,7 @@ def _typical(
     return typical
 
 
-def _judged(head: RegressionHead, pictures: Pictures, backbone: FrozenBackbone) -> Judged:
+def _judged(head: RegressionHead, pictures: EmbeddedRatings, backbone: FrozenBackbone) -> Judged:
     embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
     assert backbone.embedding_slice is not None  # checked by the caller
     embedding, delta = silence(embedding, delta, backbone.embedding_slice, head.keep.to(backbone.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from ais.heads.base import content_key
 from ais.heads.config import HeadConfig, Target
 from ais.heads.regression import RegressionHead
 from ais.metrics.regression import ceiling, metrics
-from ais.progress import Report
+from ais.progress import StageProgress
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
-from ais.training.cross_validation import OutOfFold, Pictures, cross_validate, fit, look
-from ais.training.plan import Plan
+from ais.training.cross_validation import EmbeddedRatings, OutOfFold, cross_validate, embed_ratings, fit
+from ais.training.plan import FitContext, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def train_head(
     name: str,
     target: Target,
     plan: Plan = Plan(),
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
     cache: bool = True,
 ) -> tuple[RegressionHead, TrainingReport]:
     """Embed, cross-validate by group, calibrate, and fit the head on everything.
@@ -78,10 +78,11 @@ def train_head(
         data, test = data.rows(~kept_out), data.rows(kept_out)
         _check_test(test, data)
     _check(data, target)
-    pictures = look(data, backbone, progress, cache)
-    _warn_of_twins(pictures)
-    measured = cross_validate(pictures, backbone, plan, progress=progress, cache=cache)
-    fitted, own, state = fit(pictures, backbone, plan, plan.seed, progress)
+    context = FitContext(backbone, plan, progress, cache)
+    pictures = embed_ratings(data, backbone, progress, cache)
+    _warn_of_duplicates(pictures)
+    measured = cross_validate(pictures, context)
+    fitted, own, state = fit(pictures, context)
     results: dict[str, Any] = metrics(measured.scores.mean(1), data.ratings, pictures.groups) | {
         "pictures": len(data),
         "groups": len(set(pictures.groups)),
@@ -113,12 +114,12 @@ def train_head(
     head = fitted.head(
         config,
         mean_residual=torch.from_numpy(measured.alignment).float(),
-        typical=(pictures if state is None else look(data, own, progress, cache)).embedding.mean(0),
+        typical=(pictures if state is None else embed_ratings(data, own, progress, cache)).embedding.mean(0),
         rating_quantiles=torch.from_numpy(np.quantile(data.ratings, np.linspace(0, 1, 101))).float(),
         trained_on=torch.tensor([content_key(value) for value in pictures.embedded.hashes]),
     )
     if test is not None and len(test):
-        results["test"] = _score_once(head, test, own, progress, cache)
+        results["test"] = _score_test(head, test, replace(context, backbone=own))
     if results["plcc_low"] <= 0:
         logger.warning(
             "%s predicts held-out pictures no better than chance (PLCC %.3f, 95 %% interval from %.3f): it needs more "
@@ -130,20 +131,15 @@ def train_head(
     return head, TrainingReport(results, measured, data.ratings, fitted.epochs, fitted.curves, state)
 
 
-def _score_once(
-    head: RegressionHead,
-    test: RatedSet,
-    backbone: FrozenBackbone,
-    report: Report | None,
-    cache: bool,
-) -> dict[str, Any]:
-    """The measures of the finished head on pictures kept for testing."""
-    pictures = look(test, backbone, report, cache)
-    twins = sum(head.was_trained_on(pictures.embedded.hashes))
-    if twins:
+def _score_test(head: RegressionHead, test: RatedSet, context: FitContext) -> dict[str, Any]:
+    """The measures of the finished head on images kept for testing."""
+    backbone = context.backbone
+    pictures = embed_ratings(test, backbone, context.progress, context.cache)
+    duplicates = sum(head.was_trained_on(pictures.embedded.hashes))
+    if duplicates:
         logger.warning(
             "%d test pictures are among those learned from, too: the test then flatters the head. Keep one of each.",
-            twins,
+            duplicates,
         )
     with torch.no_grad():
         scores = head.to(backbone.device).score(pictures.embedding.to(backbone.device)).cpu().numpy()
@@ -151,7 +147,7 @@ def _score_once(
     return metrics(scores, test.ratings, pictures.groups) | {"pictures": len(test)}
 
 
-def _warn_of_twins(pictures: Pictures) -> None:
+def _warn_of_duplicates(pictures: EmbeddedRatings) -> None:
     groups: dict[str, set[str]] = {}
     for value, group in zip(pictures.embedded.hashes, pictures.groups, strict=True):
         groups.setdefault(value, set()).add(group)

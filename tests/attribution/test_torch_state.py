@@ -35,8 +35,8 @@ from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap
 from ais.training import cross_validation
-from ais.training.plan import Plan
-from ais.workflows import advise, align, combine, evaluate, prune, score, train
+from ais.training.plan import FitContext, Plan
+from ais.workflows import advise, align, combine, evaluate, find_rate, prune, score, train
 from helpers.sets import PLAN, TARGET, TUNED, add_backbones, make_set, trained
 
 
@@ -58,8 +58,8 @@ class World:
         return self.data.files[0]
 
     @property
-    def pictures(self) -> cross_validation.Pictures:
-        return cross_validation.look(self.data, self.backbone, cache=False)
+    def pictures(self) -> cross_validation.EmbeddedRatings:
+        return cross_validation.embed_ratings(self.data, self.backbone, cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,9 @@ def _members(world: World) -> list[RegressionHead]:
 
 def _mixed(world: World) -> RatedSet:
     """New pictures with ratings to which both members of the stack have something to say."""
-    heard = [evaluate.held_out(world.new, member, cache=False).scores.mean(1) for member in _members(world)]
+    heard = [
+        evaluate.score_held_out(world.new, member, cache=False).scores.mean(1) for member in _members(world)
+    ]
     return replace(world.new, ratings=np.clip(0.5 * heard[0] + 0.5 * heard[1], 0, 10))
 
 
@@ -137,7 +139,7 @@ CASES: dict[str, Case] = {
     "list_heads": lambda w: ais.list_heads(),
     "backbone_of": lambda w: head_loading.backbone_of(load_head(w.tuned)).network.state_dict(),
     "embed": lambda w: embeddings.embed(w.data.files, w.backbone, cache=False),
-    "look": lambda w: w.pictures,
+    "embed_ratings": lambda w: w.pictures,
     "stimulus_heatmap": lambda w: align.stimulus_heatmap(
         w.picture, w.backbone, np.linspace(-1, 1, 12)
     ).grid,
@@ -145,13 +147,13 @@ CASES: dict[str, Case] = {
     "train_head": lambda w: train.train_head(
         w.data, w.backbone, name="again", target=TARGET, plan=PLAN, cache=False
     )[0].state_dict(),
-    "held_out": lambda w: evaluate.held_out(w.new, load_head(w.stack), cache=False),
+    "score_held_out": lambda w: evaluate.score_held_out(w.new, load_head(w.stack), cache=False),
     "evaluate_head": lambda w: evaluate.evaluate_head(
-        evaluate.held_out(w.data, load_head(w.tuned), cache=False), load_head(w.tuned)
+        evaluate.score_held_out(w.data, load_head(w.tuned), cache=False), load_head(w.tuned)
     ),
     "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
     "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
-    "rate_curve": lambda w: cross_validation.rate_curve(w.pictures, w.backbone, _plan(w, "last-k")),
+    "find_rate": lambda w: find_rate.find_rate(w.data, FitContext(w.backbone, _plan(w, "last-k"), cache=False)),
     "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_pictures": lambda w: [

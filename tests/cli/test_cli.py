@@ -29,9 +29,9 @@ from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.publish.card import CURVE, model_card
-from ais.training.cross_validation import look
+from ais.training.cross_validation import embed_ratings
 from ais.training.plan import Plan
-from ais.training.range_test import RateCurve
+from ais.training.range_test import LRFinder
 from ais.workflows.advise import advise
 from helpers.commands import call
 from helpers.pictures import odd_pictures
@@ -385,8 +385,8 @@ def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "no rate to find" in call(*command, "--strategy", "head", status=2).stderr
 
     rates, losses = np.geomspace(1e-3, 1e-1, 3), np.array([1.0, 0.5, np.inf])
-    found = RateCurve(rates, np.array([[1.0, 0.5, np.nan]]), losses, 1e-3)
-    monkeypatch.setattr("ais.training.cross_validation.rate_curve", lambda *_: found)
+    found = LRFinder(rates, np.array([[1.0, 0.5, np.nan]]), losses, 1e-3)
+    monkeypatch.setattr("ais.workflows.find_rate.find_rate", lambda *_: found)
     document = call(*command, "--json").json
     assert (document["losses"], document["suggested"]) == ([1, 0.5, None], 1e-3)
     assert call(*command).stdout.startswith("Suggested: --learning-rate 1.0e-03\n")
@@ -402,7 +402,7 @@ def test_advise(place: Place) -> None:
     command = ["advise", place.data, "--target", "rating_mean", "--backbone", "little1"]
     document = call(*command, "--json").json
     data = read_ratings(place.data, "rating_mean", group="theme")
-    pictures = look(data, ais.load_backbone("little1", view="resize"))
+    pictures = embed_ratings(data, ais.load_backbone("little1", view="resize"))
     expected = advise(pictures.embedding, data.ratings, data.groups, document["ceiling"])
     assert document["plcc"] == pytest.approx(expected.plcc)
     assert (document["strategy"], document["pictures"]) == ("head", 36)

@@ -95,9 +95,9 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("It computes before it looks.")
 
     for name in (
-        "attribution.explain.explain", "workflows.evaluate.held_out", "workflows.prune.prune_head",
+        "attribution.explain.explain", "workflows.evaluate.score_held_out", "workflows.prune.prune_head",
         "workflows.score.score_pictures", "heads.loading.look_up", "workflows.align.align",
-        "backbones.loading.load_backbone", "workflows.combine.combine_heads", "training.cross_validation.rate_curve",
+        "backbones.loading.load_backbone", "workflows.combine.combine_heads", "workflows.find_rate.find_rate",
         "workflows.train.train_head",
     ):  # fmt: skip
         monkeypatch.setattr(f"ais.{name}", computed)

@@ -23,7 +23,7 @@ from ais.images.reading import read_image
 from ais.training.mlp import Variants
 from ais.training.plan import Plan
 from ais.training.recipe import Recipe
-from ais.training.strategies import Tuning
+from ais.training.strategies import FineTuneConfig
 from ais.workflows.train import TrainingReport, train_head
 from helpers.networks import TinyNetwork, randomise
 from helpers.pictures import encoded, photo
@@ -37,11 +37,13 @@ def predict(fitted: Variants, x: Tensor) -> Tensor:
     return torch.stack(columns, dim=1) * fitted.rating_std + fitted.rating_mean
 
 
-SMALL = Recipe(components=12, hidden=16, epochs=6, batch=16)
+SMALL = Recipe(components=12, hidden=16, learning_rate=1e-3, epochs=6, batch=16)
 
 PLAN = Plan(variants=2, folds=3, recipe=SMALL)
 
-TUNED = replace(PLAN, folds=2, strategy="last-k", tuning=Tuning(learning_rate=1e-2, epochs=1, last_k=1))
+TUNED = replace(
+    PLAN, folds=2, strategy="last-k", tuning=FineTuneConfig(learning_rate=1e-2, epochs=1, last_k=1)
+)
 
 
 def add_backbones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from ais.heads.shipped import heads_directory, list_heads
 from ais.publish.card import CURVE, EXAMPLES, model_card, parse_card_links
 from ais.training.plan import Plan
 from ais.training.pruning import PruningReport
-from ais.training.strategies import STRATEGIES, Tuning
+from ais.training.strategies import STRATEGIES, FineTuneConfig
 from helpers.heads import make_head
 
 HEADINGS = (
@@ -81,7 +81,7 @@ def stack(**fields: Any) -> StackConfig:
 
 
 def tuned(strategy: str = "last-k", **fields: Any) -> HeadConfig:
-    plan = Plan(strategy=strategy, tuning=Tuning(last_k=3, **fields))
+    plan = Plan(strategy=strategy, tuning=FineTuneConfig(last_k=3, **fields))
     return config(recipe=plan.to_dict(), tuned_sha256="f" * 64)
 
 

@@ -20,21 +20,21 @@ from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.images.reading import read_image
-from ais.training import cross_validation
+from ais.training import cross_validation, finetuning
 from ais.training.cross_validation import (
+    EmbeddedRatings,
     OutOfFold,
-    Pictures,
     cross_validate,
+    embed_ratings,
     fit,
     fit_head,
     fold_heads,
-    look,
-    rate_curve,
 )
-from ais.training.finetuning import held_out
+from ais.training.finetuning import validation_mask
 from ais.training.mlp import fit_variants
-from ais.training.plan import Plan
-from ais.training.strategies import STRATEGIES, Tuning
+from ais.training.plan import FitContext, Plan
+from ais.training.strategies import STRATEGIES, FineTuneConfig
+from ais.workflows import find_rate
 from helpers.heads import make_head
 from helpers.sets import PLAN, SMALL, TUNED, add_backbones, make_set, predict
 
@@ -55,8 +55,8 @@ def backbone() -> FrozenBackbone:
 
 
 @pytest.fixture
-def pictures(rated: RatedSet, backbone: FrozenBackbone) -> Pictures:
-    return look(rated, backbone)
+def pictures(rated: RatedSet, backbone: FrozenBackbone) -> EmbeddedRatings:
+    return embed_ratings(rated, backbone)
 
 
 def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
@@ -73,8 +73,10 @@ def record(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, 
     return calls
 
 
-def validated(pictures: Pictures, backbone: FrozenBackbone, plan: Plan = PLAN, **options: Any) -> OutOfFold:
-    return cross_validate(pictures, backbone, plan, **options)
+def validated(
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, plan: Plan = PLAN, **options: Any
+) -> OutOfFold:
+    return cross_validate(pictures, FitContext(backbone, plan, **options))
 
 
 def fold_files(folder: Path) -> list[Path]:
@@ -82,7 +84,7 @@ def fold_files(folder: Path) -> list[Path]:
 
 
 def test_no_fold_has_seen_what_it_judges(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = record(monkeypatch, "fit_variants")
     found = validated(pictures, backbone)
@@ -96,7 +98,7 @@ def test_no_fold_has_seen_what_it_judges(
     assert np.bincount(found.folds).tolist() == [12, 12, 12]
 
 
-def test_scores_equal_refitting_by_hand(pictures: Pictures, backbone: FrozenBackbone) -> None:
+def test_scores_equal_refitting_by_hand(pictures: EmbeddedRatings, backbone: FrozenBackbone) -> None:
     found = validated(pictures, backbone)
     folds = grouped_folds(pictures.groups, 3, PLAN.seed)
     np.testing.assert_array_equal(found.folds, folds)
@@ -117,13 +119,15 @@ def test_scores_equal_refitting_by_hand(pictures: Pictures, backbone: FrozenBack
     assert np.abs(found.alignment).max() > 0
 
 
-def test_more_folds_than_groups_is_a_fold_a_group(pictures: Pictures, backbone: FrozenBackbone) -> None:
+def test_more_folds_than_groups_is_a_fold_a_group(
+    pictures: EmbeddedRatings, backbone: FrozenBackbone
+) -> None:
     few = pictures.rows(np.arange(10))
     assert np.bincount(validated(few, backbone, replace(PLAN, folds=10)).folds).tolist() == [2] * 5
 
 
 def test_second_call_fits_nothing(
-    pictures: Pictures, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int, int]] = []
     first = validated(pictures, backbone, progress=lambda *call: calls.append(call))
@@ -143,7 +147,7 @@ def test_second_call_fits_nothing(
 )
 def test_a_damaged_fold_is_computed_again(
     damage: Callable[[bytes], bytes],
-    pictures: Pictures,
+    pictures: EmbeddedRatings,
     backbone: FrozenBackbone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,12 +162,12 @@ def test_a_damaged_fold_is_computed_again(
     assert victim.read_bytes() == whole
 
 
-def changed(pictures: Pictures, **columns: Any) -> Pictures:
+def changed(pictures: EmbeddedRatings, **columns: Any) -> EmbeddedRatings:
     return replace(pictures, data=replace(pictures.data, **columns))
 
 
 def test_what_a_fold_depends_on_is_in_its_key(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pictures.data
     assert data.sd is not None
@@ -173,14 +177,14 @@ def test_what_a_fold_depends_on_is_in_its_key(
     )
     other.network.inner.weight[0] += 1  # type: ignore[index, operator, union-attr]
     weighted = replace(PLAN, weighted=True)
-    variations: list[tuple[Pictures, FrozenBackbone, Plan]] = [
+    variations: list[tuple[EmbeddedRatings, FrozenBackbone, Plan]] = [
         (changed(pictures, ratings=one_more), backbone, PLAN),
         (replace(pictures, groups=[name[::-1] for name in pictures.groups]), backbone, PLAN),
         (pictures, backbone, replace(PLAN, seed=3)),
         (pictures, backbone, replace(PLAN, folds=4)),
         (pictures, backbone, replace(PLAN, variants=1)),
         (pictures, backbone, replace(PLAN, recipe=replace(SMALL, epochs=5))),
-        (look(data, other), other, PLAN),
+        (embed_ratings(data, other), other, PLAN),
         (pictures, backbone, weighted),
         (changed(pictures, sd=data.sd + np.eye(36)[0]), backbone, weighted),
     ]
@@ -197,14 +201,14 @@ def test_what_a_fold_depends_on_is_in_its_key(
 def test_without_the_cache_nothing_is_written(
     rated: RatedSet, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
-    pictures = look(rated, backbone, cache=False)
+    pictures = embed_ratings(rated, backbone, cache=False)
     alone = validated(pictures, backbone, cache=False)
     assert not (tmp_path / "cache").exists()
     np.testing.assert_array_equal(alone.scores, validated(pictures, backbone).scores)
 
 
 def test_weights_are_those_of_a_random_effects_model(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = record(monkeypatch, "fit_variants")
     found = validated(pictures, backbone, replace(PLAN, weighted=True))
@@ -216,20 +220,23 @@ def test_weights_are_those_of_a_random_effects_model(
         error = data.sd[rows] ** 2 / data.n[rows]
         between = np.var(data.ratings[rows]) - error.mean()
         assert between > 0
-        np.testing.assert_allclose(options["weights"], 1 / (between + error))
+        np.testing.assert_allclose(options["sample_weight"], 1 / (between + error))
     assert np.abs(found.scores - validated(pictures, backbone).scores).max() > 1e-3
 
 
 def test_weights_stay_finite_where_raters_disagree_more_than_pictures_differ(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = record(monkeypatch, "fit_variants")
     vague = changed(pictures, sd=np.where(np.arange(36) % 3 == 0, 0.0, 99.0))
     validated(vague, backbone, replace(PLAN, weighted=True))
-    assert all(0 < o["weights"].min() < o["weights"].max() < np.inf for _, o, _ in fits)
+    weights = [options["sample_weight"] for _, options, _ in fits]
+    assert all(0 < each.min() < each.max() < np.inf for each in weights)
 
 
-def test_weights_need_to_know_how_sure_the_ratings_are(pictures: Pictures, backbone: FrozenBackbone) -> None:
+def test_weights_need_to_know_how_sure_the_ratings_are(
+    pictures: EmbeddedRatings, backbone: FrozenBackbone
+) -> None:
     with pytest.raises(DataError, match=r"needs columns with the ratings' standard deviation and number"):
         validated(changed(pictures, sd=None), backbone, replace(PLAN, weighted=True))
 
@@ -241,7 +248,7 @@ def test_weights_need_to_know_how_sure_the_ratings_are(pictures: Pictures, backb
         PLAN,
         replace(PLAN, weighted=True, seed=7),
         TUNED,
-        replace(TUNED, strategy="scratch", tuning=Tuning(augment=False)),
+        replace(TUNED, strategy="scratch", tuning=FineTuneConfig(augment=False)),
     ],
 )
 def test_a_plan_survives_its_config(plan: Plan) -> None:
@@ -269,28 +276,30 @@ def test_a_config_that_does_not_say_its_plan(recipe: dict[str, Any]) -> None:
 def test_maps_that_mix_have_no_alignment(rated: RatedSet) -> None:
     backbone = load_backbone("little1", "stem.0", view="resize")
     assert backbone.embedding_slice is None
-    pictures = look(rated, backbone)
+    pictures = embed_ratings(rated, backbone)
     assert pictures.delta.shape == (36, 0)
     found = validated(pictures, backbone)
     assert found.alignment.tolist() == [0] * 8
     np.testing.assert_allclose(  # the embedding is that of the other layer, and so are the scores
         found.scores,
         validated(
-            look(rated, load_backbone("little1", view="resize")), load_backbone("little1", view="resize")
+            embed_ratings(rated, load_backbone("little1", view="resize")),
+            load_backbone("little1", view="resize"),
         ).scores,
         atol=1e-3,
     )
 
 
-def test_heads_of_the_folds_give_the_scores(pictures: Pictures, backbone: FrozenBackbone) -> None:
+def test_heads_of_the_folds_give_the_scores(pictures: EmbeddedRatings, backbone: FrozenBackbone) -> None:
     found = validated(pictures, backbone)
     config = replace(
         make_head("little1", variants=2).config, trained_on=99, recipe=PLAN.to_dict(), metrics={"plcc": 1.0}
     )
-    heads = fold_heads(pictures, backbone, PLAN, config, found.folds)
+    heads = fold_heads(pictures, FitContext(backbone, PLAN), config, found.folds)
     scores = [heads[fold](pictures.embedding[i : i + 1]) for i, fold in enumerate(found.folds)]
     np.testing.assert_allclose(torch.cat(scores).numpy(), found.scores, atol=1e-5)
-    again = fit_head(pictures.rows(np.flatnonzero(found.folds != 1)), backbone, PLAN, config, PLAN.seed + 2)
+    context = FitContext(backbone, replace(PLAN, seed=PLAN.seed + 2))
+    again = fit_head(pictures.rows(np.flatnonzero(found.folds != 1)), context, config)
     assert torch.equal(again.weight1, heads[1].weight1)
 
 
@@ -302,7 +311,7 @@ def naive_scores(own: FrozenBackbone, fitted: Any, file: Path) -> Tensor:
 
 
 def test_every_fold_tunes_a_backbone_of_its_own(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = copy.deepcopy(backbone.network.state_dict())
     fits = record(monkeypatch, "fit")
@@ -330,66 +339,84 @@ def test_every_fold_tunes_a_backbone_of_its_own(
 
 @pytest.mark.parametrize("strategy", ["last-k", "layerwise", "head-then-all"])
 def test_tuning_starts_from_heads_that_have_not_seen_when_to_stop(
-    strategy: str, pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    strategy: str, pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
-    plan = replace(TUNED, strategy=strategy)
-    _, own, state = fit(pictures, backbone, plan, 5, None)
+    plan = replace(TUNED, strategy=strategy, seed=5)
+    _, own, state = fit(pictures, FitContext(backbone, plan))
     ((arguments, options, _),) = starts
-    ((network, _, files, _, groups, start), tuned, _) = tunings[0]
-    assert network is backbone.network
-    assert files == pictures.data.files
-    stop = held_out(groups, plan.tuning, 5)
+    ((data, context, start), _, _) = tunings[0]
+    assert context.backbone is backbone
+    assert data.files == pictures.data.files
+    groups = data.groups
+    stop = validation_mask(groups, plan)
     assert 0 < stop.sum() < len(stop)
     assert arguments[2] == [name for name, held in zip(groups, stop, strict=True) if not held]
     assert start is starts[0][2]
-    assert options["seed"] == tuned["seed"] == 5
+    assert options["seed"] == context.plan.seed == 5
     assert state is not None
     assert all(torch.equal(value, state[name]) for name, value in own.network.state_dict().items())
 
 
 def test_from_scratch_means_random_weights_and_no_start(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts, tunings = record(monkeypatch, "fit_variants"), record(monkeypatch, "fine_tune")
-    fit(pictures, backbone, replace(TUNED, strategy="scratch"), 5, None)
+    fit(pictures, FitContext(backbone, replace(TUNED, strategy="scratch", seed=5)))
     assert not starts
-    network, *_, start = tunings[0][0]
+    _, context, start = tunings[0][0]
+    assert context.backbone.preprocessing == backbone.preprocessing
+    network = context.backbone.network
     assert start is None
     random = random_backbone("little1", 5).network.state_dict()
     assert all(torch.equal(value, random[name]) for name, value in network.state_dict().items())
 
 
 def test_tuning_counts_sure_ratings_more(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tunings = record(monkeypatch, "fine_tune")
-    fit(pictures, backbone, replace(TUNED, weighted=True), 0, None)
-    fit(pictures, backbone, TUNED, 0, None)
+    learners: list[Any] = []
+    original = finetuning._learner
+
+    def recording(*arguments: Any) -> Any:
+        learners.append(original(*arguments))
+        return learners[-1]
+
+    monkeypatch.setattr(finetuning, "_learner", recording)
+    fit(pictures, FitContext(backbone, replace(TUNED, weighted=True)))
+    fit(pictures, FitContext(backbone, TUNED))
     data = pictures.data
     assert data.sd is not None
     assert data.n is not None
     error = data.sd**2 / data.n
-    np.testing.assert_allclose(tunings[0][1]["weights"], 1 / (np.var(data.ratings) - error.mean() + error))
-    assert tunings[1][1]["weights"] is None
+    expected = 1 / (np.var(data.ratings) - error.mean() + error)
+    np.testing.assert_allclose(learners[0].counts.numpy(), expected / expected.mean(), rtol=1e-6)
+    assert learners[1].counts.unique().tolist() == [1]
 
 
-def test_rate_curve_begins_as_the_training_does(
-    pictures: Pictures, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+def test_looking_for_a_rate_begins_as_the_training_does(
+    pictures: EmbeddedRatings, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trials, tunings = record(monkeypatch, "find_rate"), record(monkeypatch, "fine_tune")
+    trials: list[tuple[Any, ...]] = []
+
+    def recording(*arguments: Any) -> Any:
+        trials.append(arguments)
+        return finetuning.range_test(*arguments)
+
+    monkeypatch.setattr(find_rate, "range_test", recording)
+    tunings = record(monkeypatch, "fine_tune")
     calls: list[tuple[str, int, int]] = []
-    curve = rate_curve(pictures, backbone, TUNED, lambda *call: calls.append(call))
-    fit(pictures, backbone, TUNED, TUNED.seed, None)
+    context = FitContext(backbone, TUNED, lambda *call: calls.append(call))
+    curve = find_rate.find_rate(pictures.data, context)
+    fit(pictures, context)
     assert (curve.suggested is None) == bool(curve.reason)
+    calls = [call for call in calls if call[0] == "steps"]
     assert len(curve.losses) == len(curve.rates) <= len(calls)
-    assert calls[0][0] == "steps"
-    trial, tuning = trials[0], tunings[0]
-    assert trial[0][:3] == tuning[0][:3]
-    assert torch.equal(trial[0][5].weight1, tuning[0][5].weight1)
-    assert {k: v for k, v in trial[1].items() if k != "progress"} == {
-        k: v for k, v in tuning[1].items() if k != "progress"
-    }
+    ((data, own, start),), ((trained, same, begin), _, _) = trials, tunings[0]
+    assert (data.files, data.groups) == (trained.files, trained.groups)
+    np.testing.assert_array_equal(data.ratings, trained.ratings)
+    assert own == same
+    assert torch.equal(start.weight1, begin.weight1)
 
 
 def test_pictures_without_groups_are_on_their_own(
@@ -397,20 +424,20 @@ def test_pictures_without_groups_are_on_their_own(
 ) -> None:
     """And the folder's place does not matter: moved, it has the same folds, from the cache."""
     alone = replace(rated, groups=None)
-    pictures = look(alone, backbone)
+    pictures = embed_ratings(alone, backbone)
     assert len(set(pictures.groups)) == 36
     first = validated(pictures, backbone)
     for file in rated.files:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     moved = replace(alone, folder=tmp_path, files=[tmp_path / file.name for file in rated.files])
     fits = record(monkeypatch, "fit")
-    np.testing.assert_array_equal(validated(look(moved, backbone), backbone).scores, first.scores)
+    np.testing.assert_array_equal(validated(embed_ratings(moved, backbone), backbone).scores, first.scores)
     assert not fits
 
 
 def test_no_pictures_at_all_is_a_sentence(rated: RatedSet, backbone: FrozenBackbone) -> None:
     with pytest.raises(DataError, match="No pictures of"):
-        look(rated.rows(np.array([], dtype=np.int64)), backbone)
+        embed_ratings(rated.rows(np.array([], dtype=np.int64)), backbone)
 
 
 def test_the_strategies_of_the_command_are_the_registry() -> None:

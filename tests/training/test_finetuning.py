@@ -1,4 +1,4 @@
-"""Tuning a backbone: blocks and rates, what stays as it was, and one epoch against plain torch."""
+"""FineTuneConfig a backbone: blocks and rates, what stays as it was, and one epoch against plain torch."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import random_backbone
 from ais.backbones.registry import BACKBONES
+from ais.data.ratings import RatedSet
 from ais.errors import AISError, DataError
 from ais.images.augmentation import augment
 from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
-from ais.training.finetuning import Tuned, find_rate, fine_tune, held_out
-from ais.training.loader import Pictures
+from ais.progress import StageProgress
+from ais.training.finetuning import FineTuned, fine_tune, range_test, validation_mask
+from ais.training.loader import ImageLoader
 from ais.training.mlp import Variants, fit_variants
+from ais.training.plan import FitContext, Plan, sample_weight
 from ais.training.recipe import Recipe
 from ais.training.strategies import (
     STRATEGIES,
+    FineTuneConfig,
     Strategy,
-    Tuning,
     blocks,
+    get_strategy,
     parameter_groups,
-    strategy_named,
 )
 from helpers.networks import TinyNetwork, randomise
 
 PREPROCESSING = Preprocessing("resize", 32, 36, "bilinear", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
 
-SMALL = Recipe(
-    components=12, hidden=8, learning_rate=1e-3, epochs=3, batch=16
-)  # a head with much to learn still
+# A head with much to learn still.
+SMALL = Recipe(components=12, hidden=8, learning_rate=1e-3, epochs=3, batch=16)
 
-TUNING = Tuning(learning_rate=3e-3, epochs=3, last_k=1)
+TUNING = FineTuneConfig(learning_rate=3e-3, epochs=3, last_k=1)
 
 TUNED = [name for name, strategy in STRATEGIES.items() if strategy.trains != "nothing"]
 
@@ -85,30 +88,29 @@ def embedded(net: nn.Module, files: list[Path]) -> Tensor:
         return torch.cat([net(PREPROCESSING(read_image(file))[None].to(dtype)) for file in files])
 
 
-def fitted(net: nn.Module, files: list[Path], tuning: Tuning = TUNING, seed: int = 0) -> Variants:
+def fitted(net: nn.Module, files: list[Path], tuning: FineTuneConfig = TUNING, seed: int = 0) -> Variants:
     """Two heads that have not seen the pictures that say when to stop."""
-    rows = np.flatnonzero(~held_out(GROUPS, tuning, seed))
+    rows = np.flatnonzero(~validation_mask(GROUPS, Plan(tuning=tuning, seed=seed)))
     x = embedded(net, [files[i] for i in rows])
     return fit_variants(x, RATINGS[rows], [GROUPS[i] for i in rows], variants=2, recipe=SMALL)
 
 
-def tune(files: list[Path], strategy: str, tuning: Tuning = TUNING, **other: Any) -> Tuned:
+def rated(files: list[Path], **changed: Any) -> RatedSet:
+    fields = {"ratings": RATINGS, "sd": None, "n": None, "groups": GROUPS} | changed
+    return RatedSet(files[0].parent, "rating", files, **fields)
+
+
+def context(net: nn.Module, progress: StageProgress | None = None, **plan: Any) -> FitContext:
+    """Two heads of eight units; the network may be changed afterwards without effect."""
+    backbone = FrozenBackbone(copy.deepcopy(net), "tiny", "inner", PREPROCESSING)
+    return FitContext(backbone, Plan(**{"variants": 2, "recipe": SMALL, "tuning": TUNING} | plan), progress)
+
+
+def tune(files: list[Path], strategy: str, tuning: FineTuneConfig = TUNING, **other: Any) -> FineTuned:
     net = other.pop("net", None) or network()
     fit = fitted(net, files, tuning) if STRATEGIES[strategy].head_first else None
     start = other.pop("start", fit)
-    return fine_tune(
-        net,
-        PREPROCESSING,
-        files,
-        RATINGS,
-        GROUPS,
-        start,
-        strategy=strategy,
-        tuning=tuning,
-        variants=2,
-        hidden=8,
-        **other,
-    )
+    return fine_tune(rated(files), context(net, strategy=strategy, tuning=tuning, **other), start)
 
 
 def predict(found: Variants, x: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ def loss(found: Variants, x: Tensor, rows: np.ndarray, weights: np.ndarray | Non
     return float(np.average(errors.mean(1), weights=None if weights is None else weights[rows]))
 
 
-def reloaded(tuned: Tuned) -> nn.Module:
+def reloaded(tuned: FineTuned) -> nn.Module:
     net = network()
     net.load_state_dict(tuned.state)
     return net
@@ -230,17 +232,19 @@ def test_the_optimiser_has_the_rates_of_the_strategy(
 def test_what_has_learnt_already_goes_on_several_times_more_slowly() -> None:
     for name in PRETRAINED:
         assert 2 <= STRATEGIES["scratch"].learning_rate / STRATEGIES[name].learning_rate <= 10
-        last = parameter_groups(network(), STRATEGIES[name], Tuning(last_k=1))[0]
+        last = parameter_groups(network(), STRATEGIES[name], FineTuneConfig(last_k=1))[0]
         assert last["lr"] == STRATEGIES[name].learning_rate
 
 
 def test_groups_of_a_large_network_fall_geometrically() -> None:
     net = timm_network("resnet18")
-    groups = parameter_groups(net, STRATEGIES["layerwise"], Tuning(learning_rate=1.0, layer_decay=0.9))
+    groups = parameter_groups(
+        net, STRATEGIES["layerwise"], FineTuneConfig(learning_rate=1.0, layer_decay=0.9)
+    )
     assert [g["lr"] for g in groups] == pytest.approx([0.9**i for i in range(9)])
     assert {id(p) for p in groups[-1]["params"]} == {id(net.conv1.weight)}  # type: ignore[union-attr]
     with pytest.raises(AISError, match="last 10 blocks cannot be trained: this backbone has 9"):
-        parameter_groups(net, STRATEGIES["last-k"], Tuning(last_k=10))
+        parameter_groups(net, STRATEGIES["last-k"], FineTuneConfig(last_k=10))
 
 
 @pytest.mark.parametrize("strategy", TUNED)
@@ -249,13 +253,15 @@ def test_what_does_not_learn_is_bitwise_the_same(files: list[Path], strategy: st
     before = copy.deepcopy(net.state_dict())
     start = fitted(net, files) if STRATEGIES[strategy].head_first else None
     copied = copy.deepcopy(start)
-    tuned = tune(files, strategy, net=net, start=start)
+    given = context(net, strategy=strategy)
+    tuned = fine_tune(rated(files), given, start)
     if start is not None and copied is not None:
         for name in ("weight1", "bias1", "weight2", "bias2"):
             assert torch.equal(getattr(start, name), getattr(copied, name))
             assert not torch.equal(getattr(start, name), getattr(tuned.variants, name))
     assert net.state_dict().keys() == tuned.state.keys()
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    kept = given.backbone.network.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in kept.items())
     assert tuned.variants.epochs[0] > 0
     changed = {name for name, value in tuned.state.items() if not torch.equal(value, before[name])}
     convolutions = {f"{name}.{what}" for name in ("stem.0", "inner", "skip") for what in ("weight", "bias")}
@@ -289,15 +295,14 @@ def test_nothing_but_batchnorm_is_ever_in_training(files: list[Path], strategy: 
 def test_one_epoch_equals_plain_torch_one_picture_at_a_time(files: list[Path], strategy: str) -> None:
     """The oracle, in float64: two shapes in every batch, ratings that count more or less."""
     net, chosen = network(double=True), STRATEGIES[strategy]
-    weights = np.linspace(0.2, 2, 48)
+    data = rated(files, sd=np.linspace(0.1, 3, 48), n=np.full(48, 9.0))
+    weights = sample_weight(data)
+    assert weights.max() > 2 * weights.min()
     tuning = replace(TUNING, epochs=2, patience=2, batch=48, augment=False)
     start = fitted(net, files, tuning)
-    tuned = fine_tune(
-        net, PREPROCESSING, files, RATINGS, GROUPS, start,
-        strategy=strategy, tuning=tuning, variants=2, hidden=8, weights=weights,
-    )  # fmt: skip
-    rows = np.flatnonzero(~held_out(GROUPS, tuning, 0))
-    held = np.flatnonzero(held_out(GROUPS, tuning, 0))
+    tuned = fine_tune(data, context(net, strategy=strategy, tuning=tuning, weighted=True), start)
+    held_out = validation_mask(GROUPS, Plan(tuning=tuning))
+    rows, held = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     oracle = copy.deepcopy(net)
     x = embedded(net, [files[i] for i in rows])
     mean, scale = x.mean(0), (x - x.mean(0)).square().mean().sqrt()
@@ -361,7 +366,7 @@ def test_same_seed_same_bytes_and_no_global_state(files: list[Path]) -> None:
 def test_tuning_teaches_what_the_backbone_does_not_see(files: list[Path], strategy: str) -> None:
     tuning = replace(TUNING, learning_rate=1e-2, epochs=15, patience=15, batch=8, validation=0.25)
     tuned = tune(files, strategy, tuning)
-    held = np.flatnonzero(held_out(GROUPS, tuning, 0))
+    held = np.flatnonzero(validation_mask(GROUPS, Plan(tuning=tuning)))
     assert tuned.before > 0.5
     assert tuned.after < 0.5 * tuned.before
     x = embedded(reloaded(tuned), [files[i] for i in held])
@@ -382,7 +387,7 @@ def test_tuning_never_makes_it_worse(files: list[Path], strategy: str) -> None:
     start = fitted(net, files, tuning)
     torch.testing.assert_close(tuned.variants.weight1, start.weight1)
     torch.testing.assert_close(tuned.variants.bias1, start.bias1, rtol=1e-4, atol=1e-5)
-    held = np.flatnonzero(held_out(GROUPS, tuning, 0))
+    held = np.flatnonzero(validation_mask(GROUPS, Plan(tuning=tuning)))
     assert tuned.before == pytest.approx(loss(start, embedded(net, [files[i] for i in held]), held), rel=1e-4)
 
 
@@ -391,20 +396,19 @@ def test_calls_that_make_no_sense_are_refused(files: list[Path], tmp_path: Path)
     start = fitted(net, files)
 
     def call(strategy: str, start: Variants | None, **other: Any) -> None:
-        options = {"ratings": RATINGS, "groups": GROUPS, "hidden": 8} | other
-        ratings, groups = options.pop("ratings"), options.pop("groups")
-        fine_tune(net, PREPROCESSING, files, ratings, groups, start, strategy=strategy, variants=2, **options)
+        data = rated(files, **{name: other.pop(name) for name in ("ratings", "groups") if name in other})
+        fine_tune(data, context(net, strategy=strategy, **other), start)
 
     with pytest.raises(AISError, match="no strategy 'all'"):
         call("all", start)
-    with pytest.raises(AISError, match="nothing to tune"):
+    with pytest.raises(AISError, match="nothing to fine-tune"):
         call("head", start)
     with pytest.raises(AISError, match="fit one first"):
         call("last-k", None)
     with pytest.raises(AISError, match="give it no fitted head"):
         call("scratch", start)
     with pytest.raises(AISError, match="2 variants of 8 hidden units, not 2 of 16"):
-        call("layerwise", start, hidden=16)
+        call("layerwise", start, recipe=replace(SMALL, hidden=16))
     with pytest.raises(DataError, match="one group"):
         call("layerwise", start, groups=["a"] * 48)
     with pytest.raises(DataError, match="All ratings are 4"):
@@ -413,19 +417,19 @@ def test_calls_that_make_no_sense_are_refused(files: list[Path], tmp_path: Path)
         call("scratch", None, tuning=replace(TUNING, learning_rate=1e30))
     (tmp_path / "no picture.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 problem|no picture\.png"):
-        Pictures([*files, tmp_path / "no picture.png"], PREPROCESSING)
+        ImageLoader([*files, tmp_path / "no picture.png"], PREPROCESSING)
 
 
 def test_strategies_are_one_sentence_each() -> None:
     for name, strategy in STRATEGIES.items():
-        assert strategy_named(name) is strategy
+        assert get_strategy(name) is strategy
         assert strategy.about.endswith(".")
         assert strategy.about.count(".") == 1
     assert next(iter(STRATEGIES)) == "head"
     assert isinstance(STRATEGIES["head"], Strategy)
 
 
-def test_untrained_depends_on_the_seed_alone() -> None:
+def test_a_random_backbone_depends_on_the_seed_alone() -> None:
     state = torch.get_rng_state()
     first, again, other = (random_backbone("efficientnet_lite0", seed).sha256 for seed in (1, 1, 2))
     assert first == again != other
@@ -433,20 +437,18 @@ def test_untrained_depends_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["layerwise", "scratch"])
-def test_find_rate_suggests_a_rate_that_learns(files: list[Path], strategy: str) -> None:
+def test_the_range_test_suggests_a_rate_that_learns(files: list[Path], strategy: str) -> None:
     """Beside trainings at fixed rates, the whole range up and down: it lies among those that learn."""
     net = network()
     start = fitted(net, files) if strategy == "layerwise" else None
     tuning = replace(TUNING, batch=8)
-    calls: list[tuple[int, int]] = []
-    before = copy.deepcopy(net.state_dict())
-    curve = find_rate(
-        net, PREPROCESSING, files, RATINGS, GROUPS, start, strategy=strategy, tuning=tuning, variants=2, hidden=8,
-        progress=lambda *call: calls.append(call),
-    )  # fmt: skip
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    calls: list[tuple[str, int, int]] = []
+    trial = context(net, lambda *call: calls.append(call), strategy=strategy, tuning=tuning)
+    curve = range_test(rated(files), trial, start)
+    after = trial.backbone.network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in net.state_dict().items())
     assert curve.curves.shape == (3, len(curve.rates))
-    assert calls[-1][0] <= calls[-1][1] == 150
+    assert calls[-1][1] <= calls[-1][2] == 150
     assert (np.diff(np.log(curve.rates)) > 0).all()
     assert curve.suggested is not None
     tried = np.geomspace(1e-6, 1, 7)
@@ -461,9 +463,9 @@ def test_find_rate_suggests_a_rate_that_learns(files: list[Path], strategy: str)
     assert sum(loss > begin - 0.3 * (begin - least) for loss in learnt[1:]) >= 4  # most rates do not
 
 
-def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[Path]) -> None:
+def test_the_range_test_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[Path]) -> None:
     net = network()
-    rows = np.flatnonzero(~held_out(GROUPS, TUNING, 0))
+    rows = np.flatnonzero(~validation_mask(GROUPS, Plan(tuning=TUNING)))
     x = embedded(net, [files[i] for i in rows])
     predicted = (x - x.mean(0)) @ torch.linspace(-1, 1, x.shape[1]).to(x) * 10
     ratings = np.full(len(files), 4.0)
@@ -471,10 +473,10 @@ def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[P
     long = replace(SMALL, epochs=300, components=x.shape[1])
     start = fit_variants(x, ratings[rows], [GROUPS[i] for i in rows], variants=2, recipe=long)
     for seed in range(3):
-        curve = find_rate(
-            net, PREPROCESSING, files, ratings, GROUPS, start, strategy="last-k", variants=2, hidden=8, seed=seed,
-            tuning=replace(TUNING, batch=8, augment=False),
-        )  # fmt: skip
+        tuning = replace(TUNING, batch=8, augment=False)
+        curve = range_test(
+            rated(files, ratings=ratings), context(net, strategy="last-k", seed=seed, tuning=tuning), start
+        )
         assert curve.suggested is None
         assert "hardly changes" in curve.reason
 
@@ -482,7 +484,7 @@ def test_find_rate_says_that_a_fitted_head_leaves_nothing_to_learn(files: list[P
 def test_pictures_are_those_of_the_view_kept_or_not(files: list[Path]) -> None:
     rows = np.array([5, 0, 3, 2, 7])
     for memory in (0, 10_000, 1 << 30):
-        for batch in Pictures(files, PREPROCESSING, memory).batches([rows, rows[:1]]):
+        for batch in ImageLoader(files, PREPROCESSING, memory).batches([rows, rows[:1]]):
             for found, inputs in batch:
                 for row, picture in zip(found, inputs, strict=True):
                     assert torch.equal(picture, PREPROCESSING(read_image(files[row])))

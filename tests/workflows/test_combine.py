@@ -22,7 +22,7 @@ from ais.metrics import bootstrap, regression
 from ais.training import calibration
 from ais.training.stacking import cross_fitted, fit_stack
 from ais.workflows.combine import combine_heads
-from ais.workflows.evaluate import held_out
+from ais.workflows.evaluate import score_held_out
 from helpers.sets import PLAN, add_backbones, by_hand, joined, make_set, trained
 
 FIRST = replace(PLAN, folds=4)
@@ -53,7 +53,7 @@ def test_a_stack_weighs_its_members_by_what_they_have_not_seen(
     rated: RatedSet, others: RatedSet, members: list[RegressionHead], tmp_path: Path
 ) -> None:
     stack = combine_heads(rated, members, name="stack")
-    parts = [held_out(rated, member) for member in members]
+    parts = [score_held_out(rated, member) for member in members]
     scores = np.stack([part.scores for part in parts], -1)
     weights, intercept = fit_stack(scores.mean(1), rated.ratings)
     assert (stack.weight > 0).all()
@@ -82,7 +82,7 @@ def test_a_stack_weighs_its_members_by_what_they_have_not_seen(
     assert isinstance(loaded, StackedHead)
     assert [m.config.name for m in loaded.members] == ["little1", "little2"]
     total = sum(w * by_hand(m, others) for w, m in zip(weights, members, strict=True)) + intercept
-    np.testing.assert_allclose(held_out(others, loaded).scores, total, atol=1e-4)
+    np.testing.assert_allclose(score_held_out(others, loaded).scores, total, atol=1e-4)
     assert loaded.was_trained_on(content_hashes(rated.files)) == [True] * 36
     assert torch.equal(loaded.trained_on, members[0].trained_on)
 
@@ -116,7 +116,7 @@ def test_a_stack_has_seen_what_any_member_has(
     for member in (members[0], one):
         member.config = replace(member.config, trained_on=0)
     silent = combine_heads(fresh, [members[0], one], name="stack")
-    assert (silent.config.trained_on, held_out(others, silent).how) == (0, "unknown")
+    assert (silent.config.trained_on, score_held_out(others, silent).how) == (0, "unknown")
 
 
 def test_a_member_that_adds_nothing_is_left_out(

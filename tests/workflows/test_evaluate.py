@@ -20,7 +20,7 @@ from ais.metrics import bootstrap, regression
 from ais.training import cross_validation
 from ais.training.stacking import cross_fitted
 from ais.workflows.combine import combine_heads
-from ais.workflows.evaluate import WORST, HeldOut, evaluate_head, held_out
+from ais.workflows.evaluate import WORST, HeldOut, evaluate_head, score_held_out
 from helpers.sets import TUNED, add_backbones, by_hand, joined, make_set, pruned, trained
 
 
@@ -57,7 +57,7 @@ def test_unseen_pictures_are_scored_by_the_head_itself(
     if silenced:
         head = pruned(head, silenced, tmp_path / "pruned")
     forbid_fitting(monkeypatch)
-    held = held_out(others, head)
+    held = score_held_out(others, head)
     assert (held.how, held.left_out, held.folds) == ("unseen", 0, None)
     assert held.data.files == others.files
     assert held.groups == others.groups
@@ -70,7 +70,7 @@ def test_pictures_it_has_learned_from_are_cross_validated(
     """With the figures of its card, and from what the training left on disk."""
     head, report = trained(rated, tmp_path / "head")
     forbid_fitting(monkeypatch)
-    held = held_out(rated, head)
+    held = score_held_out(rated, head)
     assert (held.how, held.left_out) == ("cross-validation", 0)
     np.testing.assert_array_equal(held.scores, report.out_of_fold.scores)
     np.testing.assert_array_equal(held.folds, report.out_of_fold.folds)
@@ -82,15 +82,15 @@ def test_a_pruned_head_is_not_judged_by_the_pictures_its_maps_were_chosen_on(
 ) -> None:
     head = pruned(trained(rated, tmp_path / "head")[0], [0, 2, 3, 7], tmp_path / "pruned")
     with pytest.raises(DataError, match="chosen on these pictures"):
-        held_out(rated, head)
-    np.testing.assert_allclose(held_out(others, head).scores, by_hand(head, others), atol=1e-5)
+        score_held_out(rated, head)
+    np.testing.assert_allclose(score_held_out(others, head).scores, by_hand(head, others), atol=1e-5)
 
 
 def test_a_part_of_what_it_has_learned_from_is_no_set_to_judge_it_by(rated: RatedSet, tmp_path: Path) -> None:
     """Heads fitted on the part alone are not like it."""
     head, _ = trained(rated, tmp_path / "head")
     with pytest.raises(DataError, match="exactly those that it learned from"):
-        held_out(rated.rows(np.arange(len(rated) - 3)), head)
+        score_held_out(rated.rows(np.arange(len(rated) - 3)), head)
 
 
 @pytest.mark.parametrize("strategy", ["last-k", "scratch"])
@@ -100,12 +100,12 @@ def test_a_tuned_backbone_does_not_judge_what_it_was_tuned_on(
     """Its cross-validation begins where the training began, not with the backbone that has seen every picture."""
     head, report = trained(rated, tmp_path / "head", replace(TUNED, strategy=strategy))
     forbid_fitting(monkeypatch)
-    np.testing.assert_array_equal(held_out(rated, head).scores, report.out_of_fold.scores)
+    np.testing.assert_array_equal(score_held_out(rated, head).scores, report.out_of_fold.scores)
     network = load_backbone("little1", view="resize", weights=tmp_path / "head" / BACKBONE).network
     preprocessing = load_backbone("little1", view="resize").preprocessing
     with torch.no_grad():
         embedding = torch.cat([network(preprocessing(read_image(file))[None]) for file in others.files])
-    np.testing.assert_allclose(held_out(others, head).scores, head(embedding), atol=1e-4)
+    np.testing.assert_allclose(score_held_out(others, head).scores, head(embedding), atol=1e-4)
 
 
 def test_of_a_mixed_set_only_the_unseen_are_scored(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_of_a_mixed_set_only_the_unseen_are_scored(rated: RatedSet, others: Rate
     for copy, file in zip(copies, rated.files, strict=False):
         copy.write_bytes(file.read_bytes())
     some = replace(rated.rows(np.arange(7)), files=copies)
-    held = held_out(joined(some, others), head)
+    held = score_held_out(joined(some, others), head)
     assert (held.how, held.left_out) == ("unseen", 7)
     assert held.data.files == others.files
     np.testing.assert_array_equal(held.data.ratings, others.ratings)
@@ -128,7 +128,7 @@ def test_a_head_without_record_says_so(rated: RatedSet, tmp_path: Path) -> None:
     state = {name: value for name, value in head.state_dict().items() if name != "trained_on"}
     silent = RegressionHead(replace(head.config, trained_on=0))
     silent.load_state_dict(state)
-    held = held_out(rated, silent)
+    held = score_held_out(rated, silent)
     assert (held.how, held.left_out, len(held.data)) == ("unknown", 0, 36)
     np.testing.assert_allclose(held.scores, by_hand(head, rated), atol=1e-5)
 
@@ -138,12 +138,12 @@ def test_stacks(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
         *(trained(rated, tmp_path / name, backbone=name) for name in ("little1", "little2")), strict=True
     )
     stack = combine_heads(rated, members, name="stack")
-    held = held_out(others, stack)
+    held = score_held_out(others, stack)
     total = sum(w * by_hand(m, others) for w, m in zip(stack.weight.tolist(), stack.members, strict=True))
     np.testing.assert_allclose(held.scores, total + stack.intercept.item(), atol=1e-5)
     assert held.how == "unseen"
 
-    held = held_out(rated, stack)
+    held = score_held_out(rated, stack)
     folds = reports[0].out_of_fold.folds
     scores = np.stack([report.out_of_fold.scores for report in reports], -1)
     np.testing.assert_allclose(held.scores, cross_fitted(scores, rated.ratings, folds))
@@ -154,21 +154,21 @@ def test_stacks(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
 def test_too_few_unseen_pictures_is_a_sentence(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     head, _ = trained(rated, tmp_path / "head")
     with pytest.raises(DataError, match=r"Of these 45 pictures the head 'head' has not seen 9: too few"):
-        held_out(joined(rated, others.rows(np.arange(9))), head)
-    assert len(held_out(joined(rated, others.rows(np.arange(10))), head).data) == 10
+        score_held_out(joined(rated, others.rows(np.arange(9))), head)
+    assert len(score_held_out(joined(rated, others.rows(np.arange(10))), head).data) == 10
     with pytest.raises(DataError, match="Of these 0 pictures"):
-        held_out(rated.rows(np.array([], dtype=np.int64)), head)
+        score_held_out(rated.rows(np.array([], dtype=np.int64)), head)
 
 
 def test_a_picture_that_is_gone_is_a_sentence(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     head, _ = trained(rated, tmp_path / "head")
     with pytest.raises(DataError, match=r"gone\.png"):
-        held_out(replace(others, files=[tmp_path / "gone.png", *others.files[1:]]), head)
+        score_held_out(replace(others, files=[tmp_path / "gone.png", *others.files[1:]]), head)
 
 
 def test_the_report_is_what_the_evaluation_says(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     head, _ = trained(rated, tmp_path / "head")
-    held = held_out(replace(others, skipped=["line 3: no number"]), head)
+    held = score_held_out(replace(others, skipped=["line 3: no number"]), head)
     report = evaluate_head(held, head)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     predicted = held.scores.mean(1)
@@ -202,7 +202,7 @@ def test_a_bare_set_has_no_ceiling_and_no_categories(
 ) -> None:
     head, _ = trained(rated, tmp_path / "head")
     bare = replace(others, sd=None, n=None, groups=None, categories=None)
-    report = evaluate_head(held_out(bare, head), head)
+    report = evaluate_head(score_held_out(bare, head), head)
     assert report["ceiling"] is None
     assert report["categories"] is None
     assert (report["groups"], report["grouped"]) == (24, False)
@@ -213,7 +213,7 @@ def test_an_interval_that_does_not_hold_is_told(
     error: float | None, holds: bool, rated: RatedSet, tmp_path: Path
 ) -> None:
     head, _ = trained(rated, tmp_path / "head")
-    held = held_out(rated, head)
+    held = score_held_out(rated, head)
     if error is not None:
         head.config = replace(head.config, interval=replace(head.config.interval, error=error))
         held = HeldOut(**{**vars(held), "scores": held.scores.mean(1, keepdims=True).repeat(2, 1)})
@@ -224,6 +224,6 @@ def test_an_interval_that_does_not_hold_is_told(
 def test_a_head_is_not_changed_by_being_judged(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     head, _ = trained(rated, tmp_path / "head")
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    held_out(rated, head)
-    held_out(others, head)
+    score_held_out(rated, head)
+    score_held_out(others, head)
     assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())

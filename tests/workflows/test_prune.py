@@ -24,10 +24,11 @@ from ais.heads.regression import RegressionHead
 from ais.metrics import bootstrap, regression
 from ais.training import calibration, cross_validation, mlp
 from ais.training import pruning as training_pruning
-from ais.training.cross_validation import fit_head, look
+from ais.training.cross_validation import embed_ratings, fit_head
+from ais.training.plan import FitContext
 from ais.training.pruning import Judged, PruningReport, WayName
 from ais.workflows import prune
-from ais.workflows.evaluate import held_out
+from ais.workflows.evaluate import score_held_out
 from ais.workflows.prune import prune_head
 from ais.workflows.train import train_head
 from helpers.sets import PLAN, TARGET, TUNED, add_backbones, by_hand, joined, make_set, pruned, trained
@@ -157,7 +158,7 @@ def test_pictures_that_maps_were_chosen_on_are_no_longer_unseen(
     made, _ = prune_head(others, head, name="pruned")
     rest = others.rows(~for_testing(others))
     assert all(made.was_trained_on(content_hashes([*rated.files, *rest.files])))
-    held = held_out(others, made)
+    held = score_held_out(others, made)
     assert (held.how, held.left_out) == ("unseen", len(rest))
     assert held.data.files == others.rows(for_testing(others)).files
     measured = regression.metrics(held.scores.mean(1), held.data.ratings, held.groups)
@@ -171,8 +172,8 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     made, _ = prune_head(rated, head, name="pruned")
     test = for_testing(rated)
     backbone = load_backbone("little1", view="resize")
-    pictures = look(rated.rows(~test), backbone)
-    judge = fit_head(pictures, backbone, PLAN, head.config, PLAN.seed)
+    pictures = embed_ratings(rated.rows(~test), backbone)
+    judge = fit_head(pictures, FitContext(backbone, PLAN), head.config)
     scores = silenced_by_hand(judge, rated.rows(test), made.config.pruned)
     expected = regression.metrics(scores.mean(1), rated.ratings[test], rated.rows(test).groups)
     assert made.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-5)
@@ -211,7 +212,7 @@ def test_a_tuned_head_is_pruned_on_pictures_that_it_has_not_seen(
     made.save(tmp_path / "heads" / "pruned")
     head_file, file = (tmp_path / "heads" / name / BACKBONE for name in ("tuned", "pruned"))
     assert file.read_bytes() == head_file.read_bytes()
-    assert held_out(others, load_head(tmp_path / "heads" / "pruned")).how == "unseen"
+    assert score_held_out(others, load_head(tmp_path / "heads" / "pruned")).how == "unseen"
 
 
 def honest(report: PruningReport) -> bool:

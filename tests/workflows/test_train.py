@@ -24,7 +24,7 @@ from ais.training import cross_validation
 from ais.training.mlp import Variants, fit_variants
 from ais.training.plan import Plan
 from ais.training.recipe import Recipe
-from ais.training.strategies import Tuning
+from ais.training.strategies import FineTuneConfig
 from ais.workflows.train import train_head
 from helpers.networks import make_backbone
 from helpers.sets import add_backbones, predict
@@ -236,7 +236,9 @@ def test_a_tuned_head_comes_with_its_backbone(
     rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_backbones(tmp_path, monkeypatch)
-    plan = Plan(variants=2, folds=2, recipe=SMALL, strategy="last-k", tuning=Tuning(epochs=1, last_k=1))
+    plan = Plan(
+        variants=2, folds=2, recipe=SMALL, strategy="last-k", tuning=FineTuneConfig(epochs=1, last_k=1)
+    )
     backbone = load_backbone("little1", view="resize")
     head, report = train_head(rated, backbone, name="x", target=TARGET, plan=plan)
     assert report.tuned is not None
