@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     from ais.attribution.methods import METHODS
     from ais.backbones.frozen import FrozenBackbone
     from ais.backbones.loading import load_backbone
-    from ais.backbones.registry import BACKBONES
+    from ais.backbones.registry import BACKBONES, BackboneSpec
+    from ais.data.converters import CONVERTERS
     from ais.errors import AISError, DataError, HeadError, HubError, ImageError, UnwritableError, WeightsError
     from ais.heads.loading import load_head
     from ais.heads.regression import RegressionHead
     from ais.heads.shipped import list_heads
     from ais.heads.stack import StackedHead
+    from ais.heads.tasks import TASKS
     from ais.publish.push import push_head
     from ais.training.strategies import STRATEGIES
 
 __all__ = [
     "BACKBONES",
+    "CONVERTERS",
     "KINDS",
     "METHODS",
     "STRATEGIES",
+    "TASKS",
     "AISError",
+    "BackboneSpec",
     "DataError",
     "Explanation",
     "FrozenBackbone",
@@ -52,10 +57,13 @@ __all__ = [
 
 _MODULES = {  # where each name is; the imports above say the same to editors and type checkers
     "BACKBONES": "ais.backbones.registry",
+    "CONVERTERS": "ais.data.converters",
     "KINDS": "ais.attribution.kinds",
     "METHODS": "ais.attribution.methods",
     "STRATEGIES": "ais.training.strategies",
+    "TASKS": "ais.heads.tasks",
     "AISError": "ais.errors",
+    "BackboneSpec": "ais.backbones.registry",
     "DataError": "ais.errors",
     "Explanation": "ais.attribution.explanation",
     "FrozenBackbone": "ais.backbones.frozen",

@@ -166,9 +166,12 @@ CASES: dict[str, Case] = {
 WITHOUT_TORCH = {
     *(
         "BACKBONES",
+        "BackboneSpec",
+        "CONVERTERS",
         "KINDS",
         "METHODS",
         "STRATEGIES",
+        "TASKS",
         "Score",
         "__version__",
         "pick_device",
