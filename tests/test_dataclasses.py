@@ -75,7 +75,7 @@ def made(cls: Any) -> Any:
 
 
 def test_the_walk_finds_them() -> None:
-    assert {"Explanation", "Contribution", "MapScores"} <= {cls.__name__ for cls in FOUND}
+    assert {"Explanation", "Contribution", "MapImportance"} <= {cls.__name__ for cls in FOUND}
 
 
 @pytest.mark.parametrize("cls", FOUND, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")

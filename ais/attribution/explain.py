@@ -18,7 +18,7 @@ from ais.attribution.explanation import Array, Explanation, Score, check_summabl
 from ais.attribution.forward import ForwardPass, forward
 from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
-from ais.attribution.map_scores import MapScores, read_map_scores
+from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
 from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, _one_of
@@ -41,7 +41,7 @@ def explain(
     kind: str = _SCORE,
     scale: Scale = "relative",
     rating: float | None = None,
-    alignment: str | os.PathLike[str] | MapScores | None = None,
+    alignment: str | os.PathLike[str] | MapImportance | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Explanation:
@@ -75,7 +75,7 @@ def explain(
     upright = read_image(image)
     loaded = rating_head(load_head_cached(head)).on(pick_device(device))
     rating = _check_rating(rating, kind, loaded)
-    map_scores = _check_alignment(alignment, kind)
+    map_importance = _check_alignment(alignment, kind)
     passes = [forward(upright, member, device) for member in loaded.members]
     drawings = [_Drawing(method, one, _part(progress, n, len(passes))) for n, one in enumerate(passes)]
 
@@ -84,7 +84,7 @@ def explain(
         scores = _scores(shown, passes)
         score = score_of(shown, scores)
         truth = None if rating is None else scores.new_tensor([rating])
-        ablations = Ablations(passes, weights, scores.mean(-1), truth, map_scores)
+        ablations = Ablations(passes, weights, scores.mean(-1), truth, map_importance)
         importances = _importances(kind, ablations)
         weighted = zip(drawings, weights, importances, strict=True)
         grids = _combine(method, [drawing.grids(weight, own) for drawing, weight, own in weighted])
@@ -249,13 +249,15 @@ def _check_rating(rating: float | None, kind: str, head: RatingHead) -> float | 
     return rating if needed else None
 
 
-def _check_alignment(alignment: str | os.PathLike[str] | MapScores | None, kind: str) -> MapScores | None:
+def _check_alignment(
+    alignment: str | os.PathLike[str] | MapImportance | None, kind: str
+) -> MapImportance | None:
     """The scores of maps if this kind needs them."""
     if KINDS[kind].needs != "alignment":
         return None
     if alignment is None:
         raise AISError(f"The kind {kind!r} needs the file of map scores that `ais align` writes.")
-    return alignment if isinstance(alignment, MapScores) else read_map_scores(alignment)
+    return alignment if isinstance(alignment, MapImportance) else read_map_importance(alignment)
 
 
 def _file_name(image: Source) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the functions import what they need, so that the kinds can 
     from torch import Tensor
 
     from ais.attribution.forward import ForwardPass
-    from ais.attribution.map_scores import MapScores
+    from ais.attribution.map_importance import MapImportance
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Ablations:
     weights: Sequence[float]
     score: Tensor
     rating: Tensor | None = None
-    alignment: MapScores | None = None
+    alignment: MapImportance | None = None
 
     @cached_property
     def prediction(self) -> Tensor:

@@ -76,7 +76,7 @@ def align_command(
     whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside a
     saliency baseline.
     """
-    from ais.attribution.map_scores import FILE
+    from ais.attribution.map_importance import FILE
     from ais.backbones.loading import load_backbone, pick_device
     from ais.data.ratings import METADATA
     from ais.io.files import check_outputs
@@ -111,7 +111,7 @@ def _write(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from ais.attribution.map_scores import FILE
+    from ais.attribution.map_importance import FILE
     from ais.io.files import write_atomically
     from ais.metrics.bootstrap import mean_ci
     from ais.plots import rsa

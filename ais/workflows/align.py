@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ais.attribution.grids import relative_grid
-from ais.attribution.map_scores import MapScores
+from ais.attribution.map_importance import MapImportance
 from ais.attribution.saliency import spectral_residual
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
@@ -93,9 +93,9 @@ class RSAReport(RSAResult):
     selection: SelectionReport | None
 
     @property
-    def scores(self) -> MapScores:
+    def scores(self) -> MapImportance:
         """For `ais.explain` with the kind ``alignment``."""
-        return MapScores(
+        return MapImportance(
             self.backbone,
             self.layer,
             self.view,

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from ais import cli
-from ais.attribution.map_scores import read_map_scores
+from ais.attribution.map_importance import read_map_importance
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
@@ -156,7 +156,7 @@ def test_the_command_writes_it_all(names: list[str], folder: Path, people: Path,
         assert document["files"] == [str(place / Path(file).name) for file in document["files"]]
         written = {
             "report.json",
-            "similarity.safetensors",
+            "alignment.safetensors",
             "pruning.png",
             "rdms.png",
             "importance.png",
@@ -170,7 +170,7 @@ def test_the_command_writes_it_all(names: list[str], folder: Path, people: Path,
         assert set(saliency["pictures"]) == {f"{n:02}.png" for n in range(COUNT)}
         assert saliency["mean"] == pytest.approx(np.mean(list(saliency["pictures"].values())), abs=1e-4)
         assert saliency["low"] < saliency["mean"] < saliency["high"]
-        scores = read_map_scores(place / "similarity.safetensors")
+        scores = read_map_importance(place / "alignment.safetensors")
         assert (scores.backbone, scores.images) == (document["backbone"], COUNT)
         assert scores.importance.max() == document["strongest"][0]["importance"]
     said = runner.invoke(cli.app, arguments).stdout

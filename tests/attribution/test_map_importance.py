@@ -1,4 +1,4 @@
-"""The kind `alignment`: the published scores of feature maps, from a file, drawn on a picture."""
+"""The kind `alignment`: the published importance of feature maps, from a file, drawn on an image."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from PIL import Image
 from safetensors.torch import save
 
 from ais.attribution.explain import explain
-from ais.attribution.map_scores import MapScores
+from ais.attribution.map_importance import MapImportance
 from ais.errors import AISError, DataError
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
 from helpers.heads import make_head
 
 
-def map_scores(head: RegressionHead, **changes: Any) -> MapScores:
+def map_importance(head: RegressionHead, **changes: Any) -> MapImportance:
     config = head.config
     importance = np.linspace(-1, 1, config.channels)
-    made = MapScores(config.backbone, config.layer, config.view, "correlation", 0.3, 20, importance)
+    made = MapImportance(config.backbone, config.layer, config.view, "correlation", 0.3, 20, importance)
     return replace(made, **changes)
 
 
 def test_kind_alignment_draws_the_published_scores(photograph: Image.Image, tmp_path: Path) -> None:
     head = load_head()
     assert isinstance(head, RegressionHead)
-    scores = map_scores(head)
+    scores = map_importance(head)
     (tmp_path / "scores").write_bytes(scores.to_bytes())
     explanation = explain(photograph, kind="alignment", alignment=tmp_path / "scores", scale="points")
     np.testing.assert_allclose(explanation.importance, scores.importance, rtol=1e-6)
@@ -60,7 +60,7 @@ def test_scores_of_other_maps_are_refused(
     head = load_head()
     assert isinstance(head, RegressionHead)
     with pytest.raises(AISError, match=sentence):
-        explain(photograph, kind="alignment", alignment=map_scores(head, **changes))
+        explain(photograph, kind="alignment", alignment=map_importance(head, **changes))
 
 
 def test_kind_alignment_needs_scores_of_one_backbone(photograph: Image.Image) -> None:
@@ -69,7 +69,7 @@ def test_kind_alignment_needs_scores_of_one_backbone(photograph: Image.Image) ->
     with pytest.raises(AISError, match="needs the file of map scores that `ais align` writes"):
         explain(photograph, kind="alignment")
     with pytest.raises(AISError, match="name a member of this stack"):
-        explain(photograph, "beauty-stack", kind="alignment", alignment=map_scores(head))
+        explain(photograph, "beauty-stack", kind="alignment", alignment=map_importance(head))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_kind_alignment_needs_scores_of_one_backbone(photograph: Image.Image) ->
         save({"importance": torch.zeros(3)}),
         save({"importance": torch.zeros(3)}, {"ais": "[]"}),
         save({"importance": torch.zeros(3)}, {"ais": '{"backbone": 3}'}),
-        map_scores(make_head(), importance=np.full(12, np.nan)).to_bytes(),
-        map_scores(make_head(), importance=np.zeros((12, 2))).to_bytes(),
+        map_importance(make_head(), importance=np.full(12, np.nan)).to_bytes(),
+        map_importance(make_head(), importance=np.zeros((12, 2))).to_bytes(),
     ],
 )
 def test_a_file_that_holds_no_scores_is_a_sentence(

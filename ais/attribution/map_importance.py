@@ -16,13 +16,13 @@ from safetensors.torch import save
 from ais.errors import DataError
 from ais.images.preprocessing import ViewName, view_name
 
-FILE = "similarity.safetensors"
+FILE = "alignment.safetensors"
 
 _LARGEST = 64 << 20  # bytes
 
 
 @dataclass(frozen=True, eq=False)
-class MapScores:
+class MapImportance:
     """Alignment importance scores (Truong, Pesenti & Hasson, arXiv 2409.16292) of a backbone's feature maps.
 
     Attributes:
@@ -48,7 +48,7 @@ class MapScores:
         return save(tensors, {"ais": json.dumps(words, allow_nan=False)})
 
 
-def read_map_scores(file: str | os.PathLike[str]) -> MapScores:
+def read_map_importance(file: str | os.PathLike[str]) -> MapImportance:
     """The scores in a file that `ais align` wrote.
 
     Raises:
@@ -61,7 +61,7 @@ def read_map_scores(file: str | os.PathLike[str]) -> MapScores:
         with safe_open(path, framework="pt") as stream:
             words = json.loads((stream.metadata() or {})["ais"])
             importance = stream.get_tensor("importance").double().numpy()
-        scores = MapScores(**words | {"view": view_name(words["view"])}, importance=importance)
+        scores = MapImportance(**words | {"view": view_name(words["view"])}, importance=importance)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} holds no scores of feature maps: `ais align` writes them. ({error})"
@@ -72,5 +72,5 @@ def read_map_scores(file: str | os.PathLike[str]) -> MapScores:
         or not np.isfinite(importance).all()
         or not all(isinstance(t, str) for t in texts)
     ):
-        raise DataError(f"{path} holds no valid scores of feature maps: write it anew with `ais align`.")
+        raise DataError(f"{path} holds no valid scores of feature maps: write it again with `ais align`.")
     return scores
