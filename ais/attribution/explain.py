@@ -20,6 +20,7 @@ from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, 
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
+from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, _one_of
 from ais.heads.config import EMBEDDED
@@ -42,6 +43,7 @@ def explain(
     scale: Scale = "relative",
     rating: float | None = None,
     alignment: str | os.PathLike[str] | MapImportance | None = None,
+    backbone: FrozenBackbone | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Explanation:
@@ -59,7 +61,9 @@ def explain(
             the place is worth; or ``density``, points per pixel, which sum to the total.
         rating: what people said of this image, on the head's scale.
         alignment: the file that `ais align` wrote, of the head's own backbone.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        backbone: the network to use instead of the one of `ais.BACKBONES` that the head names, such as one built by
+            hand, with the head's layer, view, size and D. It computes where it is.
+        device: ``auto``, ``cpu`` or ``cuda``; where to load the head's own backbone.
         progress: called between the batches of a slow method with how many passes are done, and of how many. What it
             raises ends the computation.
 
@@ -73,10 +77,10 @@ def explain(
     start = time.perf_counter()
     _check(method, kind, scale)
     upright = read_image(image)
-    loaded = rating_head(load_head_cached(head)).on(pick_device(device))
+    loaded = _load(head, device, backbone)
     rating = _check_rating(rating, kind, loaded)
     map_importance = _check_alignment(alignment, kind)
-    passes = [forward(upright, member, device) for member in loaded.members]
+    passes = [forward(upright, member, device, backbone) for member in loaded.members]
     drawings = [_Drawing(method, one, _part(progress, n, len(passes))) for n, one in enumerate(passes)]
 
     def explanation(shown: RatingHead, drawings: list[_Drawing], weights: list[float]) -> Explanation:
@@ -94,7 +98,7 @@ def explain(
         return Explanation(
             image=upright,
             head=config.name,
-            backbone=" + ".join(one.head.config.backbone for one in passes),
+            backbone=backbone.name if backbone else " + ".join(one.head.config.backbone for one in passes),
             layer=" + ".join(dict.fromkeys(one.head.config.layer for one in passes)),
             method=method,
             kind=kind,
@@ -134,16 +138,18 @@ def score(
     image: Source,
     head: HeadSource = EMBEDDED,
     *,
+    backbone: FrozenBackbone | None = None,
     device: str = "auto",
 ) -> Score:
-    """The score alone, equal to `explain`'s.
+    """The score alone, equal to `explain`'s, which says more of the arguments.
 
     Raises:
         ImageError, HeadError, WeightsError: with a sentence that says what is wrong.
     """
     upright = read_image(image)
-    loaded = rating_head(load_head_cached(head)).on(pick_device(device))
-    return score_of(loaded, _scores(loaded, [forward(upright, member, device) for member in loaded.members]))
+    loaded = _load(head, device, backbone)
+    passes = [forward(upright, member, device, backbone) for member in loaded.members]
+    return score_of(loaded, _scores(loaded, passes))
 
 
 def score_of(head: RatingHead, scores: Tensor) -> Score:
@@ -163,6 +169,18 @@ def score_of(head: RatingHead, scores: Tensor) -> Score:
         )
     low, high = head.within_scale(mean - half), head.within_scale(mean + half)
     return Score(mean, low, high, head.percentile(mean))
+
+
+def _load(head: HeadSource, device: str, backbone: FrozenBackbone | None) -> RatingHead:
+    """The head where it is to compute: beside the backbone, if one is given."""
+    loaded = rating_head(load_head_cached(head))
+    if backbone is None:
+        return loaded.on(pick_device(device))
+    if len(loaded.members) > 1:
+        raise AISError(
+            f"The head {loaded.config.name!r} is a stack on several backbones: give the backbone with a member of it."
+        )
+    return loaded.on(backbone.device)
 
 
 def _scores(head: RatingHead, passes: Sequence[ForwardPass]) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from ais.attribution import importance
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import AISError, HeadError
-from ais.heads.loading import backbone_of
+from ais.heads.loading import backbone_of, check_backbone
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import Placement
 
@@ -41,14 +42,23 @@ class ForwardPass:
         return importance.prediction(self.backbone, self.features, self.head, self.hidden)
 
 
-def forward(image: Image, head: RegressionHead, device: str = "auto") -> ForwardPass:
+def forward(
+    image: Image, head: RegressionHead, device: str = "auto", backbone: FrozenBackbone | None = None
+) -> ForwardPass:
     """Run the head's backbone, and the head's first layer, on an upright RGB image.
+
+    Args:
+        head: where it is to compute (see `Head.on`).
+        device: of the head's own backbone. backbone: another one to use instead.
 
     Raises:
         HeadError: the head does not fit its backbone.
         WeightsError, AISError: as `ais.heads.loading.backbone_of`.
     """
-    backbone = backbone_of(head, device)
+    if backbone is None:
+        backbone = backbone_of(head, device)
+    else:
+        _check_fit(head, backbone)
     tensor = backbone.preprocessing(image)[None]
     try:
         features = backbone(tensor, head.keep)
@@ -61,3 +71,16 @@ def forward(image: Image, head: RegressionHead, device: str = "auto") -> Forward
         )
     placement = backbone.preprocessing.geometry(image.width, image.height)
     return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding))
+
+
+def _check_fit(head: RegressionHead, backbone: FrozenBackbone) -> None:
+    """That a backbone is used as the head learned it; how wide its embedding is, the forward pass shows."""
+    config, preprocessing = head.config, backbone.preprocessing
+    learned = (config.layer, config.view, config.size)
+    given = (backbone.layer, preprocessing.view, preprocessing.size)
+    if learned != given:
+        words = [f"layer {layer}, view {view}, at {size} pixels" for layer, view, size in (learned, given)]
+        raise HeadError(f"The head {config.name!r} reads {words[0]}, but the backbone given has {words[1]}.")
+    if next(backbone.network.parameters()).dtype != torch.float32:
+        raise AISError("Give the backbone in float32, in which heads compute.")
+    check_backbone(head, backbone)

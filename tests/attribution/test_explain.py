@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +21,24 @@ import ais
 from ais.attribution import importance
 from ais.attribution.explanation import FILES
 from ais.attribution.kinds import KINDS
+from ais.attribution.map_importance import MapImportance
 from ais.attribution.methods import METHODS
+from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, ImageError, WeightsError
 from ais.heads.regression import RegressionHead
+from ais.images.preprocessing import Preprocessing
 from helpers.heads import change_head, make_head
-from helpers.networks import TinyNetwork, add_backbone, naive_score, randomise, save_tuned, tiny_network
+from helpers.networks import (
+    MEAN,
+    STD,
+    TinyNetwork,
+    add_backbone,
+    naive_score,
+    randomise,
+    save_tuned,
+    tiny_network,
+)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +240,8 @@ def test_gpu_equals_cpu(method: str, photograph: Image.Image) -> None:
 
 PRUNED = [1, 4, 6]
 
+DRAWN = [(m, k) for m, one in METHODS.items() for k in KINDS if one.uses_importance or k == "prediction"]
+
 
 @pytest.mark.parametrize("layer", ["inner", "stem.0"])
 def test_pruned_maps_count_for_nothing(layer: str, tiny_backbone: str, photograph: Image.Image) -> None:
@@ -347,3 +363,73 @@ def test_a_head_on_a_network_of_timms(
         assert result.importance[channel] == pytest.approx(naive, rel=1e-3, abs=1e-4)
     assert result.grid.sum() == pytest.approx(result.importance.sum(), rel=1e-4, abs=1e-3)
     assert (result.backbone, result.layer) == ("timm:resnet18", "layer4")
+
+
+def test_a_network_built_by_hand_needs_no_registry(photograph: Image.Image) -> None:
+    network, preprocessing = tiny_network(), Preprocessing("resize", 64, 64, "bilinear", MEAN, STD)
+    backbone = FrozenBackbone(network, "mine", "inner", preprocessing, range(12))
+    head = make_head("mine", "inner", size=64, view="resize")
+    result = ais.explain(photograph, head, backbone=backbone, scale="points")
+    with torch.no_grad():
+        expected = head.score(network(preprocessing(photograph)[None])).item()
+    assert result.score == pytest.approx(expected, abs=1e-5)
+    assert result.score == ais.score(photograph, head, backbone=backbone).score
+    assert result.backbone == "mine"
+    assert result.grid.sum() == pytest.approx(result.importance.sum(), abs=1e-5)
+    with pytest.raises(HeadError, match="does not know"):
+        ais.explain(photograph, head)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"layer": "stem.0", "channels": 8},
+            "reads layer stem.0, .*, but the backbone given has layer inner",
+        ),
+        ({"view": "crop"}, "view crop"),
+        ({"size": 32}, "at 32 pixels"),
+        ({"dim": 13}, "reads 13 values, but its backbone gives 12"),
+    ],
+)
+def test_a_network_that_the_head_does_not_fit_is_refused(
+    changes: dict[str, Any], sentence: str, photograph: Image.Image
+) -> None:
+    preprocessing = Preprocessing("resize", 64, 64, "bilinear", MEAN, STD)
+    backbone = FrozenBackbone(tiny_network(), "mine", "inner", preprocessing, range(12))
+    head = make_head(**{"backbone": "mine", "layer": "inner", "size": 64, "view": "resize"} | changes)
+    with pytest.raises(HeadError, match=sentence):
+        ais.explain(photograph, head, backbone=backbone)
+
+
+def test_a_stack_takes_no_single_network(photograph: Image.Image) -> None:
+    backbone = ais.load_backbone("efficientnet_lite0", view="resize")
+    with pytest.raises(AISError, match="stack on several backbones"):
+        ais.explain(photograph, "beauty-stack", backbone=backbone)
+
+
+@pytest.mark.parametrize("layer", ["inner", "stem.0"])
+@pytest.mark.parametrize(("method", "kind"), DRAWN)
+def test_a_pruned_map_has_no_importance(
+    method: str, kind: str, layer: str, tiny_backbone: str, photograph: Image.Image
+) -> None:
+    """In no kind, and in no place: not spread evenly because the map is 0 everywhere."""
+    head = small_head(layer, pruned=PRUNED)
+    config = head.config
+    published = np.random.default_rng(0).normal(size=config.channels)
+    scores = MapImportance(config.backbone, layer, config.view, "correlation", 0.3, 20, published)
+    explained = [
+        ais.explain(
+            photograph, head, method, kind=kind, rating=5.0, alignment=replace(scores, importance=values)
+        )
+        for values in (published, np.where(head.keep, published, 1e3))
+    ]
+    assert not explained[0].importance[PRUNED].any()
+    assert explained[0].importance.any()
+    assert explained[0] == explained[1]
+    if METHODS[method].uses_importance:
+        points = replace(explained[0], scale="points").grid
+        kept = explained[0].importance[[n for n in range(config.channels) if n not in PRUNED]]
+        assert points.sum() == pytest.approx(kept.sum(), abs=1e-4)
+    place = explained[0].contributions(225, 150, n=config.channels)
+    assert all(part.value == 0 for part in place if part.index in PRUNED)
