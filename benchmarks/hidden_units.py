@@ -37,6 +37,7 @@ import ais
 from ais.attribution import importance
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.backbones.loading import load_backbone
+from ais.data.columns import RatingColumns
 from ais.data.ratings import read_ratings
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
@@ -81,7 +82,8 @@ def settings(folder: Path, device: str) -> dict[str, Setting]:
     backbones = {name: load_backbone(name, view="resize", device=device) for name, _ in HEADS.values()}
     return {
         head: Setting(
-            backbones[name], embed_ratings(read_ratings(folder, target, group="theme"), backbones[name])
+            backbones[name],
+            embed_ratings(read_ratings(folder, RatingColumns(target, group="theme")), backbones[name]),
         )
         for head, (name, target) in HEADS.items()
     }

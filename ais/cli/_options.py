@@ -65,10 +65,6 @@ app = Commands(
     pretty_exceptions_enable=False,
 )
 
-_LIKE_GROUPS = (  # what columns of groups are called, too
-    "group", "groups", "author", "artist", "photographer", "scene", "series", "subject", "prompt", "session"
-)  # fmt: skip
-
 Device = Literal["auto", "cpu", "cuda"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -150,7 +146,7 @@ def group_column(
     data: Path, group: str | None, head: Head | None = None, table: Path | None = None
 ) -> str | None:
     """The column of the groups: the one asked for, else the one the head was trained with, else ``theme``."""
-    from ais.data.columns import NONE
+    from ais.data.columns import GROUP, NONE
     from ais.data.ratings import columns
 
     if group == NONE:
@@ -158,17 +154,16 @@ def group_column(
     if group is not None:
         return group
     there = columns(data, table)
-    trained = head.config.recipe.get("group", "theme") if head else "theme"
+    trained = head.config.recipe.get("group", GROUP) if head else GROUP
     return trained if trained in there else None
 
 
 def say_ungrouped(data: Path, table: Path | None) -> None:
     """Without a column of groups nothing is kept apart, and who trains should know it."""
-    from ais.data.columns import NONE
+    from ais.data.columns import NONE, like_groups
     from ais.data.ratings import columns
 
-    there = columns(data, table)
-    like = [column for column in there if column.lower() in _LIKE_GROUPS]
+    like = like_groups(columns(data, table))
     which = f", such as {' or '.join(like)}" if like else ""
     typer.echo(
         "There is no column of groups (theme): each picture is a group of its own. Where pictures are related, of one "
@@ -192,22 +187,17 @@ def read_set(
     image: str | None = None,
 ) -> RatedSet:
     """The rated set of a command, with its defaults for columns; what was left out is said on stderr."""
+    from ais.data.columns import CATEGORY, RatingColumns
     from ais.data.ratings import columns, read_ratings
 
     there = columns(data, table)
-    if category is None and "category" in there:
-        category = "category"
+    if category is None and CATEGORY in there:
+        category = CATEGORY
     rated = read_ratings(
         data,
-        target,
-        sd=sd,
-        n=n,
-        group=group,
-        category=category,
-        split=split,
-        skip_bad=skip_bad,
+        RatingColumns(target, sd=sd, n=n, group=group, category=category, split=split, image=image),
         table=table,
-        image=image,
+        skip_bad=skip_bad,
     )
     if rated.skipped:
         lines = "\n  ".join(rated.skipped)
@@ -219,10 +209,10 @@ def read_set(
 
 def inputs_of(rated: RatedSet, *others: Path | None) -> list[Path]:
     """The files that a command reads, so that it may not write over them: pictures, their table, and others."""
-    from ais.data.ratings import picture_files
+    from ais.data.ratings import image_files
 
     try:
-        files = picture_files(rated.folder, table=rated.table, image=rated.image)
+        files = image_files(rated.folder, table=rated.table, image=rated.image)
     except DataError:  # of a table with bad rows the good ones count
         files = rated.files
     return [*files, *filter(None, (rated.table, *others))]

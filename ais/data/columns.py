@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ais.data.tables import Table, decimal_mark, folded, names_listed, number, quote
@@ -12,10 +13,15 @@ from ais.images.reading import SUFFIXES
 
 FILE_NAME = "file_name"
 
+GROUP, CATEGORY = (
+    "theme",
+    "category",
+)  # what the columns of groups and of categories are called if not said otherwise
+
 NONE = "-"  # in the place of a column's name: none, not even the usual one
 
-# Other people's names for columns, as `_plain` has them. The second line of the pictures' says it less surely.
-_PICTURES = (
+# Other people's names for columns, as `_plain` has them. The second line of the images' says it less surely.
+_IMAGES = (
     "filename file filepath filenames image imagename imagefile imagefilename imagepath images img imgname imgpath "
     "picture picturename picturefile pictures pic photo photoname photograph path",
     "name id imageid imgid pictureid item stimulus stimulusname stimulusfile stim",
@@ -26,12 +32,51 @@ _BESIDE = {
     "n": "n count raters nraters numraters nratings numratings votes nvotes numvotes",
 }
 
+_GROUPS = "group groups author artist photographer scene series subject prompt session"
 
-def picture_column(table: Table, notes: list[str]) -> str:
-    """The column that names the pictures: ``file_name``, or what is called much like it."""
+
+@dataclass(frozen=True)
+class RatingColumns:
+    """The columns of a table of ratings, by their names.
+
+    Attributes:
+        target: the ratings.
+        sd, n: their standard deviation, at least 0, and the number of raters, a whole number of at least 1; None takes
+            ``X_sd`` and ``X_n`` beside a target ``X`` or ``X_mean`` if they are there, or what else is surely meant,
+            and says so; "-" is for none.
+        group: the groups; None for none.
+        category: the categories; None for none.
+        split: train(ing), val(id) or validation, or test(ing); None for none.
+        image: the images' names; None takes ``file_name``, or else the column that is called much like it.
+    """
+
+    target: str
+    sd: str | None = None
+    n: str | None = None
+    group: str | None = None
+    category: str | None = None
+    split: str | None = None
+    image: str | None = None
+
+    def found_in(self, table: Table, notes: list[str]) -> RatingColumns:
+        """With what is left to be found: `image`, and `sd` and `n` if there are such columns. Guesses go to `notes`.
+
+        Raises:
+            DataError: the table lacks a column.
+        """
+        image = self.image or image_column(table, notes)
+        sd = _column_beside(table, image, self.target, "sd", self.sd, notes)
+        n = _column_beside(table, image, self.target, "n", self.n, notes)
+        others = [c for c in (sd, n, self.group, self.category, self.split) if c is not None]
+        require(table, [image, self.target, *others])
+        return replace(self, image=image, sd=sd, n=n)
+
+
+def image_column(table: Table, notes: list[str]) -> str:
+    """The column that names the images: ``file_name``, or what is called much like it."""
     if FILE_NAME in table.columns:
         return FILE_NAME
-    by_name = [[column for column in table.columns if _plain(column) in words.split()] for words in _PICTURES]
+    by_name = [[column for column in table.columns if _plain(column) in words.split()] for words in _IMAGES]
     guessed = by_name[0] or by_name[1]
     if len(guessed) > 1:
         guessed = [
@@ -47,7 +92,7 @@ def picture_column(table: Table, notes: list[str]) -> str:
     return FILE_NAME
 
 
-def column_beside(
+def _column_beside(
     table: Table, image: str, target: str, what: str, given: str | None, notes: list[str]
 ) -> str | None:
     """The column of the ratings' standard deviation (`what` is "sd") or number of raters ("n"), if there is one."""
@@ -104,6 +149,11 @@ def _may_belong_to_others(table: Table, image: str, target: str) -> bool:
         if len(set(cells)) > 1 and all(number(cell, decimal) is not None for cell in cells):
             return True
     return False
+
+
+def like_groups(columns: list[str]) -> list[str]:
+    """Those of the columns that may say which images belong together."""
+    return [column for column in columns if _plain(column) in _GROUPS.split()]
 
 
 def require(table: Table, wanted: list[str]) -> None:

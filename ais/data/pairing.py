@@ -1,4 +1,4 @@
-"""Rows of matrices and pictures, paired by their names."""
+"""Rows of matrices and images, paired by their names."""
 
 from __future__ import annotations
 
@@ -57,44 +57,44 @@ def same_order(
 
 
 def by_first(names: Sequence[str], first: Sequence[str], where: str) -> tuple[list[int], bool]:
-    """The order that puts rows of these names as the first file's are, and more as in `by_pictures`.
+    """The order that puts rows of these names as the first file's are, and more as in `by_images`.
 
     Raises:
         DataError: they are not the same names, or one name is there twice.
     """
-    return by_pictures(names, first, where, "the first file")
+    return by_images(names, first, where, "the first file")
 
 
-def by_pictures(
+def by_images(
     names: Sequence[str],
-    pictures: Sequence[str],
+    images: Sequence[str],
     where: str,
     whose: str = "the pictures",
     *,
     listed: bool = True,
 ) -> tuple[list[int], bool]:
-    """The order that puts rows of these names as the pictures are.
+    """The order that puts rows of these names as the images are.
 
     Args:
-        listed: somebody put the pictures into their order; else rows that are only numbered are taken to be in the
-            order of the pictures' own numbers, if the pictures' names differ in nothing else.
+        listed: somebody put the images into their order; else rows that are only numbered are taken to be in the
+            order of the images' own numbers, if the images' names differ in nothing else.
 
     Returns:
         The order, and whether it is by the names: False where they are numbers that only count the rows.
 
     Raises:
-        DataError: they are not the pictures' names, or one name is there twice.
+        DataError: they are not the images' names, or one name is there twice.
     """
     for key in (str, _path, _base, _stem):
-        if (order := _matched(names, pictures, key)) is not None:
+        if (order := _matched(names, images, key)) is not None:
             return order, True
     indices = _numbers(names)
     if indices is not None:
         by_number = sorted(range(len(indices)), key=indices.__getitem__)
-        # Of pictures that are all called alike but for a number, the number is the name.
-        theirs = [_INDEX.fullmatch(_stem(picture)) for picture in pictures]
+        # Of images that are all called alike but for a number, the number is the name.
+        theirs = [_INDEX.fullmatch(_stem(image)) for image in images]
         found = [(match[1], int(match[2])) for match in theirs if match]
-        if len(found) == len(pictures) and len({before for before, _ in found}) == 1:
+        if len(found) == len(images) and len({before for before, _ in found}) == 1:
             numbers = [number for _, number in found]
             if sorted(numbers) == sorted(indices):
                 return [indices.index(number) for number in numbers], True
@@ -103,7 +103,7 @@ def by_pictures(
                 return [place[number] for number in numbers], True
         return by_number, False
     _unique(names, where)
-    mine, theirs_ = {_stem(name): name for name in names}, {_stem(name): name for name in pictures}
+    mine, theirs_ = {_stem(name): name for name in names}, {_stem(name): name for name in images}
     strange = [name for key, name in mine.items() if key not in theirs_]
     lacking = [name for key, name in theirs_.items() if key not in mine]
     if not strange and not lacking:
@@ -121,23 +121,23 @@ def by_pictures(
     )
 
 
-def check_order(pictures: Sequence[str], where: str) -> None:
-    """Refuse to take rows without names for those of pictures whose order by name is a matter of the program.
+def check_order(images: Sequence[str], where: str) -> None:
+    """Refuse to take rows without names for those of images whose order by name is a matter of the program.
 
     Args:
-        pictures: in the order of their names as text.
+        images: in the order of their names as text.
 
     Raises:
         DataError: it is another order where numbers are compared as such, or without regard to capitals.
     """
     by_number = sorted(
-        pictures, key=lambda name: _DIGITS.sub(lambda found: found[0].zfill(32), name.casefold())
+        images, key=lambda name: _DIGITS.sub(lambda found: found[0].zfill(32), name.casefold())
     )
     for order, how in (
-        (sorted(pictures, key=str.casefold), "without regard to capitals"),
+        (sorted(images, key=str.casefold), "without regard to capitals"),
         (by_number, "if numbers are sorted as such"),
     ):
-        for i, (mine, other) in enumerate(zip(pictures, order, strict=True), start=1):
+        for i, (mine, other) in enumerate(zip(images, order, strict=True), start=1):
             if mine != other:
                 raise DataError(
                     f"{where} does not name its rows, and the order of the pictures is not sure: number {i} is "
@@ -152,9 +152,9 @@ def only_numbers(names: Sequence[str]) -> bool:
     return _numbers(names) is not None
 
 
-def _matched(names: Sequence[str], pictures: Sequence[str], key: Callable[[str], str]) -> list[int] | None:
+def _matched(names: Sequence[str], images: Sequence[str], key: Callable[[str], str]) -> list[int] | None:
     place = {key(name): i for i, name in enumerate(names)}
-    wanted = [key(picture) for picture in pictures]
+    wanted = [key(image) for image in images]
     if len(place) == len(names) == len(set(wanted)) and place.keys() == set(wanted):
         return [place[name] for name in wanted]
     return None

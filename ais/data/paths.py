@@ -48,7 +48,7 @@ class FileFinder:
         return None
 
     def with_ending(self, name: str) -> Path | None:
-        """The only picture whose name is this one and an ending."""
+        """The only image whose name is this one and an ending."""
         path = _spellings(name)[1]
         inside = self._follow(path.parent)
         if inside is None:

@@ -1,8 +1,8 @@
-"""A folder of rated pictures, in the ImageFolder convention: ``metadata.csv`` with a column ``file_name``.
+"""A folder of rated images, in the ImageFolder convention: ``metadata.csv`` with a column ``file_name``.
 
 The other columns are up to the folder's maker: one is the rating to learn, one may name the group of each
-picture (a theme, an author, a scene) that must never be shared between training and testing. The table may have
-another name, format (see `ais.data.tables`) and column of pictures; what is guessed of these is said on the log.
+image (a theme, an author, a scene) that must never be shared between training and testing. The table may have
+another name, format (see `ais.data.tables`) and column of images; what is guessed of these is said on the log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ais.data.columns import FILE_NAME, column_beside, picture_column, require
+from ais.data.columns import FILE_NAME, RatingColumns, image_column, require
 from ais.data.paths import FileFinder
 from ais.data.tables import (
     Row,
@@ -63,20 +63,20 @@ class _Problem(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RatedSet:
-    """Pictures and what people said of them; everything is in the order of the file.
+    """Images and what people said of them; everything is in the order of the file.
 
     Attributes:
         folder: where it lies.
         target: the column that holds the ratings.
         files: N paths, the folder's included.
-        ratings: (N,) float64, the mean opinion of each picture.
+        ratings: (N,) float64, the mean opinion of each image.
         sd, n: (N,) float64, the ratings' standard deviation (in points of the rating) and number of raters;
             None where there is no such column.
-        groups: N names, pictures of one group belong together; None where no column was asked for.
-        categories: N words to report errors by, "" for a picture without one; None likewise.
+        groups: N names, images of one group belong together; None where no column was asked for.
+        categories: N words to report errors by, "" for an image without one; None likewise.
         split: N times "train", "validation" or "test"; None likewise.
         skipped: a sentence for each problem of the rows that were left out.
-        table, image: the table's file, and its column that names the pictures; None where there was no table.
+        table, image: the table's file, and its column that names the images; None where there was no table.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ class RatedSet:
         return len(self.files)
 
     def part(self, *, test: bool) -> RatedSet:
-        """The pictures for testing, or all others; all of them where the set does not say.
+        """The images for testing, or all others; all of them where the set does not say.
 
         Raises:
             DataError: there are none.
@@ -110,7 +110,7 @@ class RatedSet:
         return self.rows(chosen)
 
     def rows(self, index: np.ndarray) -> RatedSet:
-        """The pictures at these places, integers or (N,) bool; `skipped` stays as it is."""
+        """The images at these places, integers or (N,) bool; `skipped` stays as it is."""
         places = np.arange(len(self))[index].tolist()
 
         def some(values: list[str] | None) -> list[str] | None:
@@ -130,124 +130,92 @@ class RatedSet:
 
 def read_ratings(
     folder: str | os.PathLike[str],
-    target: str,
+    columns: RatingColumns | str,
     *,
-    sd: str | None = None,
-    n: str | None = None,
-    group: str | None = None,
-    category: str | None = None,
-    split: str | None = None,
-    skip_bad: bool = False,
     table: str | os.PathLike[str] | None = None,
-    image: str | None = None,
+    skip_bad: bool = False,
 ) -> RatedSet:
-    """Read and check a folder of rated pictures.
+    """Read and check a folder of rated images.
 
-    The pictures are opened only if something is wrong anyway, so that all of it is said at once, or with
+    The images are opened only if something is wrong anyway, so that all of it is said at once, or with
     `skip_bad`. Otherwise that is left to whoever uses them.
 
     Args:
-        folder: holds the table and the pictures that it names.
-        target: the column of the ratings.
-        sd, n: the columns of their standard deviation, at least 0, and of the number of raters, a whole number of
-            at least 1; None takes ``X_sd`` and ``X_n`` beside a target ``X`` or ``X_mean`` if they are there, or what
-            else is surely meant, and says so; "-" is for none.
-        group: the column of the groups, or None.
-        category: the column of the categories, or None.
-        split: the column that says train(ing), val(id) or validation, or test(ing), or None.
-        skip_bad: leave out the rows with a problem, and say so in `RatedSet.skipped`.
+        folder: holds the table and the images that it names.
+        columns: of the table; a name is that of the ratings' column.
         table: a file as `ais.data.tables` reads it, in the folder or elsewhere; None takes ``metadata.csv``, or else
-            the
-            only table that the folder holds.
-        image: the column that names the pictures; None takes ``file_name``, or else the column that is called much
-            like it.
+            the only table that the folder holds.
+        skip_bad: leave out the rows with a problem, and say so in `RatedSet.skipped`.
 
     Raises:
         DataError: all that is wrong with it, line by line, in one message; or no row is left.
     """
     folder = Path(folder)
     found, notes = _open_table(folder, table)
-    image = image or picture_column(found, notes)
-    sd = column_beside(found, image, target, "sd", sd, notes)
-    n = column_beside(found, image, target, "n", n, notes)
-    require(found, [image, target, *(c for c in (sd, n, group, category, split) if c is not None)])
+    asked = RatingColumns(columns) if isinstance(columns, str) else columns
+    names = asked.found_in(found, notes)
     if not found.rows:
         raise DataError(f"{found.sheet.file} names no pictures.")
     for note in notes:
         logger.warning("%s", note)
 
-    rows = found.rows
-    measured = [column for column in (target, sd, n) if column is not None]
-    decimal = decimal_mark((row.cells[c] for row in rows for c in measured), found.sheet.delimiter)
-    unclear = {c for c in measured if thousands((row.cells[c] for row in rows), found.sheet.delimiter)}
-    if n is not None and found.sheet.delimiter != ",":
-        unclear.add(n)  # a whole number with a mark in it
-    finder = FileFinder(folder)
-    seen: dict[Path, int] = {}
-    problems: list[list[_Problem]] = []  # of each row
-    files: list[Path] = []
-    openable: list[int] = []
-    for i, row in enumerate(rows):
-        path, wrong = _check_file(finder, row, image, found.sheet.unit, seen)
-        files.append(folder / path)
-        if not wrong:
-            openable.append(i)
+    measured = [column for column in (names.target, names.sd, names.n) if column is not None]
+    mark = found.sheet.delimiter
+    decimal = decimal_mark((row.cells[c] for row in found.rows for c in measured), mark)
+    unclear = {c for c in measured if thousands((row.cells[c] for row in found.rows), mark)}
+    if names.n is not None and mark != ",":
+        unclear.add(names.n)  # a whole number with a mark in it
+    files, problems = _check_files(folder, found, names.image or FILE_NAME)
+    named = [i for i, wrong in enumerate(problems) if not wrong]
+    for row, wrong in zip(found.rows, problems, strict=True):
         if not row.wrong:  # else there is no knowing which cell is whose
-            wrong += _check_number(row, target, decimal, target in unclear)
-            wrong += [] if sd is None else _check_number(row, sd, decimal, sd in unclear, 0)
-            wrong += [] if n is None else _check_number(row, n, decimal, n in unclear, 1, whole=True)
-            if category is not None and category in row.absent:
-                wrong.append(_Problem("row", f"it ends before the column {category}"))
-            if group is not None and not row.cells[group]:
-                wrong.append(_Problem("group", f"the group {group} is empty"))
-            if split is not None and row.cells[split].lower() not in _SPLITS:
-                text = f"{split} is {quote(row.cells[split])}, not train, validation or test"
-                wrong.append(_Problem("split", text))
-        problems.append(wrong)
+            wrong += _check_cells(row, names, decimal, unclear)
     if skip_bad or any(problems):
         with ThreadPoolExecutor(_DECODERS) as pool:
-            for i, wrong in zip(
-                openable, pool.map(_check_picture, [files[i] for i in openable]), strict=True
-            ):
+            for i, wrong in zip(named, pool.map(_check_image, [files[i] for i in named]), strict=True):
                 problems[i] += wrong
-    good = [i for i, wrong in enumerate(problems) if not wrong]
     sentences = _sentences(found, problems, folder)
     if sentences and not skip_bad:
         raise DataError(listing(f"{found.sheet.file} cannot be used as it is", sentences))
+    good = [i for i, wrong in enumerate(problems) if not wrong]
     if not good:
         raise DataError(listing(f"No row of {found.sheet.file} can be used", sentences))
 
-    kept = [rows[i].cells for i in good]
+    def words(column: str | None) -> list[str] | None:
+        return None if column is None else [found.rows[i].cells[column] for i in good]
 
-    def numbers(column: str) -> np.ndarray:
-        return np.array([number(cells[column], decimal) for cells in kept], np.float64)
+    def numbers(column: str | None) -> np.ndarray | None:
+        cells = words(column)
+        return None if cells is None else np.array([number(cell, decimal) for cell in cells], np.float64)
 
+    ratings, split = numbers(names.target), words(names.split)
+    assert ratings is not None
     return RatedSet(
         folder=folder,
-        target=target,
+        target=names.target,
         files=[files[i] for i in good],
-        ratings=numbers(target),
-        sd=None if sd is None else numbers(sd),
-        n=None if n is None else numbers(n),
-        groups=None if group is None else [cells[group] for cells in kept],
-        categories=None if category is None else [cells[category] for cells in kept],
-        split=None if split is None else [_SPLITS[cells[split].lower()] for cells in kept],
+        ratings=ratings,
+        sd=numbers(names.sd),
+        n=numbers(names.n),
+        groups=words(names.group),
+        categories=words(names.category),
+        split=None if split is None else [_SPLITS[word.lower()] for word in split],
         skipped=sentences,
         table=found.sheet.file,
-        image=image,
+        image=names.image,
     )
 
 
-def picture_files(
+def image_files(
     folder: str | os.PathLike[str],
     *,
     table: str | os.PathLike[str] | None = None,
     image: str | None = None,
 ) -> list[Path]:
-    """The pictures of a folder: those that its table names, in its order; without a table all of them, by name.
+    """The images of a folder: those that its table names, in its order; without a table all of them, by name.
 
     Args:
-        folder: without a table, pictures in folders within it are not taken.
+        folder: without a table, images in folders within it are not taken.
         table, image: as in `read_ratings`, but a table of another name than ``metadata.csv`` is never guessed.
 
     Raises:
@@ -266,17 +234,14 @@ def picture_files(
             logger.warning("%s", left_out_line(folder, left_out))
         return files
     found, notes = _open_table(folder, table)
-    image = image or picture_column(found, notes)
+    image = image or image_column(found, notes)
     require(found, [image])
     for note in notes:
         logger.warning("%s", note)
-    finder = FileFinder(folder)
-    seen: dict[Path, int] = {}
-    checked = [_check_file(finder, row, image, found.sheet.unit, seen) for row in found.rows]
-    problems = _sentences(found, [wrong for _, wrong in checked], folder)
-    if problems:
-        raise DataError(listing(f"{found.sheet.file} cannot be used as it is", problems))
-    return [folder / path for path, _ in checked]
+    files, problems = _check_files(folder, found, image)
+    if sentences := _sentences(found, problems, folder):
+        raise DataError(listing(f"{found.sheet.file} cannot be used as it is", sentences))
+    return files
 
 
 def columns(folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> list[str]:
@@ -362,10 +327,17 @@ def _sentences(table: Table, problems: list[list[_Problem]], folder: Path) -> li
     ]
 
 
+def _check_files(folder: Path, table: Table, image: str) -> tuple[list[Path], list[list[_Problem]]]:
+    """Of each row the image's path, and what is wrong with it."""
+    finder, seen = FileFinder(folder), dict[Path, int]()
+    checked = [_check_file(finder, row, image, table.sheet.unit, seen) for row in table.rows]
+    return [folder / path for path, _ in checked], [wrong for _, wrong in checked]
+
+
 def _check_file(
     finder: FileFinder, row: Row, image: str, unit: str, seen: dict[Path, int]
 ) -> tuple[Path, list[_Problem]]:
-    """A picture's path in the folder, and what is wrong with it; `seen` is the line of each so far."""
+    """An image's path in the folder, and what is wrong with it; `seen` is the line of each so far."""
     name = row.cells[image]
     as_named = Path(os.path.normpath(name))
     if row.wrong:
@@ -382,6 +354,22 @@ def _check_file(
         hint = f", but {quote(near.as_posix())}: write names with their endings" if near else ""
         return as_named, [_Problem("missing", f"there is no file {quote(name)}{hint}")]
     return path, []
+
+
+def _check_cells(row: Row, columns: RatingColumns, decimal: str, unclear: set[str]) -> list[_Problem]:
+    """What is wrong with a row beside its image."""
+    target, sd, n = columns.target, columns.sd, columns.n
+    wrong = _check_number(row, target, decimal, target in unclear)
+    wrong += [] if sd is None else _check_number(row, sd, decimal, sd in unclear, 0)
+    wrong += [] if n is None else _check_number(row, n, decimal, n in unclear, 1, whole=True)
+    if columns.category is not None and columns.category in row.absent:
+        wrong.append(_Problem("row", f"it ends before the column {columns.category}"))
+    if columns.group is not None and not row.cells[columns.group]:
+        wrong.append(_Problem("group", f"the group {columns.group} is empty"))
+    if columns.split is not None and row.cells[columns.split].lower() not in _SPLITS:
+        text = f"{columns.split} is {quote(row.cells[columns.split])}, not train, validation or test"
+        wrong.append(_Problem("split", text))
+    return wrong
 
 
 def _check_number(
@@ -405,8 +393,8 @@ def _check_number(
     return []
 
 
-def _check_picture(file: Path) -> list[_Problem]:
-    """Why a file cannot be read as a picture, if so; it is decoded to know."""
+def _check_image(file: Path) -> list[_Problem]:
+    """Why a file cannot be read as an image, if so; it is decoded to know."""
     try:
         read_image(file)
     except ImageError as error:

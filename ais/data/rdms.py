@@ -1,8 +1,8 @@
-"""People's dissimilarities of pictures, from a file or from one file a person, in every form that is usual.
+"""People's dissimilarities of images, from a file or from one file a person, in every form that is usual.
 
 A file has one square matrix, or the upper triangle of one as a vector, row by row (the lower triangle by columns is the
 same), as SciPy's `pdist`, rsatoolbox and Meadows write it; or several of either, one a person. Where it names the
-pictures, the names say which row is whose.
+images, the names say which row is whose.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from scipy import io
 
 from ais.data import matlab
-from ais.data.pairing import by_first, by_pictures, check_order, only_numbers, same_order
+from ais.data.pairing import by_first, by_images, check_order, only_numbers, same_order
 from ais.data.tables import (
     check_file,
     decimal_mark,
@@ -42,7 +42,7 @@ SUFFIXES = (".npy", ".mat", *_TABLES)
 
 _KINDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
-_FEWEST = 3  # pictures: fewer have less than three pairs, which have no order to speak of
+_FEWEST = 3  # images: fewer have less than three pairs, which have no order to speak of
 
 _LARGEST = (
     2**25
@@ -63,7 +63,7 @@ _NOT_NUMBERS = (
 )  # kinds of MATLAB's arrays
 
 _MEADOWS = (
-    "rdmutv"  # Meadows' vectors, with the pictures' names in stimuli; of many people both with _PERSON behind
+    "rdmutv"  # Meadows' vectors, with the images' names in stimuli; of many people both with _PERSON behind
 )
 
 _WORKSPACE = "__function_workspace__"  # what MATLAB keeps for its objects
@@ -73,7 +73,7 @@ _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern",
 
 @dataclass(frozen=True, eq=False)
 class HumanRDMs:
-    """What P people said of the dissimilarity of each pair of n pictures.
+    """What P people said of the dissimilarity of each pair of n images.
 
     Attributes:
         rdms: (P, n, n) float64, symmetric, with a diagonal of 0.
@@ -95,14 +95,14 @@ class HumanRDMs:
 
 class _Part(NamedTuple):
     array: np.ndarray  # of any shape
-    names: list[str] | None = None  # of its pictures
+    names: list[str] | None = None  # of its images
     where: str = ""  # in its file
 
 
 def read_human_rdms(
     path: str | os.PathLike[str],
     n: int | None = None,
-    pictures: Sequence[str] | None = None,
+    images: Sequence[str] | None = None,
     *,
     listed: bool = True,
     most: int = _LARGEST,
@@ -115,18 +115,18 @@ def read_human_rdms(
             n (n - 1) / 2 numbers or (P, m). A ``.csv``, ``.tsv``, ``.txt`` or ``.xlsx`` file holds one matrix, with or
             without a line and a column of names, or triangles. What is square is taken for a matrix. A folder's
             ``.txt`` files are read only where it holds no others.
-        n: the number of pictures; None takes what there is.
-        pictures: the n pictures' names or paths. Rows that a file names are put into their order; names count without
+        n: the number of images; None takes what there is.
+        images: the n images' names or paths. Rows that a file names are put into their order; names count without
             folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
-            n - 1 or 1 to n, are in this order already (unless the pictures are called by such numbers). Without it,
+            n - 1 or 1 to n, are in this order already (unless the images are called by such numbers). Without it,
             every file's rows are put into the order of the first that has names.
-        listed: somebody put the pictures into this order. Else they are sorted as text, and rows without names are
+        listed: somebody put the images into this order. Else they are sorted as text, and rows without names are
             refused where other ways of sorting give another order.
         most: numbers in one file; one with more is refused before they are in memory.
 
     Raises:
         DataError: it cannot be read, or is not n by n, finite, symmetric, 0 on the diagonal (or NaN, which is taken for
-            0) and varied beside it; or its names are not the pictures', or say that its rows are in another order
+            0) and varied beside it; or its names are not the images', or say that its rows are in another order
             while those of another file have no names.
     """
     path = Path(path)
@@ -139,7 +139,7 @@ def read_human_rdms(
     names: list[str] | None = None
     reordered = unnamed = ""  # the first of each
     for file in files:
-        for part in _read(file, pictures, most):
+        for part in _read(file, images, most):
             where = f"{file}, {part.where}" if part.where else str(file)
             stack = _checked(_stack(part.array, where, most), where, n)
             if stacks and stack.shape[1] != stacks[0].shape[1]:
@@ -149,8 +149,8 @@ def read_human_rdms(
                 )
             by_name = False
             if part.names is not None:
-                if pictures is not None:
-                    order, by_name = by_pictures(part.names, pictures, where, listed=listed)
+                if images is not None:
+                    order, by_name = by_images(part.names, images, where, listed=listed)
                 else:
                     order, by_name = by_first(part.names, names or part.names, where)
                     names = names or part.names
@@ -159,8 +159,8 @@ def read_human_rdms(
                     reordered = reordered or where
             if not by_name:
                 unnamed = unnamed or where
-                if not listed and pictures is not None:
-                    check_order(pictures, where)
+                if not listed and images is not None:
+                    check_order(images, where)
             stacks.append(stack)
     if reordered and unnamed:
         raise DataError(
@@ -191,8 +191,8 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Part]:
-    """The numbers of a file and what it calls the pictures."""
+def _read(file: Path, images: Sequence[str] | None, most: int) -> list[_Part]:
+    """The numbers of a file and what it calls the images."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{file} is not a dissimilarity matrix: give a {_KINDS} file.")
@@ -200,7 +200,7 @@ def _read(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Part]:
     try:
         if suffix == ".npy":
             return [_Part(_read_npy(file))]
-        return _read_mat(file, pictures, most) if suffix == ".mat" else [_read_sheet(file, most)]
+        return _read_mat(file, images, most) if suffix == ".mat" else [_read_sheet(file, most)]
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
@@ -218,7 +218,7 @@ def _read_npy(file: Path) -> np.ndarray:
     return array
 
 
-def _read_mat(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Part]:
+def _read_mat(file: Path, images: Sequence[str] | None, most: int) -> list[_Part]:
     try:
         variables = io.whosmat(file, appendmat=False)
         inside = {
@@ -255,10 +255,10 @@ def _read_mat(file: Path, pictures: Sequence[str] | None, most: int) -> list[_Pa
         if np.iscomplexobj(array):
             raise DataError(f"{file}: {name} holds complex numbers.")
         array = np.asarray(array.toarray() if hasattr(array, "toarray") else array)
-        count = _pictures(array.shape)
+        count = _n_images(array.shape)
         fit = {where: words for where, words in lists.items() if len(words) == count == len(set(words))}
         own = name.replace(_MEADOWS, "stimuli", 1)  # of this person, with Meadows
-        called = fit[own] if own in fit else _called(file, fit, pictures)
+        called = fit[own] if own in fit else _called(file, fit, images)
         if called is None and any(kind == "opaque" for *_, kind in variables):
             raise _holds_object(file)
         parts.append(_Part(array, called, name if len(found) > 1 else ""))
@@ -272,17 +272,17 @@ def _holds_object(file: Path) -> DataError:
     )
 
 
-def _called(file: Path, lists: dict[str, list[str]], pictures: Sequence[str] | None) -> list[str] | None:
-    """Of a file's lists of as many strings as it has pictures, the one with the pictures' names.
+def _called(file: Path, lists: dict[str, list[str]], images: Sequence[str] | None) -> list[str] | None:
+    """Of a file's lists of as many strings as it has images, the one with the images' names.
 
     Raises:
         DataError: several have them, in different orders.
     """
-    if pictures is not None:
+    if images is not None:
         ours: dict[str, list[int]] = {}
         for where, words in lists.items():
             try:
-                order, by_name = by_pictures(words, pictures, str(file))
+                order, by_name = by_images(words, images, str(file))
             except DataError:
                 continue
             if by_name:
@@ -354,7 +354,7 @@ def _read_sheet(file: Path, most: int) -> _Part:
     for j, i in np.argwhere(np.isnan(values[:, order])):
         place = order[i]
         cell = cells[j][place]
-        # NaN in words is refused later, by its pictures.
+        # NaN in words is refused later, by its images.
         strange = found[j][place] is None or (not cell and math.isnan(filled[j, i]))
         if strange and not (square and i == j and not cell):
             shown = f"{quote(cell)} is not a number" if cell else "the cell is empty"
@@ -405,18 +405,18 @@ def _words(cells: Iterable[str], decimal: str) -> bool:
 
 
 def _square(shape: tuple[int, ...]) -> bool:
-    """A matrix or a stack of them, of more than one picture."""
+    """A matrix or a stack of them, of more than one image."""
     sides = {2: [shape[:2]], 3: [shape[1:], shape[:2]]}.get(len(shape), [])
     return any(a == b > 1 for a, b in sides)
 
 
 def _triangle(shape: tuple[int, ...]) -> bool:
-    """The pairs of three pictures or more, for one person or several."""
-    return len(shape) in (1, 2) and _pictures(shape) >= _FEWEST
+    """The pairs of three images or more, for one person or several."""
+    return len(shape) in (1, 2) and _n_images(shape) >= _FEWEST
 
 
-def _pictures(shape: tuple[int, ...]) -> int:
-    """How many pictures an array is about; 0 if its shape is none that is read."""
+def _n_images(shape: tuple[int, ...]) -> int:
+    """How many images an array is about; 0 if its shape is none that is read."""
     if _square(shape):
         return shape[1]
     if len(shape) not in (1, 2):
@@ -447,14 +447,14 @@ def _stack(array: np.ndarray, where: str, most: int) -> np.ndarray:
     last = np.moveaxis(array, 2, 0)
     if array.shape[1] != array.shape[2]:
         return last
-    # As many people as pictures: the matrices are those that are symmetric.
+    # As many people as images: the matrices are those that are symmetric.
     either = array.shape[0] == array.shape[1]
     return last if either and not _symmetric(array) and _symmetric(last) else array
 
 
 def _unfolded(triangles: np.ndarray) -> np.ndarray:
     """(P, n, n) of upper triangles, row by row: (m,), (m, 1) or (P, m)."""
-    count = _pictures(triangles.shape)
+    count = _n_images(triangles.shape)
     rows, columns = np.triu_indices(count, 1)
     vectors = triangles.reshape(-1, len(rows))
     stack = np.zeros((len(vectors), count, count))
@@ -484,7 +484,7 @@ def _checked(stack: np.ndarray, file: str, n: int | None) -> np.ndarray:
     """The matrices, exactly symmetric and 0 on the diagonal.
 
     Raises:
-        DataError: the first thing that is wrong, with its place; people and pictures are counted from 1.
+        DataError: the first thing that is wrong, with its place; people and images are counted from 1.
     """
     size = stack.shape[1]
     if n is not None and size != n:

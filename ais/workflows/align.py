@@ -21,7 +21,7 @@ from ais.attribution.map_importance import MapImportance
 from ais.attribution.saliency import spectral_residual
 from ais.backbones.embeddings import embed
 from ais.backbones.frozen import FrozenBackbone
-from ais.data.ratings import METADATA, picture_files
+from ais.data.ratings import METADATA, image_files
 from ais.data.rdms import HumanRDMs, read_human_rdms
 from ais.errors import AISError, DataError
 from ais.images.preprocessing import Placement, ViewName
@@ -166,13 +166,13 @@ def read_stimulus_set(
             order has to be the same in every usual way of sorting names.
         rdm: as `ais.data.rdms.read_human_rdms` takes it.
         average: take the mean of the people's matrices for one matrix, as published.
-        table, image: another table and its column that names the images, as in `ais.data.ratings.picture_files`.
+        table, image: another table and its column that names the images, as in `ais.data.ratings.image_files`.
 
     Raises:
         DataError: too few images, or matrices that do not fit them, by number or by name, or whose order is not
             sure.
     """
-    files = picture_files(folder, table=table, image=image)
+    files = image_files(folder, table=table, image=image)
     if len(files) < 3:
         raise DataError(
             f"{folder} holds {len(files)} pictures, those of its subfolders not counted: comparing takes at least "

@@ -24,6 +24,7 @@ import ais
 from ais import cli
 from ais.attribution.explanation import FILES
 from ais.cli import _output
+from ais.data.columns import RatingColumns
 from ais.data.ratings import read_ratings
 from ais.heads.config import BACKBONE
 from ais.heads.regression import RegressionHead
@@ -401,7 +402,7 @@ def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_advise(place: Place) -> None:
     command = ["advise", place.data, "--target", "rating_mean", "--backbone", "little1"]
     document = call(*command, "--json").json
-    data = read_ratings(place.data, "rating_mean", group="theme")
+    data = read_ratings(place.data, RatingColumns("rating_mean", group="theme"))
     pictures = embed_ratings(data, ais.load_backbone("little1", view="resize"))
     expected = advise(pictures.embedding, data.ratings, data.groups, document["ceiling"])
     assert document["plcc"] == pytest.approx(expected.plcc)
@@ -473,7 +474,7 @@ def test_evaluate(place: Place, tmp_path: Path) -> None:
     assert json.loads((out / "evaluation.json").read_text()) == report
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    data = read_ratings(place.others, "rating_mean", group="theme")
+    data = read_ratings(place.others, RatingColumns("rating_mean", group="theme"))
     assert [place.others / row["file_name"] for row in rows] == data.files
     assert [row["group"] for row in rows] == data.groups
     np.testing.assert_allclose([float(row["rated"]) for row in rows], data.ratings)

@@ -101,7 +101,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         "workflows.train.train_head",
     ):  # fmt: skip
         monkeypatch.setattr(f"ais.{name}", computed)
-    monkeypatch.setattr("ais.data.converters.oasis._files", computed)
+    monkeypatch.setattr("ais.data.converters.oasis.find_files", computed)
 
 
 def state_of(folder: Path) -> list[tuple[str, int, bytes]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from ais.data.columns import RatingColumns
 from ais.data.converters import CONVERTERS, Converter
 from ais.data.converters.aigciqa2023 import convert_aigciqa2023
 from ais.data.converters.oasis import convert_oasis
@@ -26,7 +27,9 @@ def test_aigciqa2023(generated: tuple[Path, dict[str, np.ndarray]], tmp_path: Pa
     out = tmp_path / "new" / "out"
     assert sorted(p.name for p in out.iterdir()) == ["images", "metadata.csv"]
     for scale in SCALES:
-        data = read_ratings(out, f"{scale}_mean", sd=f"{scale}_raw_sd", group="prompt", category="block")
+        data = read_ratings(
+            out, RatingColumns(f"{scale}_mean", sd=f"{scale}_raw_sd", group="prompt", category="block")
+        )
         assert data.files == [out / f"images/{i}.png" for i in range(2400)]
         np.testing.assert_allclose(data.ratings, vectors[f"{scale}_mean"], atol=5e-5)
         assert data.sd is not None
@@ -56,7 +59,7 @@ def test_aigciqa2023_with_the_authors_table(
         *("file_name", "quality_mean", "authenticity_mean", "correspondence_mean"),
         *("prompt", "category", "style", "block"),
     ]
-    data = read_ratings(tmp_path / "out", "quality_mean", group="prompt", category="category")
+    data = read_ratings(tmp_path / "out", RatingColumns("quality_mean", group="prompt", category="category"))
     assert data.groups is not None
     assert data.categories is not None
     assert [data.groups[i] for i in (0, 3, 4, 399, 400, 2399)] == [
@@ -145,7 +148,7 @@ def test_oasis(tmp_path: Path) -> None:
     assert convert_oasis(source, out, source / "beauty.csv") == 3
     assert (out / "metadata.csv").read_text() == CONVERTED
     assert (out / "images/war_2.jpg").samefile(source / "Images/War 2.JPG")
-    data = read_ratings(out, "beauty_mean", group="theme", category="category", skip_bad=True)
+    data = read_ratings(out, RatingColumns("beauty_mean", group="theme", category="category"), skip_bad=True)
     assert data.skipped == []
     assert data.ratings.tolist() == [4.86, 2.21, 3.15]
     assert data.n is not None

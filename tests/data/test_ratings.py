@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ais.data import ratings
+from ais.data.columns import RatingColumns
 from ais.data.ratings import RatedSet, read_ratings
 from ais.data.splits import grouped_folds, grouped_split
 from ais.errors import DataError
@@ -30,7 +31,9 @@ def test_reads_ratings_their_spread_and_groups(tmp_path: Path) -> None:
         "\ufefffile_name, beauty_mean,beauty_sd,beauty_n,theme\n"
         'images/a.jpg,4.5,1.2,30,"lake, still"\n\nb.jpg , 3 ,0.9,31,dog\n'
     )
-    data = read_ratings(folder(tmp_path, table, "images/a.jpg b.jpg"), "beauty_mean", group="theme")
+    data = read_ratings(
+        folder(tmp_path, table, "images/a.jpg b.jpg"), RatingColumns("beauty_mean", group="theme")
+    )
     assert data.files == [tmp_path / "images/a.jpg", tmp_path / "b.jpg"]
     assert data.ratings.dtype == np.float64
     assert data.ratings.tolist() == [4.5, 3.0]
@@ -54,7 +57,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
         "a.jpg,1,0.5,10,0.7,20,sea,Training\nb.jpg,2,0.5,10,0,1,,VAL\nc.jpg,3,0.5,10,0.9,22,land,test\n"
     )
     place = folder(tmp_path, table)
-    data = read_ratings(place, "mos", sd="spread", n="raters", category="kind", split="part")
+    data = read_ratings(place, RatingColumns("mos", sd="spread", n="raters", category="kind", split="part"))
     assert data.sd is not None
     assert data.sd.tolist() == [0.7, 0, 0.9]
     assert data.n is not None
@@ -62,7 +65,7 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     assert data.categories == ["sea", "", "land"]
     assert data.split == ["train", "validation", "test"]
     with pytest.raises(DataError, match=r"no column 'x', 'y', 'z'\."):
-        read_ratings(place, "mos", sd="x", n="y", category="z", split="y")
+        read_ratings(place, RatingColumns("mos", sd="x", n="y", category="z", split="y"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,9 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
 def test_the_words_for_a_split(tmp_path: Path, words: str, split: str) -> None:
     rows = "".join(f"{i}.jpg,1,{word}\n" for i, word in enumerate(words.split()))
     pictures = " ".join(f"{i}.jpg" for i in range(len(words.split())))
-    data = read_ratings(folder(tmp_path, "file_name,mos,split\n" + rows, pictures), "mos", split="split")
+    data = read_ratings(
+        folder(tmp_path, "file_name,mos,split\n" + rows, pictures), RatingColumns("mos", split="split")
+    )
     assert data.split == [split] * len(words.split())
 
 
@@ -100,7 +105,7 @@ MIXED_PROBLEMS = [
 def test_unreadable_pictures_are_said_with_the_rest(tmp_path: Path) -> None:
     place = folder(tmp_path, MIXED, "a.jpg bad.jpg b.jpg c.jpg")
     with pytest.raises(DataError) as caught:
-        read_ratings(place, "mos", group="theme", split="split")
+        read_ratings(place, RatingColumns("mos", group="theme", split="split"))
     assert str(caught.value).splitlines() == [
         f"{place / 'metadata.csv'} cannot be used as it is, 4 problems:",
         *(f"  {problem}" for problem in MIXED_PROBLEMS),
@@ -109,7 +114,9 @@ def test_unreadable_pictures_are_said_with_the_rest(tmp_path: Path) -> None:
 
 def test_bad_rows_are_left_out_where_asked(tmp_path: Path) -> None:
     place = folder(tmp_path, MIXED, "a.jpg bad.jpg b.jpg c.jpg")
-    data = read_ratings(place, "mos", group="theme", category="kind", split="split", skip_bad=True)
+    data = read_ratings(
+        place, RatingColumns("mos", group="theme", category="kind", split="split"), skip_bad=True
+    )
     assert data.skipped == MIXED_PROBLEMS
     assert data.files == [place / "a.jpg", place / "c.jpg"]
     assert data.ratings.tolist() == [1, 5]
@@ -182,7 +189,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "short.jpg\n"
     )
     with pytest.raises(DataError) as caught:
-        read_ratings(folder(tmp_path, table), "mos", group="theme")
+        read_ratings(folder(tmp_path, table), RatingColumns("mos", group="theme"))
     message = str(caught.value)
     for part in (
         "13 problems",
@@ -220,7 +227,7 @@ def test_nothing_outside_the_folder_is_touched(tmp_path: Path, name: str) -> Non
 
 def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'beauty', 'theme'\. Its columns are: 'file_name', 'mos'"):
-        read_ratings(folder(tmp_path, "file_name,mos\na.jpg,1\n"), "beauty", group="theme")
+        read_ratings(folder(tmp_path, "file_name,mos\na.jpg,1\n"), RatingColumns("beauty", group="theme"))
 
 
 @pytest.mark.parametrize(

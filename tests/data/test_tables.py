@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ais.data.ratings import columns, picture_files, read_ratings
+from ais.data.columns import RatingColumns
+from ais.data.ratings import columns, image_files, read_ratings
 from ais.data.rdms import read_human_rdms
 from ais.data.tables import decimal_mark, number, read_sheet, read_table
 from ais.errors import AISError, DataError
@@ -215,7 +216,7 @@ def test_what_stands_beyond_the_named_columns_is_never_lost(
     with pytest.raises(DataError, match=says):
         read_ratings(tmp_path, "mos", table=file.name)
     with pytest.raises(DataError, match=says):
-        picture_files(tmp_path, table=file.name)
+        image_files(tmp_path, table=file.name)
     if (
         len(header) == 2
     ):  # a data set's table may have a column without a name, but no row more cells than columns
@@ -285,7 +286,9 @@ def test_rows_of_other_lengths_that_leave_no_doubt(tmp_path: Path) -> None:
     ):
         assert read_ratings(rated(tmp_path, table), "mos").ratings.tolist() == [1.5, 2]
     with pytest.raises(DataError, match="line 2: it ends before the column kind"):
-        read_ratings(rated(tmp_path, "file_name,mos,kind\na.jpg,2\nb.jpg,2,\n"), "mos", category="kind")
+        read_ratings(
+            rated(tmp_path, "file_name,mos,kind\na.jpg,2\nb.jpg,2,\n"), RatingColumns("mos", category="kind")
+        )
 
 
 @pytest.mark.parametrize(
@@ -325,13 +328,13 @@ def test_names_that_another_system_wrote(tmp_path: Path) -> None:
         "back\\slash.jpg": "back\\slash.jpg",
     }
     (tmp_path / "metadata.csv").write_text("file_name\n" + "\n".join(found) + "\n")
-    assert [str(file.relative_to(tmp_path)) for file in picture_files(tmp_path)] == list(found.values())
+    assert [str(file.relative_to(tmp_path)) for file in image_files(tmp_path)] == list(found.values())
     (tmp_path / "metadata.csv").write_text("file_name\nSAME.jpg\n")  # either
     with pytest.raises(DataError, match=r"no file 'SAME\.jpg'"):
-        picture_files(tmp_path)
+        image_files(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name\nsame.jpg\n.\\same.jpg\n")
     with pytest.raises(DataError, match="is named in line 2 already"):
-        picture_files(tmp_path)
+        image_files(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +361,7 @@ def test_other_names_of_table_and_column_are_guessed_and_said(
         f"{tmp_path / 'Ratings.CSV'} has no column file_name; {column!r} is taken for the pictures' names.",
     ]
     caplog.clear()
-    assert len(read_ratings(tmp_path, "mos", table="Ratings.CSV", image=column)) == 2
+    assert len(read_ratings(tmp_path, RatingColumns("mos", image=column), table="Ratings.CSV")) == 2
     assert columns(tmp_path, tmp_path / "Ratings.CSV") == [column, "mos"]
     assert not caplog.records
 
@@ -372,7 +375,7 @@ def test_what_cannot_be_guessed_is_asked(tmp_path: Path) -> None:
         read_ratings(tmp_path, "mos")
     with pytest.raises(DataError, match=r"no column 'beauty'\. .* Did you mean 'beauty_mean'\?"):
         read_ratings(tmp_path, "beauty", table="two.tsv")
-    assert picture_files(tmp_path) == [tmp_path / f"{name}.jpg" for name in "abc"]  # never by a guessed table
+    assert image_files(tmp_path) == [tmp_path / f"{name}.jpg" for name in "abc"]  # never by a guessed table
 
 
 @pytest.mark.parametrize(
@@ -393,7 +396,7 @@ def test_spread_and_raters_beside_a_mean(
     data = read_ratings(tmp_path, target)
     assert (data.sd is not None, data.n is not None) == (sd, n)
     assert len(caplog.records) == said
-    assert read_ratings(tmp_path, target, sd="-", n="-").sd is None
+    assert read_ratings(tmp_path, RatingColumns(target, sd="-", n="-")).sd is None
 
 
 def test_spread_that_may_be_anothers_is_not_used_and_said(
@@ -699,7 +702,7 @@ def test_anything_gives_a_result_or_a_sentence(tmp_path: Path) -> None:
             for call in (
                 lambda: read_ratings(tmp_path, "mos", table=file),  # noqa: B023
                 lambda: read_ratings(tmp_path, "mos", table=file, skip_bad=True),  # noqa: B023
-                lambda: read_human_rdms(file, pictures=["a.jpg", "b.jpg", "c.jpg"]),  # noqa: B023
+                lambda: read_human_rdms(file, images=["a.jpg", "b.jpg", "c.jpg"]),  # noqa: B023
             ):
                 try:
                     result = call()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ais.backbones.loading import load_backbone, random_backbone
 from ais.backbones.registry import BACKBONES, BackboneSpec
+from ais.data.columns import RatingColumns
 from ais.data.ratings import RatedSet, read_ratings
 from ais.heads.config import BACKBONE, Target
 from ais.heads.loading import load_head
@@ -74,7 +75,7 @@ def make_set(folder: Path, count: int = 36, seed: int = 0) -> RatedSet:
         opinions = f"{rng.uniform(0.5, 2)},{rng.integers(3, 90)}"
         rows.append(f"{seed} {i}.png,{rating},{opinions},theme {seed} {i // 2},{'ab'[i % 2]}")
     (folder / "metadata.csv").write_text("\n".join(rows))
-    return read_ratings(folder, "rating_mean", group="theme", category="category")
+    return read_ratings(folder, RatingColumns("rating_mean", group="theme", category="category"))
 
 
 PNG = encoded(photo(8, 8), "PNG")

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from ais.attribution.explain import score
 from ais.backbones import embeddings
 from ais.backbones.loading import load_backbone
+from ais.data.columns import RatingColumns
 from ais.data.ratings import RatedSet, read_ratings
 from ais.errors import DataError
 from ais.heads.config import BACKBONE, Target
@@ -46,7 +47,7 @@ def rated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RatedSet:
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{level / 25.5},{i // 3}")
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
-    return read_ratings(tmp_path, "rating_mean", group="theme")
+    return read_ratings(tmp_path, RatingColumns("rating_mean", group="theme"))
 
 
 def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> None:

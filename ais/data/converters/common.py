@@ -32,22 +32,22 @@ IMAGES = "images"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def _letters(name: str) -> str:
+def letters_of(name: str) -> str:
     """What "Angry face 1", "Angryface1" and "angry_face_1" have in common."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _number(text: str) -> float:
-    """A number of a table that `_read_table` read; NaN for all else."""
+def as_number(text: str) -> float:
+    """A number of a table that `read_table` read; NaN for all else."""
     value = tables.number(text)
     return math.nan if value is None else value
 
 
-def _text(number: float) -> str:
+def as_text(number: float) -> str:
     return f"{round(number, 4):.10g}"
 
 
-def _files(source: str | os.PathLike[str]) -> Files:
+def find_files(source: str | os.PathLike[str]) -> Files:
     """All files below a folder but hidden ones, which archives made on a Mac leave beside each true one."""
     if not Path(source).is_dir():
         raise DataError(f"There is no folder {source}: give the one that the download was unpacked to.")
@@ -58,7 +58,7 @@ def _files(source: str | os.PathLike[str]) -> Files:
     return files
 
 
-def _one(files: Files, name: str, source: str | os.PathLike[str]) -> Path:
+def find_one(files: Files, name: str, source: str | os.PathLike[str]) -> Path:
     found = files.get(name.lower(), [])
     if not found:
         raise DataError(f"There is no file {name} in {source} or the folders in it: download the set again.")
@@ -68,12 +68,12 @@ def _one(files: Files, name: str, source: str | os.PathLike[str]) -> Path:
     return found[0]
 
 
-def _pictures(files: Files, names: Iterable[str], source: str | os.PathLike[str]) -> list[Path]:
-    """The pictures of these names, all from the one folder that holds the most of them."""
-    wanted = {_letters(name): name for name in names}
+def find_images(files: Files, names: Iterable[str], source: str | os.PathLike[str]) -> list[Path]:
+    """The images of these names, all from the one folder that holds the most of them."""
+    wanted = {letters_of(name): name for name in names}
     folders: dict[Path, dict[str, Path]] = {}
     for file in (file for same in files.values() for file in same):
-        if file.suffix.lower() in _SUFFIXES and (key := _letters(file.stem)) in wanted:
+        if file.suffix.lower() in _SUFFIXES and (key := letters_of(file.stem)) in wanted:
             folders.setdefault(file.parent, {})[key] = file
     folder, found = max(folders.items(), key=lambda item: len(item[1]), default=(Path(source), {}))
     absent = [f"there is no picture of {name}" for key, name in wanted.items() if key not in found]
@@ -82,7 +82,7 @@ def _pictures(files: Files, names: Iterable[str], source: str | os.PathLike[str]
     return [found[key] for key in wanted]
 
 
-def _read_table(file: Path, columns: Sequence[str]) -> list[Row]:
+def read_table(file: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a table; its columns' names in lower case, and its numbers with decimal points.
 
     Of columns with one name, the first counts.
@@ -103,17 +103,17 @@ def _read_table(file: Path, columns: Sequence[str]) -> list[Row]:
     names = {name.lower(): name for name in reversed(table.columns)}
     lower = [name.lower() for name in table.columns]
     rows = [{name: pointed(row.cells[names[name]]) for name in dict.fromkeys(lower)} for row in table.rows]
-    return _with_columns(file, rows, columns)
+    return with_columns(file, rows, columns)
 
 
-def _with_columns(file: Path, rows: list[Row], columns: Sequence[str]) -> list[Row]:
+def with_columns(file: Path, rows: list[Row], columns: Sequence[str]) -> list[Row]:
     absent = [column for column in columns if column not in rows[0]]
     if absent:
         raise DataError(f"{file} has no column {', '.join(absent)}. Its columns are: {', '.join(rows[0])}.")
     return rows
 
 
-def _check_new(out: Path) -> None:
+def check_new(out: Path) -> None:
     """Before anything is read: the folder can be made, and what it is to hold is not there."""
     for old in (out / METADATA, out / IMAGES):
         if os.path.lexists(old):
@@ -121,16 +121,16 @@ def _check_new(out: Path) -> None:
     check_outputs(out, [METADATA])
 
 
-def _write(out: str | os.PathLike[str], names: list[str], pictures: list[Path], rows: list[Row]) -> int:
-    """The folder: pictures `images/NAME.SUFFIX`, hard-linked where the disk allows, and the table."""
+def write_folder(out: str | os.PathLike[str], names: list[str], images: list[Path], rows: list[Row]) -> int:
+    """The folder: images `images/NAME.SUFFIX`, hard-linked where the disk allows, and the table."""
     out = Path(out)
-    _check_new(out)
-    places = [f"{IMAGES}/{name}{file.suffix.lower()}" for name, file in zip(names, pictures, strict=True)]
+    check_new(out)
+    places = [f"{IMAGES}/{name}{file.suffix.lower()}" for name, file in zip(names, images, strict=True)]
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, [FILE_NAME, *rows[0]], lineterminator="\n")
     writer.writeheader()
     writer.writerows({FILE_NAME: place} | row for place, row in zip(places, rows, strict=True))
-    files: dict[str, Path | bytes] = dict(zip(places, pictures, strict=True))
+    files: dict[str, Path | bytes] = dict(zip(places, images, strict=True))
     try:
         write_atomically(out, files | {METADATA: table.getvalue().encode()})
     except UnwritableError as error:

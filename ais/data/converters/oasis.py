@@ -11,16 +11,16 @@ import numpy as np
 
 from ais.data.converters.common import (
     Row,
-    _check_new,
-    _files,
-    _letters,
-    _number,
-    _one,
-    _pictures,
-    _read_table,
-    _text,
-    _with_columns,
-    _write,
+    as_number,
+    as_text,
+    check_new,
+    find_files,
+    find_images,
+    find_one,
+    letters_of,
+    read_table,
+    with_columns,
+    write_folder,
 )
 from ais.errors import DataError, listing
 
@@ -35,36 +35,36 @@ def convert_oasis(
     """OASIS, 900 photographs: Kurdi, Lozano & Banaji (2017), Behavior Research Methods 49.
 
     Its files are ``OASIS.csv`` with a column without a name (I1 to I900) and then Theme, Category, Source,
-    Valence_mean, Valence_SD, Valence_N, Arousal_mean, Arousal_SD and Arousal_N; and for each Theme a picture,
+    Valence_mean, Valence_SD, Valence_N, Arousal_mean, Arousal_SD and Arousal_N; and for each Theme an image,
     such as ``Images/Acorns 1.jpg``.
 
     Our columns:
         beauty_mean, beauty_sd, beauty_n, and likewise valence and arousal: on scales of 1 to 7.
         category: animal, object, person or scenery.
         theme: the group to keep together, the Theme in lower case without its number.
-        source: where the picture is from.
+        source: where the image is from.
 
     Args:
         source: the unpacked download.
-        out: a folder, new or without a table and pictures.
+        out: a folder, new or without a table and images.
         beauty: the ratings by Brielmann & Pelli (2019), Frontiers in Psychology 10:2420
             (github.com/aenneb/OASIS-beauty); None leaves beauty out. Either ``means_per_image.csv``, one row a
-            picture, with the columns Theme (written Acorns1), beauty_mean, beauty_SD and N; or a table of one
+            image, with the columns Theme (written Acorns1), beauty_mean, beauty_SD and N; or a table of one
             row a rating, with the column beauty, in which all but 1 to 7 means no rating, and Theme or item,
             the number from OASIS.csv's first column. Of the latter, only the follow-up study's table could be
-            seen, in which people rated pictures repeatedly; the main study's is described as of the same form.
+            seen, in which people rated images repeatedly; the main study's is described as of the same form.
 
     Returns:
-        The number of pictures.
+        The number of images.
 
     Raises:
-        DataError: files are missing or not as described, or there is a table or pictures in `out` already.
+        DataError: files are missing or not as described, or there is a table or images in `out` already.
     """
-    _check_new(Path(out))
-    files = _files(source)
-    table = _one(files, "OASIS.csv", source)
+    check_new(Path(out))
+    files = find_files(source)
+    table = find_one(files, "OASIS.csv", source)
     scales = [f"{scale}_{part}" for scale in ("valence", "arousal") for part in ("mean", "sd", "n")]
-    theirs = _read_table(table, ["theme", "category", "source", *scales])
+    theirs = read_table(table, ["theme", "category", "source", *scales])
     rated = None if beauty is None else _read_beauty(Path(beauty))
     problems: list[str] = []
     names: list[str] = []
@@ -76,42 +76,42 @@ def convert_oasis(
         names.append(name)
         made: Row = {}
         if rated is not None:
-            found = rated.get(_letters(row["theme"])) or rated.get(_digits(row.get("", "")))
+            found = rated.get(letters_of(row["theme"])) or rated.get(_digits(row.get("", "")))
             if found is None:
                 problems.append(f"{row['theme']!r} has no rating in {beauty}")
             made |= found or {}
         for scale in scales:
-            number = _number(row[scale])
-            made[scale] = _text(number)
+            number = as_number(row[scale])
+            made[scale] = as_text(number)
             if not math.isfinite(number):
                 problems.append(f"{row['theme']!r} has the {scale} {row[scale]!r}, not a number")
         theme = re.sub(r"_?\d+$", "", name).replace("_", " ")
         rows.append(made | {"category": row["category"].lower(), "theme": theme, "source": row["source"]})
     if problems:
         raise DataError(listing(f"{table} cannot be used as it is", problems))
-    return _write(out, names, _pictures(files, names, source), rows)
+    return write_folder(out, names, find_images(files, names, source), rows)
 
 
 def _read_beauty(table: Path) -> dict[str, Row]:
-    """Our columns of beauty, of each picture by the `_letters` of its theme or the `_digits` of its item."""
-    rows = _read_table(table, [])
+    """Our columns of beauty, of each image by the `letters_of` of its theme or the `_digits` of its item."""
+    rows = read_table(table, [])
     summary: dict[str, tuple[float, float, float]] = {}
-    key, by = ("theme", _letters) if "theme" in rows[0] else ("item", _digits)
+    key, by = ("theme", letters_of) if "theme" in rows[0] else ("item", _digits)
     if "beauty" in rows[0] and "beauty_mean" not in rows[0]:
         ratings: dict[str, list[float]] = {}
-        for row in _with_columns(table, rows, [key]):
-            if 1 <= (rating := _number(row["beauty"])) <= 7:
+        for row in with_columns(table, rows, [key]):
+            if 1 <= (rating := as_number(row["beauty"])) <= 7:
                 ratings.setdefault(by(row[key]), []).append(rating)
         for name, given in ratings.items():
             spread = float(np.std(given, ddof=1)) if len(given) > 1 else 0.0
             summary[name] = (float(np.mean(given)), spread, len(given))
     else:
         theirs = ["beauty_mean", "beauty_sd", "n" if "n" in rows[0] else "beauty_n"]
-        for row in _with_columns(table, rows, [key, *theirs]):
-            mean, sd, n = (_number(row[column]) for column in theirs)
+        for row in with_columns(table, rows, [key, *theirs]):
+            mean, sd, n = (as_number(row[column]) for column in theirs)
             if math.isfinite(mean + sd + n):
                 summary[by(row[key])] = (mean, sd, n)
-    return {name: dict(zip(_BEAUTY, map(_text, values), strict=True)) for name, values in summary.items()}
+    return {name: dict(zip(_BEAUTY, map(as_text, values), strict=True)) for name, values in summary.items()}
 
 
 def _digits(item: str) -> str:
