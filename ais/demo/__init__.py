@@ -7,7 +7,7 @@ What the tabs share: `components.py` loads the components, `catalog.py` says whi
 of the owner), `gpu.py` explains an image, `values.py` says what is shown of it, `session.py` keeps a visitor's things,
 `queues.py` says how many requests are answered at once. `shapes.py` draws the images that come with the Similarity tab.
 
-What guards the server: `door.py` checks what comes in, `turns.py` says who computes, `visitors.py` who asks, and
+What guards the server: `middleware.py` checks what comes in, `turns.py` says who computes, `visitors.py` who asks, and
 `storage.py` what stays on disk.
 
 `parts/` holds what runs in the browser. A component is up to three files of one name there: ``NAME.html``, ``NAME.css``

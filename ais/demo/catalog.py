@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +33,6 @@ from ais.heads.base import Head
 from ais.heads.config import CONFIG, WEIGHTS
 from ais.heads.format import read_config
 from ais.heads.loading import find_head, load_head_cached, read_card
-from ais.heads.regression import RegressionHead
 from ais.heads.shipped import heads_directory, list_heads
 from ais.io.hub import (
     FAULTS,
@@ -124,7 +123,7 @@ def fetch(asked: str, *, public: bool) -> HeadEntry:
     own = values.short(head.config.name)
     if folder is not None and folders.is_free(own, folder, list_heads()):  # as its card calls it
         name = folders.register(own, folder, list_heads())
-    for member in members(head):
+    for member in head.members:
         if not member.config.tuned_sha256:
             fetch_backbone(member.config.backbone)
     card(name, public)
@@ -170,7 +169,7 @@ def check_backbones(head: Head, *, public: bool) -> None:
     if not public:
         return
     allowed = {name.strip() for name in os.environ.get(ALLOW_VARIABLE, "").split(",")}
-    for member in members(head):
+    for member in head.members:
         name = member.config.backbone
         if member.config.tuned_sha256 or "*" in allowed or name in allowed or is_here(name):
             continue
@@ -254,11 +253,6 @@ class Places:
 
 _fetches, _waiting = Fetches(), Places()
 _slots = threading.Semaphore(3)  # heads of visitors that are fetched at the same time
-
-
-def members(head: Head) -> Sequence[RegressionHead]:
-    """The heads on one backbone that a head consists of."""
-    return head.members
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ from PIL import Image
 from ais.attribution.explain import explain
 from ais.attribution.explanation import Explanation
 from ais.attribution.methods import METHODS
-from ais.demo.catalog import check_backbones, head_source, members
+from ais.demo.catalog import check_backbones, head_source
 from ais.demo.turns import Turns
 from ais.errors import AISError
 from ais.heads.loading import backbone_of, load_head, load_head_cached
@@ -111,7 +111,7 @@ def explain_image(
 def prepare(head: str) -> None:
     """Load a head and its backbone before the first image comes; to be called in the main thread."""
     if ZERO_GPU:  # of a head of its own: the threads need theirs on the CPU
-        for member in members(load_head(head)):
+        for member in load_head(head).members:
             backbone_of(member)
     else:
         threading.Thread(target=_warm_up, args=(head,), name="ais-warm", daemon=True).start()

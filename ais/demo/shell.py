@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ais.demo import api, door, gpu, storage
+from ais.demo import api, gpu, middleware, storage
 from ais.demo.catalog import offered
 from ais.demo.components import PARTS, component, text
 from ais.demo.session import KEEP
@@ -49,7 +49,7 @@ def launch_options() -> dict[str, Any]:
         "theme": theme,
         "css": _css(),
         "favicon_path": str(PARTS / "icon.svg"),
-        "app_kwargs": {"middleware": door.middleware()},
+        "app_kwargs": {"middleware": middleware.middleware()},
         "max_file_size": "100mb",
         "max_threads": 160,  # most of them wait for their turn
         "ssr_mode": False,  # another server in front would answer without our headers

@@ -25,23 +25,23 @@ from ais.errors import AISError
 
 T = TypeVar("T")
 
-LONGEST = 180.0  # seconds that a slow computation may take
-PATIENCE = 300.0  # seconds that one waits for its turn
-SHARE, AGED = (
+TIME_LIMIT = 180.0  # seconds that a slow computation may take
+WAIT_LIMIT = 300.0  # seconds that one waits for its turn
+MIN_RUN, MAX_STALL = (
     1.0,
     5.0,
 )  # seconds: a slow one that has waited so long goes on for at least so long, whoever waits
 
 
 @dataclass(frozen=True)
-class Most:
+class Limit:
     """How many may be at work or waiting, of all kinds and of the slow ones alone."""
 
     all: int
     slow: int
 
 
-OF_SESSION, OF_ADDRESS, OF_EVERYBODY = Most(6, 3), Most(60, 6), Most(90, 16)
+OF_SESSION, OF_ADDRESS, OF_EVERYBODY = Limit(6, 3), Limit(60, 6), Limit(90, 16)
 
 
 class TurnError(AISError):
@@ -91,12 +91,12 @@ class Turn:
         """
         if self.visitor.gone():
             raise GoneError("Nobody waits for this answer any more.")
-        if self._spent + time.monotonic() - self.began > LONGEST:
+        if self._spent + time.monotonic() - self.began > TIME_LIMIT:
             raise TurnError(
-                f"This took longer than {LONGEST:.0f} seconds and was stopped. Choose the method AIS, which is quick, "
-                "or a head with one network."
+                f"This took longer than {TIME_LIMIT:.0f} seconds and was stopped. Choose the method AIS, which is "
+                "quick, or a head with one network."
             )
-        if self.slow and time.monotonic() - self.began > SHARE and self._turns.quick_waits():
+        if self.slow and time.monotonic() - self.began > MIN_RUN and self._turns.quick_waits():
             self._turns._release(self)
             self._turns._acquire(self)
 
@@ -180,7 +180,7 @@ class Turns:
                     self._changed.wait(0.5)
                     if turn.visitor.gone():
                         raise GoneError("Nobody waits for this answer any more.")
-                    if time.monotonic() - turn.since > PATIENCE:
+                    if time.monotonic() - turn.since > WAIT_LIMIT:
                         raise TurnError(
                             "The page is busy, and this did not get its turn. Try again in some minutes."
                         )
@@ -206,7 +206,7 @@ class Turns:
         now = time.monotonic()
 
         def place(turn: Turn) -> tuple[bool, int, int]:
-            late = turn.slow and now - turn.since < AGED
+            late = turn.slow and now - turn.since < MAX_STALL
             return late, self._served.get(turn.visitor.address, 0), turn.order
 
         return min(self._waiting, key=place)

@@ -111,35 +111,35 @@ def test_a_photograph_is_scored(open_page: Any, photo: Path) -> None:
     assert "not a judgement" in page.inner_text("#ais-about")
 
 
-@pytest.mark.parametrize("door", ["example", "paste", "drop", "camera"])
-def test_every_door(open_page: Any, photo: Path, door: str) -> None:
+@pytest.mark.parametrize("way", ["example", "paste", "drop", "camera"])
+def test_every_way_in(open_page: Any, photo: Path, way: str) -> None:
     page = open_page(permissions=["camera"])
-    if door == "example":
+    if way == "example":
         page.click("#ais-picker .examples button")
-    elif door == "camera":
+    elif way == "camera":
         page.click("#ais-picker .camera")
         page.wait_for_function("document.querySelector('#ais-picker video').videoWidth > 0")
         page.click("#ais-picker .shoot")
     else:
         page.evaluate(
-            """([door, bytes]) => {
+            """([way, bytes]) => {
                 const carried = new DataTransfer();
                 carried.items.add(new File([new Uint8Array(bytes)], "pasted.jpg", { type: "image/jpeg" }));
                 const options = { bubbles: true, cancelable: true };
-                document.body.dispatchEvent(door === "paste"
+                document.body.dispatchEvent(way === "paste"
                     ? new ClipboardEvent("paste", { ...options, clipboardData: carried })
                     : new DragEvent("drop", { ...options, dataTransfer: carried }));
             }""",
-            [door, list(photo.read_bytes())],
+            [way, list(photo.read_bytes())],
         )
     page.wait_for_selector(READY)
     score = page.inner_text("#ais-score strong")
     assert re.fullmatch(r"\d\.\d\d", score)
-    if door == "example":
+    if way == "example":
         from gradio import media
 
         photo = Path(media.get_image(EXAMPLES[0][0]))
-    if door != "camera":
+    if way != "camera":
         assert score == f"{explain(photo).score:.2f}"
 
 

@@ -28,7 +28,7 @@ from ais.demo import session as sessions
 from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, error_message
 from ais.demo.tabs import similarity
-from ais.demo.turns import GoneError, Most, TurnError, Turns
+from ais.demo.turns import GoneError, Limit, TurnError, Turns
 from ais.demo.visitors import Listeners, Visitor, address
 from ais.errors import AISError, DataError, HeadError, HubError
 from ais.io.files import write_atomically
@@ -89,7 +89,7 @@ def test_a_slow_method_tells_its_progress_and_is_ended_by_what_that_raises(photo
 def test_quick_ones_go_first_and_between_the_batches_of_slow_ones(
     as_visitor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "SHARE", 0.0)
+    monkeypatch.setattr(turns, "MIN_RUN", 0.0)
     processor, done = Turns(), []
     begun, go = threading.Event(), threading.Event()
 
@@ -154,8 +154,8 @@ def test_visitors_take_turns(as_visitor: Any) -> None:
 def test_one_who_has_too_many_waiting_is_told_so_at_once(
     as_visitor: Any, monkeypatch: pytest.MonkeyPatch, who: tuple[str, str], slow: bool, words: str | None
 ) -> None:
-    monkeypatch.setattr(turns, "OF_SESSION", Most(2, 1))
-    monkeypatch.setattr(turns, "OF_ADDRESS", Most(3, 1))
+    monkeypatch.setattr(turns, "OF_SESSION", Limit(2, 1))
+    monkeypatch.setattr(turns, "OF_ADDRESS", Limit(3, 1))
     processor = Turns()
     as_visitor("1.1.1.1", "a")
     with processor.admitted(slow=True):
@@ -171,7 +171,7 @@ def test_one_who_has_too_many_waiting_is_told_so_at_once(
 
 
 def test_many_are_too_many_of_all(as_visitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "OF_EVERYBODY", Most(1, 1))
+    monkeypatch.setattr(turns, "OF_EVERYBODY", Limit(1, 1))
     processor = Turns()
     with processor.admitted():
         as_visitor("9.9.9.9", "z")
@@ -199,7 +199,7 @@ def test_nothing_is_computed_for_one_who_has_gone(as_visitor: Any, monkeypatch: 
             thread.join(10)
         assert failed
         as_visitor("1.1.1.1", "a")
-    monkeypatch.setattr(turns, "LONGEST", -1.0)
+    monkeypatch.setattr(turns, "TIME_LIMIT", -1.0)
     with processor.turn(slow=True) as turn, pytest.raises(TurnError, match="longer than"):
         turn.progress()
 
@@ -207,7 +207,7 @@ def test_nothing_is_computed_for_one_who_has_gone(as_visitor: Any, monkeypatch: 
 def test_one_who_leaves_while_giving_way_ends_no_turn_but_its_own(
     as_visitor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "SHARE", 0.0)
+    monkeypatch.setattr(turns, "MIN_RUN", 0.0)
     processor = Turns()
     gone, begun, done, finished = (threading.Event() for _ in range(4))
 
@@ -289,7 +289,7 @@ def test_whoever_waits_one_thread_computes_what_is_quick(as_visitor: Any) -> Non
 def test_a_quick_one_computes_while_a_slow_one_gives_way(
     as_visitor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "SHARE", 0.0)
+    monkeypatch.setattr(turns, "MIN_RUN", 0.0)
     processor, done = Turns(), []
     begun = threading.Event()
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from ais.demo import door
+from ais.demo import middleware
 from ais.heads import shipped
 from ais.heads.config import EMBEDDED
 from helpers.browsing import check_sentence, coffee, running_app
@@ -350,7 +350,7 @@ def test_an_upload_that_stalls_gives_its_place_to_others(site: Site) -> None:
     )
     with ExitStack() as stack:
         stalled = []
-        for _ in range(door.AT_ONCE):
+        for _ in range(middleware.AT_ONCE):
             address = (site.web.base_url.host, site.web.base_url.port)
             stalled.append(stack.enter_context(socket.create_connection(address, 40)))
             stalled[-1].sendall(head.encode())

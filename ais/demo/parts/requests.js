@@ -1,12 +1,12 @@
 // What becomes of the page's requests, told as 'ended' with a sentence where one failed, and as 'progress' while it waits.
 //
 // Gradio's client goes dead when a request does not reach the server, and then reloads the page, which loses all that it
-// shows. So it is given an answer in any case: a request that failed by itself, after which the next one is tried anew.
+// shows. So it is given an answer in any case: a request that failed by itself, after which the next one is tried.
 window.ais.sentences ??= (() => {
   const { emit } = window.ais;
   const limit = 100; // MB, as `launch` has it
-  const patience = 30000; // ms until the server takes a request
-  const silence = 60000; // ms without a sign of life, which the server gives every 15 s
+  const joinTimeout = 30000; // ms until the server takes a request
+  const streamTimeout = 60000; // ms without a sign of life, which the server gives every 15 s
   const sentences = {
     full: "The server is busy: too many people are waiting. Try again in a minute.",
     unreachable: "The server cannot be reached. Check your connection, and try again in a moment.",
@@ -45,7 +45,7 @@ window.ais.sentences ??= (() => {
       return new Response(JSON.stringify({ detail: sentences[kind] }), { status: 503 });
     };
     try {
-      const answer = await native(address, { ...options, signal: AbortSignal.timeout(patience) });
+      const answer = await native(address, { ...options, signal: AbortSignal.timeout(joinTimeout) });
       if (!answer.ok) return fail(byStatus[answer.status] ?? "refused");
       const { event_id: id } = await answer.clone().json();
       asked.set(id, request);
@@ -64,7 +64,7 @@ window.ais.sentences ??= (() => {
     const next = (reader) => {
       let timer;
       const late = new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new DOMException("no sign of life", "TimeoutError")), silence);
+        timer = setTimeout(() => reject(new DOMException("no sign of life", "TimeoutError")), streamTimeout);
       });
       return Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
     };

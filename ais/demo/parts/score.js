@@ -18,18 +18,18 @@ function outline(quantiles, low, high, bins = 48) {
   return `M0 34 L${points.join(" L")} L100 34 Z`;
 }
 // How the members of a stack make its score: each one's times its weight, and a constant.
-function sum(parts) {
-  find("details").hidden = !parts;
-  if (!parts) return;
+function sum(terms) {
+  find("details").hidden = !terms;
+  if (!terms) return;
   const row = (...texts) => {
     const line = document.createElement("tr");
     line.append(...texts.map((text, i) => Object.assign(document.createElement(i ? "td" : "th"), { textContent: text })));
     return line;
   };
-  find("tbody").replaceChildren(...parts.members.map(({ name, score, weight, contribution }) => row(name, score, weight, contribution)),
-    row("constant", "", "", parts.constant));
-  find("tfoot").replaceChildren(row("score", "", "", parts.score));
-  find("details p").textContent = parts.meaning;
+  find("tbody").replaceChildren(...terms.members.map(({ name, score, weight, contribution }) => row(name, score, weight, contribution)),
+    row("constant", "", "", terms.constant));
+  find("tfoot").replaceChildren(row("score", "", "", terms.score));
+  find("details p").textContent = terms.meaning;
 }
 function show() {
   const value = props.value;

@@ -1,4 +1,4 @@
-"""The door of the server: what may come in over HTTP, checked before Gradio sees it, and the headers of all answers.
+"""What goes around the page: it checks what comes in over HTTP before Gradio sees it, and sets headers of all answers.
 
 Gradio opens more addresses than this page needs, among them some that fetch what a visitor names, and some that pass
 the queue by. Here is the list of those that are open. What a request carries is brought into the form that the page
@@ -93,8 +93,8 @@ class _TooSlow(_Refusal):
         )
 
 
-class Door:
-    """The middleware."""
+class RequestGuard:
+    """Lets in what the page and its API send, in their form, and nothing else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -300,7 +300,7 @@ def _function(demo: gr.Blocks, name: str) -> Any:
 
 def middleware() -> list[Middleware]:
     """What goes around the page, for `launch(app_kwargs={"middleware": …})`."""
-    return [Middleware(Door), Middleware(_Compressed)]
+    return [Middleware(RequestGuard), Middleware(_Compressed)]
 
 
 class _Compressed:
