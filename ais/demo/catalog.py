@@ -34,6 +34,7 @@ from ais.heads.config import CONFIG, WEIGHTS
 from ais.heads.format import read_config
 from ais.heads.loading import find_head, load_head_cached, read_card
 from ais.heads.shipped import heads_directory, list_heads
+from ais.heads.tasks import TASKS
 from ais.io.hub import (
     FAULTS,
     HEADS_VARIABLE,
@@ -72,6 +73,7 @@ class HeadEntry:
         local: whether it is a folder of the page's owner.
         notice: why it may not be the newest.
         reason: why it is unavailable.
+        task, about: what such a head is for, by `ais.heads.tasks.TASKS`.
     """
 
     asked: str
@@ -82,6 +84,8 @@ class HeadEntry:
     local: bool = False
     notice: str = ""
     reason: str = ""
+    task: str = ""
+    about: str = ""
 
 
 def head_source(name: str) -> str | Path | Repository:
@@ -92,7 +96,7 @@ def head_source(name: str) -> str | Path | Repository:
         HubError: its revision cannot be one.
     """
     if name in list_heads():
-        return name
+        return heads_directory() / name  # never a folder of this name that lies where the page was started
     folder = folders.registered(name)
     if folder is not None:
         return folder
@@ -135,6 +139,8 @@ def fetch(asked: str, *, public: bool) -> HeadEntry:
         address=f"{constants.ENDPOINT}/{repository.id}/tree/{repository.revision}" if repository else "",
         local=folder is not None,
         notice=found.notice,
+        task=TASKS[head.config.task].label,
+        about=TASKS[head.config.task].about,
     )
 
 
@@ -350,7 +356,9 @@ def _named(word: str) -> str:
 def shipped(name: str) -> HeadEntry:
     """One that comes with AIS."""
     config = read_config(heads_directory() / name)
-    return HeadEntry(name, head=name, title=values.title(config), facts=values.facts(config))
+    task = TASKS[config.task]
+    title, facts = values.title(config), values.facts(config)
+    return HeadEntry(name, head=name, title=title, facts=facts, task=task.label, about=task.about)
 
 
 def collection_slug(text: str) -> str | None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
+import ais
+from ais.backbones.loading import load_backbone
+from ais.errors import HeadError
 from ais.heads.base import content_key
 from ais.heads.regression import RegressionHead
+from ais.workflows.score import score_pictures
 from helpers.heads import change_head, make_head
+from helpers.networks import add_backbone
 
 
 def test_variants_together_equal_each_alone() -> None:
@@ -82,3 +91,64 @@ def test_pruned_maps_are_those_not_kept() -> None:
     assert head.keep.dtype == head.double().keep.dtype == torch.bool
     assert isinstance(head, RegressionHead)
     assert "keep" not in head.state_dict()  # the config alone says it
+
+
+def _state(head: RegressionHead) -> list[object]:
+    """All that there is to a head, but for what it keeps of its own weights to be quick."""
+    tensors = {**dict(head.named_buffers()), **dict(head.named_parameters())}
+    about = [(n, t.data_ptr(), t.dtype, t.device, t.requires_grad, t._version) for n, t in tensors.items()]
+    plain = {key: value for key, value in vars(head).items() if key not in ("_bound", "_buffers", "_modules")}
+    return [about, repr(plain), head.training]
+
+
+Change = Callable[[RegressionHead], object]
+
+CHANGES: dict[str, Change] = {
+    "as loaded": lambda head: head,
+    "in training": lambda head: head.train(),
+    "float64": lambda head: head.double(),
+    "with gradients": lambda head: head.weight1.requires_grad_(),
+    "with a mark": lambda head: setattr(head, "mark", "mine"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_explaining_and_scoring_do_not_touch_the_callers_head(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Image.Image
+) -> None:
+    add_backbone(monkeypatch, tmp_path, "tiny12")
+    head = make_head("tiny12", size=64, view="resize")
+    expected = ais.explain(photograph, head)
+    CHANGES[name](head)
+    before = _state(head)
+    found = ais.explain(photograph, head)
+    assert ais.score(photograph, head).score == found.score == expected.score
+    np.testing.assert_array_equal(found.importance, expected.importance)
+    (scored,) = score_pictures([_file(photograph, tmp_path)], head, cache=False)
+    assert scored.score is not None
+    assert scored.score.score == pytest.approx(found.score, abs=1e-4)
+    assert _state(head) == before
+
+
+def _file(image: Image.Image, folder: Path) -> Path:
+    image.save(folder / "image.png")
+    return folder / "image.png"
+
+
+def test_a_head_of_other_weights_of_its_backbone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Image.Image
+) -> None:
+    add_backbone(monkeypatch, tmp_path, "tiny12")
+    backbone = load_backbone("tiny12")
+    head = make_head("tiny12", size=64, view="resize")
+    right = change_head(head, backbone_sha256=backbone.sha256)
+    assert ais.score(photograph, right) == ais.score(photograph, head)
+    wrong = change_head(head, backbone_sha256="0" * 16)
+    wrong.save(tmp_path / "wrong")
+    for named in (wrong, tmp_path / "wrong"):
+        for use in (ais.score, ais.explain):
+            with pytest.raises(
+                HeadError,
+                match=rf"trained on a tiny12 with other weights .*0{{16}}.* here \({backbone.sha256}\)",
+            ):
+                use(photograph, named)

@@ -12,6 +12,7 @@ import resource
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,31 @@ def test_tensors_that_mean_nothing_are_refused(name: str, sentence: str, folder:
         ({"recipe": json.loads("[" * 30 + "]" * 30)}, "levels deep"),
         ({"target": {"name": "a\x07", "low": 1, "high": 7}}, "control characters"),
         ({"target": {"name": "a", "low": False, "high": 7}}, "numbers"),
+        ({"task": 3}, "task should be a word"),
+        ({"task": ["rating"]}, "task should be a word"),
+        ({"task": {"rating": 1}}, "task should be a word"),
+        ({"task": None}, "task should be a word"),
+        ({"task": ""}, "task should be a word"),
+        ({"task": "rating\n"}, "task should be a word"),
+        ({"task": "__proto__"}, "the task '__proto__', which this AIS does not have"),
+        ({"task": "__class__"}, "needs a newer AIS"),
+        ({"task": "r" * 100_000}, "needs a newer AIS"),
+        ({"backbone_sha256": 5}, "backbone_sha256 should be 16 hexadecimal digits"),
+        ({"backbone_sha256": ["0" * 16]}, "backbone_sha256 should be 16 hexadecimal digits"),
+        ({"backbone_sha256": "0" * 17}, "backbone_sha256 should be 16 hexadecimal digits"),
+        ({"backbone_sha256": "0" * 16 + "\n"}, "backbone_sha256 should be 16 hexadecimal digits"),
+        ({"backbone_sha256": None}, "backbone_sha256 should be 16 hexadecimal digits"),
+        ({"trained_on": [1]}, r"trained_on .* should be a whole number"),
+        ({"trained_on": 1 << 27}, "lacks the tensor trained_on"),
+        ({"trained_on": 1 << 28}, r"trained_on .* should be a whole number"),
+        ({"view": "whole"}, "view should be crop or resize"),
+        ({"view": ["crop"]}, "view should be crop or resize"),
+        ({"name": "safe\u202egnp.exe"}, "name should be a word"),
+        ({"name": "a\u2066b"}, "name should be a word"),
+        ({"name": "a\u2028b"}, "name should be a word"),
+        ({"backbone": "a\u200fb"}, "backbone should be a word"),
+        ({"target": {"name": "a\u202eb", "low": 1, "high": 7}}, "control characters"),
+        ({"license": "mit\u2067"}, "control characters"),
         ({"variants": 1 << 20, "hidden": 1 << 20, "dim": 1 << 20}, r"should be F32 \[1048576"),
     ],
 )
@@ -243,6 +269,55 @@ def test_configs_that_nothing_could_show_are_refused(
     edit(folder, **changes)
     with pytest.raises(HeadError, match=sentence):
         quickly(lambda: load_head(folder))
+
+
+def test_names_that_mean_something_elsewhere_are_names(folder: Path, tmp_path: Path) -> None:
+    """As objects of JavaScript and Python have them: nothing is looked up by them but a head."""
+    edit(folder, name="__proto__", **{"__proto__": {"task": "x"}, "constructor": 1})
+    head = load_head(folder)
+    assert head.config.name == "__proto__"
+    assert json.loads(json.dumps(facts(head.config)))
+    head.save(tmp_path / "again", model_card(head.config))
+    assert load_head(tmp_path / "again").config == replace(
+        head.config, weights_sha256=json.loads((tmp_path / "again" / CONFIG).read_text())["weights_sha256"]
+    )
+
+
+def _typical(size: int, **options: Any) -> Callable[[dict[str, torch.Tensor]], object]:
+    return lambda tensors: tensors.update(typical=torch.zeros(size, **options))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop("typical"), "lacks the tensor typical"),
+        (_typical(11), r"typical is F32 \[11\].*should be F32 \[12\]"),
+        (_typical(0), r"typical is F32 \[0\]"),
+        (_typical(12, dtype=torch.float64), "typical is F64"),
+        (_typical(12, dtype=torch.int64), "typical is I64"),
+        (lambda t: t["typical"].fill_(float("nan")), "typical .* not finite"),
+        (lambda t: t.pop("mean_residual"), "lacks the tensor mean_residual"),
+        (lambda t: t.update(mean_residual=torch.zeros(13)), r"mean_residual is F32 \[13\]"),
+        (lambda t: t.update(alignment=t.pop("mean_residual")), "tensor that heads do not have: 'alignment'"),
+        (lambda t: t.update(__x=torch.zeros(1)), "tensor that heads do not have: '__x'"),
+        (lambda t: t.update(__metadata=torch.zeros(1)), "tensor that heads do not have: '__metadata'"),
+        (lambda t: t.update(keep=torch.zeros(12)), "tensor that heads do not have: 'keep'"),
+    ],
+)
+def test_tensors_of_format_2_are_checked(
+    change: Callable[[dict[str, torch.Tensor]], object], sentence: str, folder: Path
+) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    write_weights(folder, save(tensors))
+    with pytest.raises(HeadError, match=sentence):
+        quickly(lambda: load_head(folder))
+
+
+def test_a_typical_embedding_of_any_size_harms_no_score(folder: Path, picture: Image.Image) -> None:
+    expected = ais.score(picture, folder)
+    change_tensors(folder, {"typical": lambda t: t.fill_(3e38)})
+    assert ais.score(picture, folder) == expected
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000, "Infinity", "1" + "0" * 400])

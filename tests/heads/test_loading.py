@@ -16,7 +16,7 @@ from ais.errors import HeadError
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import load_head, tuned_backbone
 from ais.heads.regression import RegressionHead
-from ais.heads.shipped import list_heads
+from ais.heads.shipped import heads_directory, list_heads
 from ais.heads.stack import StackedHead
 from helpers.heads import change_head, edit, make_head
 
@@ -254,3 +254,50 @@ def test_a_pickle_beside_it_is_never_read(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(HeadError, match=r"model\.safetensors cannot be read"):
         load_head(folder)
+
+
+# A name that is also a folder here ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def namesake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the working folder, a head that is called as one that comes with AIS."""
+    change_head(make_head(), about="mine").save(tmp_path / EMBEDDED)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / EMBEDDED
+
+
+@pytest.mark.parametrize("source", [Path(EMBEDDED), f"./{EMBEDDED}", f"../{{parent}}/{EMBEDDED}"])
+def test_a_path_always_means_a_folder(source: str | Path, namesake: Path) -> None:
+    if isinstance(source, str):
+        source = source.format(parent=namesake.parent.name)
+    assert load_head(source).config.about == "mine"
+    assert load_head(namesake).config.about == load_head(str(namesake)).config.about == "mine"
+
+
+def test_a_name_that_is_also_a_folder_here_is_refused(namesake: Path) -> None:
+    with pytest.raises(
+        HeadError,
+        match=rf"'{EMBEDDED}' is both a head that comes with AIS and a folder here: write \./{EMBEDDED} for",
+    ) as caught:
+        load_head(EMBEDDED)
+    told = str(caught.value).partition(", or ")[2].partition(" for the one")[0]
+    assert load_head(told).config.about.startswith("Photographs")  # what the sentence says works
+    assert load_head("beauty-stack").config.name == "beauty-stack"
+
+
+def test_a_path_that_is_no_folder_never_means_a_shipped_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source in (Path(EMBEDDED), f"./{EMBEDDED}"):
+        with pytest.raises(HeadError, match="There is no head"):
+            load_head(source)
+    assert load_head(EMBEDDED).config.name == EMBEDDED
+    (tmp_path / EMBEDDED).mkdir()  # nothing of a head in it
+    assert load_head(EMBEDDED).config.name == EMBEDDED
+
+
+def test_where_the_shipped_heads_lie_their_names_mean_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(heads_directory())
+    assert load_head(EMBEDDED).config.name == EMBEDDED

@@ -75,6 +75,7 @@ function show() {
   find("select").value = head;
   find("select").disabled = find("select").options.length < 2;
   find(".facts span").textContent = entry?.facts ?? "";
+  find(".facts").title = entry?.about ?? "";
   find(".facts a").hidden = !entry?.address;
   if (entry?.address) find(".facts a").href = entry.address;
   find(".notice").textContent = entry?.notice ?? "";
