@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from ais.errors import AISError, DataError, HeadError
 from ais.version import __version__
 
 if TYPE_CHECKING:
+    from ais.data.columns import RatingColumns
     from ais.data.ratings import RatedSet
     from ais.heads.base import Head
 
@@ -174,31 +176,16 @@ def say_ungrouped(data: Path, table: Path | None) -> None:
 
 
 def read_set(
-    data: Path,
-    target: str,
-    group: str | None,
-    *,
-    sd: str | None = None,
-    n: str | None = None,
-    split: str | None = None,
-    category: str | None = None,
-    skip_bad: bool = False,
-    table: Path | None = None,
-    image: str | None = None,
+    data: Path, columns: RatingColumns, *, table: Path | None = None, skip_bad: bool = False
 ) -> RatedSet:
-    """The rated set of a command, with its defaults for columns; what was left out is said on stderr."""
-    from ais.data.columns import CATEGORY, RatingColumns
-    from ais.data.ratings import columns, read_ratings
+    """The rated set of a command, with its categories if the table has such a column; what was left out is said on
+    stderr."""
+    from ais.data import ratings
+    from ais.data.columns import CATEGORY
 
-    there = columns(data, table)
-    if category is None and CATEGORY in there:
-        category = CATEGORY
-    rated = read_ratings(
-        data,
-        RatingColumns(target, sd=sd, n=n, group=group, category=category, split=split, image=image),
-        table=table,
-        skip_bad=skip_bad,
-    )
+    if columns.category is None and CATEGORY in ratings.columns(data, table):
+        columns = replace(columns, category=CATEGORY)
+    rated = ratings.read_ratings(data, columns, table=table, skip_bad=skip_bad)
     if rated.skipped:
         lines = "\n  ".join(rated.skipped)
         many = len(rated.skipped)

@@ -44,14 +44,14 @@ def advise_command(
 ) -> None:
     """Which --strategy fits the set: by its size, and by how well the frozen backbone predicts its ratings."""
     from ais.backbones.loading import load_backbone, pick_device
+    from ais.data.columns import RatingColumns
     from ais.metrics.regression import ceiling
     from ais.training.cross_validation import embed_ratings
     from ais.workflows.advise import advise
 
     group = group_column(data, group, table=table)
-    rated = read_set(
-        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
-    )
+    columns = RatingColumns(target, sd=sd, n=n, group=group, split=split, image=image)
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)
     with Bars() as bars:
         frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)

@@ -62,6 +62,7 @@ def combine_command(
     DATA holds the pictures that all of them were trained on, or pictures that none has seen. The stack names its
     members: keep their folders beside its own.
     """
+    from ais.data.columns import RatingColumns
     from ais.heads.loading import load_head, rating_head
     from ais.heads.shipped import heads_directory
     from ais.workflows.combine import combine_heads
@@ -88,9 +89,8 @@ def combine_command(
                 f"that folder into {beside[0]}."
             )
     group = group_column(data, group, members[0], table)
-    rated = read_set(
-        data, column, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
-    )
+    columns = RatingColumns(column, sd=sd, n=n, group=group, split=split, image=image)
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     check_head_folder(out, inputs_of(rated))
     rated = rated.part(test=False)
     with Bars() as bars:

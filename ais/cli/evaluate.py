@@ -89,6 +89,7 @@ def evaluate_command(
     A picture is known by its content. Those that the head has learned from are left out; but if they are exactly those
     that it learned from, they are scored by cross-validation with the head's own recipe.
     """
+    from ais.data.columns import RatingColumns
     from ais.heads.loading import load_head, rating_head
     from ais.io.files import check_outputs, write_atomically
     from ais.workflows.evaluate import evaluate_head, score_held_out
@@ -96,18 +97,16 @@ def evaluate_command(
     loaded = rating_head(load_head(head))
     if heatmaps and loaded.config.parts:
         raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
-    rated = read_set(
-        data,
+    columns = RatingColumns(
         _column(loaded, target),
-        group_column(data, group, loaded, table),
         sd=sd,
         n=n,
-        split=split,
+        group=group_column(data, group, loaded, table),
         category=category,
-        skip_bad=skip_bad,
-        table=table,
+        split=split,
         image=image,
     )
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=True)
     if out is not None:
         check_outputs(out, EVALUATION, [*inputs_of(rated), *head_files(head)])

@@ -50,6 +50,7 @@ def find_rate_command(
 ) -> None:
     """Try rising learning rates on the backbone, and suggest one for `ais train --strategy … --learning-rate`."""
     from ais.backbones.loading import load_backbone, pick_device, random_backbone
+    from ais.data.columns import RatingColumns
     from ais.io.files import check_outputs, write_atomically
     from ais.plots import training
     from ais.training.plan import FitContext, Plan
@@ -59,7 +60,8 @@ def find_rate_command(
     if not STRATEGIES[strategy].trains_backbone:
         raise AISError(f"The strategy {strategy} does not train the backbone: there is no rate to find.")
     group = group_column(data, group, table=table)
-    rated = read_set(data, target, group, split=split, skip_bad=skip_bad, table=table, image=image)
+    columns = RatingColumns(target, group=group, split=split, image=image)
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     check_outputs(out.parent, [out.name], inputs_of(rated))
     if out.suffix.lower() != ".png":
         raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")

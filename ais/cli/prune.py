@@ -72,6 +72,7 @@ def prune_command(
     The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
     is a fine answer. The pruned head keeps a mask; nothing else changes.
     """
+    from ais.data.columns import RatingColumns
     from ais.heads.loading import load_head, rating_head
     from ais.publish.card import PICTURES, model_card
     from ais.workflows.prune import prune_head
@@ -82,17 +83,15 @@ def prune_command(
     loaded = whole.members[0]
     if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
         raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
-    rated = read_set(
-        data,
+    columns = RatingColumns(
         _column(loaded, target),
-        group_column(data, group, loaded, table),
         sd=sd,
         n=n,
+        group=group_column(data, group, loaded, table),
         split=split,
-        skip_bad=skip_bad,
-        table=table,
         image=image,
     )
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)
     check_head_folder(out, inputs_of(rated))
     with Bars() as bars:

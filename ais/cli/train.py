@@ -102,6 +102,7 @@ def train_command(
     from safetensors.torch import save
 
     from ais.backbones.loading import load_backbone, pick_device, random_backbone
+    from ais.data.columns import RatingColumns
     from ais.heads.config import BACKBONE
     from ais.heads.config import Target as HeadTarget
     from ais.plots import training
@@ -112,9 +113,8 @@ def train_command(
 
     asked = group
     group = group_column(data, group, table=table)
-    rated = read_set(
-        data, target, group, sd=sd, n=n, split=split, skip_bad=skip_bad, table=table, image=image
-    )
+    columns = RatingColumns(target, sd=sd, n=n, group=group, split=split, image=image)
+    rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     if group is None and asked is None:
         say_ungrouped(data, table)
     scale = HeadTarget(

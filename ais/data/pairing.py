@@ -48,10 +48,10 @@ def same_order(
     _unique(rows, where)
     _unique(columns, where)
     at = {name: i for i, name in enumerate(theirs)}
-    strange = [name for name, key in zip(rows, mine, strict=True) if key not in at]
-    if strange:
+    unknown = [name for name, key in zip(rows, mine, strict=True) if key not in at]
+    if unknown:
         raise DataError(
-            f"{where} names its rows and its columns differently: no column is called {names_listed(strange, 3)}."
+            f"{where} names its rows and its columns differently: no column is called {names_listed(unknown, 3)}."
         )
     return rows, [at[name] for name in mine]
 
@@ -76,7 +76,7 @@ def by_images(
     """The order that puts rows of these names as the images are.
 
     Args:
-        listed: somebody put the images into their order; else rows that are only numbered are taken to be in the
+        listed: a table gives the images' order; else rows that are only numbered are taken to be in the
             order of the images' own numbers, if the images' names differ in nothing else.
 
     Returns:
@@ -104,9 +104,9 @@ def by_images(
         return by_number, False
     _unique(names, where)
     mine, theirs_ = {_stem(name): name for name in names}, {_stem(name): name for name in images}
-    strange = [name for key, name in mine.items() if key not in theirs_]
+    unknown = [name for key, name in mine.items() if key not in theirs_]
     lacking = [name for key, name in theirs_.items() if key not in mine]
-    if not strange and not lacking:
+    if not unknown and not lacking:
         raise DataError(
             f"{where} names its rows so that {whose} cannot be told apart: write the names in full, with folder and "
             "ending, as the pictures have them."
@@ -114,7 +114,7 @@ def by_images(
     raise DataError(
         f"{where} has other names than {whose}: "
         + "; ".join(
-            [f"it names {names_listed(strange, 3)}"] * bool(strange)
+            [f"it names {names_listed(unknown, 3)}"] * bool(unknown)
             + [f"it lacks {names_listed(lacking, 3)}"] * bool(lacking)
         )
         + ". If its rows are in the order of the pictures all the same, take the names out of it."

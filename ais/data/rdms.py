@@ -73,7 +73,7 @@ _NAMES = re.compile("stim|name|label|image|picture|item|file|condition|pattern",
 
 @dataclass(frozen=True, eq=False)
 class HumanRDMs:
-    """What P people said of the dissimilarity of each pair of n images.
+    """P people's dissimilarities of each pair of n images.
 
     Attributes:
         rdms: (P, n, n) float64, symmetric, with a diagonal of 0.
@@ -120,7 +120,7 @@ def read_human_rdms(
             folder, ending and case if that leaves no doubt. Rows without names, or with nothing but the numbers 0 to
             n - 1 or 1 to n, are in this order already (unless the images are called by such numbers). Without it,
             every file's rows are put into the order of the first that has names.
-        listed: somebody put the images into this order. Else they are sorted as text, and rows without names are
+        listed: a table gives this order. Else they are sorted as text, and rows without names are
             refused where other ways of sorting give another order.
         most: numbers in one file; one with more is refused before they are in memory.
 
@@ -145,7 +145,7 @@ def read_human_rdms(
             if stacks and stack.shape[1] != stacks[0].shape[1]:
                 raise DataError(
                     f"{where} is about {stack.shape[1]} pictures and {files[0].name} about {stacks[0].shape[1]}: "
-                    "everybody has to judge the same pictures."
+                    "all matrices must be about the same pictures."
                 )
             by_name = False
             if part.names is not None:
@@ -235,7 +235,7 @@ def _read_mat(file: Path, images: Sequence[str] | None, most: int) -> list[_Part
         content = io.loadmat(file, appendmat=False, variable_names=found) if found else {}
     except NotImplementedError:
         raise DataError(
-            f"{file} is a MATLAB 7.3 file: save it anew with save('{file.name}', '-v7')."
+            f"{file} is a MATLAB 7.3 file: save it again with save('{file.name}', '-v7')."
         ) from None
     except (OSError, DataError):
         raise
@@ -355,8 +355,8 @@ def _read_sheet(file: Path, most: int) -> _Part:
         place = order[i]
         cell = cells[j][place]
         # NaN in words is refused later, by its images.
-        strange = found[j][place] is None or (not cell and math.isnan(filled[j, i]))
-        if strange and not (square and i == j and not cell):
+        wrong = found[j][place] is None or (not cell and math.isnan(filled[j, i]))
+        if wrong and not (square and i == j and not cell):
             shown = f"{quote(cell)} is not a number" if cell else "the cell is empty"
             where = f"{sheet.unit} {body[j][0]}, column {place + 1 + named}"
             raise DataError(f"{file}, {where}: {shown}.")
@@ -492,13 +492,13 @@ def _checked(stack: np.ndarray, file: str, n: int | None) -> np.ndarray:
     if size < _FEWEST:
         raise DataError(f"{file} is about {size} pictures: at least {_FEWEST} are needed.")
     if not len(stack):
-        raise DataError(f"{file} is by nobody: its shape is {_by(stack.shape)}.")
+        raise DataError(f"{file} contains no matrices: its shape is {_by(stack.shape)}.")
     checked = []
     for person, matrix in enumerate(stack, start=1):
         where = f"{file}, person {person}" if len(stack) > 1 else file
         matrix = _mirrored(matrix).copy()
         itself = np.diag_indices(size)
-        matrix[itself] = np.where(np.isnan(matrix[itself]), 0, matrix[itself])  # usual: nobody was asked
+        matrix[itself] = np.where(np.isnan(matrix[itself]), 0, matrix[itself])  # usual: not asked for
         if not np.isfinite(matrix).all():
             i, j = np.argwhere(~np.isfinite(matrix))[0]
             raise DataError(f"{where}: the dissimilarity of {_pair(i, j)} is {matrix[i, j]}, not a number.")

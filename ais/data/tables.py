@@ -59,7 +59,7 @@ _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 class Exact(str):
-    """A cell that a workbook holds as a number: nobody's way of writing it leaves a doubt."""
+    """A cell that a workbook holds as a number, so that its decimal mark is not in doubt."""
 
     __slots__ = ()
 

@@ -64,7 +64,7 @@ def noise_ceiling(rdms: Array) -> tuple[float, float] | None:
     """What the best of all models would reach in the mean of `per_subject_correlation`: between lower and upper.
 
     As Nili et al. (2014, A Toolbox for Representational Similarity Analysis) define it: each person's correlation
-    with the mean of the others' rank-transformed matrices (lower) and of everybody's, their own included (upper).
+    with the mean of the others' rank-transformed matrices (lower) and with the mean of all, their own included (upper).
 
     Args:
         rdms: (P, N, N).

@@ -117,7 +117,7 @@ def test_single_precision_is_symmetric_enough(tmp_path: Path) -> None:
         (np.ones((2, 3, 4)), "2 × 3 × 4 numbers"),
         (np.ones((1, 2, 3, 3)), "1 × 2 × 3 × 3 numbers"),
         (1 - np.eye(2), "about 2 pictures: at least 3"),
-        (np.empty((0, 5, 5)), "by nobody"),
+        (np.empty((0, 5, 5)), "contains no matrices"),
         (matrices(1, 6), "about 6 pictures, and there are 5"),
         (matrices() * 1j, "real numbers"),
         (np.full((5, 5), "a"), "real numbers"),
@@ -162,7 +162,7 @@ def test_matlab_files_with_no_matrix_or_several_are_refused_by_name(tmp_path: Pa
     with pytest.raises(DataError, match="complex"):
         read_human_rdms(file)
     file.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
-    with pytest.raises(DataError, match=r"7\.3 file: save it anew"):
+    with pytest.raises(DataError, match=r"7\.3 file: save it again"):
         read_human_rdms(file)
 
 
