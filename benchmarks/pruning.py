@@ -3,7 +3,7 @@
     python -m benchmarks.pruning [--device cuda] [--pictures 500] [--rounds 3]
 
 The embedded head, all its maps, and made-up embeddings as sparse as real ones; the ratings are the head's own
-scores with noise, so that about every other map is silenced. All lines are measured in turn within every round; a
+scores with noise, so that about every other map is pruned. All lines are measured in turn within every round; a
 line's ratio is the median over the rounds of its time divided by the greedy choice's of the same round. The
 loops over single maps are timed on a sample (marked ~) and scaled.
 """
@@ -18,7 +18,7 @@ import torch
 
 import ais
 from ais.backbones.loading import load_backbone
-from ais.training.pruning import Judged, greedy, negative_impact
+from ais.training.pruning import ScoredFold, greedy, negative_impact
 from benchmarks.ablation import head_for, seconds
 
 SAMPLE = 16  # maps that trying by the head is timed on
@@ -26,11 +26,11 @@ BATCH = 16  # pictures that a pass of the whole network is timed on
 
 
 def measure(device: str, pictures: int, rounds: int) -> tuple[int, list[tuple[str, float, float]]]:
-    """Maps silenced; and of every line what, seconds, ratio to the greedy choice."""
+    """Maps pruned; and of every line what, seconds, ratio to the greedy choice."""
     backbone = load_backbone("efficientnet_lite0", device=device)
-    owner = backbone.embedding_slice
-    assert owner is not None
-    channels = len(owner)
+    embedding_slice = backbone.embedding_slice
+    assert embedding_slice is not None
+    channels = len(embedding_slice)
     head = head_for(backbone, channels).to(device)
     generator = torch.Generator().manual_seed(0)
     embedding = torch.randn(pictures, channels, generator=generator).relu_().to(device)
@@ -38,25 +38,25 @@ def measure(device: str, pictures: int, rounds: int) -> tuple[int, list[tuple[st
     with torch.no_grad():
         scores = head.score(embedding).double().cpu()
     ratings = scores + scores.std() * torch.randn(pictures, generator=generator, dtype=torch.float64)
-    parts = [Judged(head, embedding, delta, ratings.numpy(), [str(i) for i in range(pictures)])]
+    parts = [ScoredFold(head, embedding, delta, ratings.numpy(), [str(i) for i in range(pictures)])]
     wanted = ratings.to(embedding)
-    view = torch.zeros(BATCH, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+    inputs = torch.zeros(BATCH, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
 
     def by_head() -> None:
         with torch.no_grad():
             for channel in range(SAMPLE):
                 moved = embedding.clone()
-                moved[:, owner[channel]] += delta[:, channel]
+                moved[:, embedding_slice[channel]] += delta[:, channel]
                 (head.score(moved) - wanted).square().sum().item()
 
     def by_network() -> None:
         with torch.no_grad():
-            head.score(backbone.network(view)).sum().item()
+            head.score(backbone.network(inputs)).sum().item()
 
-    silenced = int((~greedy(parts, owner)).sum())
+    pruned = int((~greedy(parts, embedding_slice)).sum())
     runs: list[tuple[str, Callable[[], object], float]] = [
-        (f"greedy, all {channels} maps", lambda: greedy(parts, owner), 1),
-        ("negative impact", lambda: negative_impact(parts, owner), 1),
+        (f"greedy, all {channels} maps", lambda: greedy(parts, embedding_slice), 1),
+        ("negative impact", lambda: negative_impact(parts, embedding_slice), 1),
         (f"the head for every map (~{SAMPLE} maps)", by_head, channels / SAMPLE),
         (
             f"the whole network for every map (~{BATCH} pictures once)",
@@ -70,7 +70,7 @@ def measure(device: str, pictures: int, rounds: int) -> tuple[int, list[tuple[st
         for what, run, scale in runs:
             times[what].append(scale * seconds(run, device, 1 if scale == 1 else 2))
             ratios[what].append(times[what][-1] / times[runs[0][0]][-1])
-    return silenced, [
+    return pruned, [
         (what, statistics.median(times[what]), statistics.median(ratios[what])) for what, *_ in runs
     ]
 
@@ -86,10 +86,10 @@ def main() -> None:
         if arguments.device == "cuda"
         else f"CPU, {torch.get_num_threads()} threads"
     )
-    silenced, lines = measure(arguments.device, arguments.pictures, arguments.rounds)
+    pruned, lines = measure(arguments.device, arguments.pictures, arguments.rounds)
     print(
         f"AIS {ais.__version__}, torch {torch.__version__}, {where}, {arguments.pictures} pictures, "
-        f"{silenced} maps silenced\n"
+        f"{pruned} maps pruned\n"
     )
     print("| what | s | of greedy |\n| --- | --- | --- |")
     for what, spent, ratio in lines:

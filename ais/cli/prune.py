@@ -35,10 +35,10 @@ from ais.errors import AISError
 from ais.heads.config import EMBEDDED
 
 
-def _ways() -> Mapping[Any, Any]:
-    from ais.training.pruning import WAYS
+def _criteria() -> Mapping[Any, Any]:
+    from ais.training.pruning import CRITERIA
 
-    return WAYS
+    return CRITERIA
 
 
 @app.command("prune")
@@ -57,9 +57,8 @@ def prune_command(
         str,
         Choice(
             "--how",
-            _ways,
-            "greedy: silence map after map, the most harmful first, where that lowers the error; negative: "
-            "silence all maps that harm on average.",
+            _criteria,
+            "Which maps are pruned.",
         ),
     ] = "greedy",
     skip_bad: SkipBad = False,
@@ -67,7 +66,7 @@ def prune_command(
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Silence the feature maps without which a head predicts people better, and say whether it really does.
+    """Prune the feature maps without which a head predicts people better, and say whether it really does.
 
     The maps are chosen on validation pictures; the gain is measured on test pictures that took no part in it. No gain
     is a fine answer. The pruned head keeps a mask; nothing else changes.
@@ -99,7 +98,7 @@ def prune_command(
             rated,
             loaded,
             name=out.resolve().name,
-            how=how,  # type: ignore[arg-type]
+            criterion=how,
             seed=seed,
             device=device,
             progress=bars,
@@ -112,7 +111,8 @@ def prune_command(
     if as_json:
         print_json({**asdict(report), "head": pruned.config.name, "files": files})
         return
-    typer.echo(f"{report.silenced} of {report.maps} maps silenced ({report.how})")
+    newly = f", {report.newly_pruned} of them newly" if report.newly_pruned < report.pruned else ""
+    typer.echo(f"{report.pruned} of {report.maps} maps pruned{newly} ({report.criterion})")
     for name, values in (("validation", report.validation), ("test", report.test)):
         changes = [
             f"{k.upper()} {values['before'][k]:.3f} -> {values['after'][k]:.3f}" for k in ("plcc", "rmse")

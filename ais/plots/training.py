@@ -10,12 +10,13 @@ import numpy as np
 from ais.plots.style import BLUE, INK, ORANGE, canvas, png
 
 
-def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
-    """Training and validation loss of every variant by epoch, their means, and where each variant stopped.
+def learning_curve(curves: np.ndarray, kept: Sequence[int]) -> bytes:
+    """Training and validation loss of every variant by epoch, their means, and whose epoch's weights were kept.
 
     Args:
         curves: (K, E, 2), training and validation loss, NaN after a variant has stopped.
-        stopped: the epoch of each variant, from 1, whose weights were kept.
+        kept: the epoch of each variant, from 1, whose weights were kept; 0 for the start, to which the curves give no
+            loss: the validation loss was never below it, which a line says at epoch 0.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -28,13 +29,27 @@ def learning_curve(curves: np.ndarray, stopped: Sequence[int]) -> bytes:
         axes.plot(epochs, losses.T, color=color, alpha=0.3, linewidth=0.9)
         mean = np.take_along_axis(losses, last, axis=1).mean(0)
         axes.plot(epochs, mean, color=color, linewidth=2.6, label=f"{name}, mean of variants")
-    kept = np.asarray(stopped)
-    heights = curves[np.arange(len(kept)), kept - 1, 1]
-    axes.scatter(
-        kept, heights, s=34, facecolor="white", edgecolor=ORANGE, linewidth=1.4, zorder=3, label="kept epoch"
-    )
+    best = np.asarray(kept)
+    improved = np.flatnonzero(best)
+    if len(improved):
+        axes.scatter(
+            best[improved],
+            curves[improved, best[improved] - 1, 1],
+            s=34,
+            facecolor="white",
+            edgecolor=ORANGE,
+            linewidth=1.4,
+            zorder=3,
+            label="kept epoch",
+        )
+    begin = 1 if len(improved) == len(best) else 0
+    if begin == 0:
+        axes.axvline(0, color=ORANGE, linewidth=2.6, linestyle=(0, (5, 3)), label="kept: the start")
     axes.set(xlabel="epoch", ylabel="mean squared error (standardised ratings)")
-    axes.set(xlim=(1, max(2, len(epochs)) + 0.2), ylim=(0, 1.05 * np.nanmax(curves)))
+    axes.set(
+        xlim=(begin - (0.2 if begin == 0 else 0), max(2, len(epochs)) + 0.2),
+        ylim=(0, 1.05 * np.nanmax(curves)),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=11, labelcolor=INK)
     return png(figure)

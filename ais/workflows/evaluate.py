@@ -21,7 +21,7 @@ from ais.progress import StageProgress
 from ais.torch_state import own_state
 from ais.training.cross_validation import EmbeddedRatings, cross_validate, embed_ratings
 from ais.training.plan import FitContext, Plan
-from ais.training.pruning import silence
+from ais.training.pruning import ablate
 from ais.training.stacking import cross_fitted
 from ais.training.strategies import STRATEGIES
 
@@ -180,6 +180,6 @@ def _scores(head: RegressionHead, backbone: FrozenBackbone, pictures: EmbeddedRa
     """(n, K), on the CPU."""
     embedding = pictures.embedding
     if backbone.embedding_slice is not None:
-        embedding, _ = silence(embedding, pictures.delta, backbone.embedding_slice, head.keep)
+        embedding, _ = ablate(embedding, pictures.delta, backbone.embedding_slice, head.keep)
     with torch.no_grad():
         return head(embedding)

@@ -1,4 +1,4 @@
-"""Choosing the feature maps of a head: pruning from a rated set to a pruned head with honest figures."""
+"""Choosing the feature maps of a head: from a rated set to a pruned head with held-out metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ais.torch_state import own_state
 from ais.training.calibration import calibrate
 from ais.training.cross_validation import EmbeddedRatings, embed_ratings, fit_head, fold_heads
 from ais.training.plan import FitContext, Plan
-from ais.training.pruning import Judged, PruningReport, WayName, prune, silence
+from ais.training.pruning import PruningReport, ScoredFold, ablate, prune
 from ais.training.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
@@ -40,25 +40,26 @@ def prune_head(
     head: RegressionHead,
     *,
     name: str,
-    how: WayName = "greedy",
+    criterion: str = "greedy",
     seed: int = 0,
     device: str = "auto",
     progress: StageProgress | None = None,
 ) -> tuple[RegressionHead, PruningReport]:
-    """Silence the maps without which people's ratings are met better.
+    """Prune the maps without which people's ratings are met better.
 
-    A quarter of the pictures, in whole groups, is kept for testing. Where the head has seen none of the pictures it
-    judges them itself. Where it has learned from all of them, heads made by its plan stand in for it: the maps are
+    A quarter of the images, in whole groups, is kept for testing. Where the head was trained on none of the images, it
+    scores them itself. Where it was trained on all of them, heads made by its plan stand in for it: the maps are
     chosen by a cross-validation on the other three quarters, and tested with a head fitted on these.
 
     Args:
         name: the pruned head's.
+        criterion: a key of `ais.training.pruning.CRITERIA`.
 
     Returns:
-        The head with its mask, its metrics and interval those on the test pictures; and what was measured.
+        The head with its mask, its metrics and interval those on the test images; and what was measured.
 
     Raises:
-        DataError: the head's maps cannot be silenced one by one, or there are too few pictures or groups.
+        DataError: the head's maps cannot be ablated one by one, or there are too few pictures or groups.
     """
     config = head.config
     backbone = backbone_of(head, device)
@@ -93,21 +94,20 @@ def prune_head(
         context = FitContext(backbone, plan)
         heads = fold_heads(rest, context, config, folds)
         validation = [
-            _judged(heads[fold], rest.rows(np.flatnonzero(folds == fold)), backbone)
+            _scored_fold(heads[fold], rest.rows(np.flatnonzero(folds == fold)), backbone)
             for fold in range(len(heads))
         ]
-        judge = fit_head(rest, context, config)
+        stand_in = fit_head(rest, context, config)
     else:
-        validation, judge = [_judged(head, rest, backbone)], head
-    last = [_judged(judge, test, backbone)]
+        validation, stand_in = [_scored_fold(head, rest, backbone)], head
+    last = [_scored_fold(stand_in, test, backbone)]
     keep, report = prune(
         validation,
         last,
         backbone.embedding_slice,
-        how,
+        criterion,
         None if progress is None else lambda d, t: progress("maps", d, t),
     )
-    keep &= head.keep.to(keep.device)
     scores = _scores(last[0], backbone.embedding_slice, keep)
     # The mask has learned from the pictures that it was chosen on.
     learned = rest.embedded.hashes if config.trained_on and not seen.all() else []
@@ -141,33 +141,33 @@ def prune_head(
 
 
 def _typical(
-    head: RegressionHead, pictures: EmbeddedRatings, owner: range, keep: Tensor, *, all_seen: bool
+    head: RegressionHead, pictures: EmbeddedRatings, embedding_slice: range, keep: Tensor, *, all_seen: bool
 ) -> Tensor:
     """The mean embedding without the pruned maps, (D,): of the images that the head was trained on.
 
     Where they are not at hand, its own is kept, but for the coordinates of the pruned maps, which are those of the
     images that the maps were chosen on; all 0 where it has none.
     """
-    embedding, _ = silence(pictures.embedding, pictures.delta, owner, keep.cpu())
+    embedding, _ = ablate(pictures.embedding, pictures.delta, embedding_slice, keep.cpu())
     mean = embedding.mean(0)
     if all_seen:
         return mean
     typical = head.typical.cpu().clone()
     if typical.any():
-        gone = torch.arange(owner.start, owner.stop)[~keep.cpu()]
+        gone = torch.arange(embedding_slice.start, embedding_slice.stop)[~keep.cpu()]
         typical[gone] = mean[gone]
     return typical
 
 
-def _judged(head: RegressionHead, pictures: EmbeddedRatings, backbone: FrozenBackbone) -> Judged:
+def _scored_fold(head: RegressionHead, pictures: EmbeddedRatings, backbone: FrozenBackbone) -> ScoredFold:
     embedding, delta = pictures.embedding.to(backbone.device), pictures.delta.to(backbone.device)
     assert backbone.embedding_slice is not None  # checked by the caller
-    embedding, delta = silence(embedding, delta, backbone.embedding_slice, head.keep.to(backbone.device))
-    return Judged(head.on(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
+    embedding, delta = ablate(embedding, delta, backbone.embedding_slice, head.keep.to(backbone.device))
+    return ScoredFold(head.on(backbone.device), embedding, delta, pictures.data.ratings, pictures.groups)
 
 
-def _scores(part: Judged, owner: range, keep: Tensor) -> np.ndarray:
+def _scores(part: ScoredFold, embedding_slice: range, keep: Tensor) -> np.ndarray:
     """(N, K), float64."""
-    embedding, _ = silence(part.embedding, part.delta, owner, keep.to(part.embedding.device))
+    embedding, _ = ablate(part.embedding, part.delta, embedding_slice, keep.to(part.embedding.device))
     with torch.no_grad():
         return part.head(embedding).double().cpu().numpy()

@@ -15,7 +15,7 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
 from ais.heads.loading import backbone_of
 from ais.heads.regression import RatingHead, RegressionHead
-from ais.training.pruning import silence
+from ais.training.pruning import ablate
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Ten
             f"{len(backbone.embedding_slice)}."
         )
     if backbone.embedding_slice is not None and head.config.pruned:
-        embedding, _ = silence(embedding, rows["delta"][None], backbone.embedding_slice, head.keep)
+        embedding, _ = ablate(embedding, rows["delta"][None], backbone.embedding_slice, head.keep)
     return head(embedding)
 
 

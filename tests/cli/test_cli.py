@@ -537,17 +537,27 @@ def test_evaluate_with_the_default_head(
 def test_prune(place: Place, tmp_path: Path) -> None:
     command = ["prune", place.others, "--head", place.heads / "little1", "--out", place.heads / "lean"]
     document = call(*command, "--json").json
-    assert (document["head"], document["how"], document["maps"]) == ("lean", "greedy", 12)
+    assert (document["head"], document["criterion"], document["maps"]) == ("lean", "greedy", 12)
     head = ais.load_head(place.heads / "lean")
     assert isinstance(head, RegressionHead)
-    assert len(head.config.pruned) == document["silenced"]
+    assert len(head.config.pruned) == document["pruned"]
     assert head.config.recipe["command"] == "ais prune others --head little1 --out lean"
     assert Plan.of(head.config).variants == 2
     text = (place.heads / "lean" / "README.md").read_text()
     assert text == model_card(head.config)
-    assert f"{document['silenced']} of its 12 feature maps are pruned: permanently set to zero" in text
+    assert f"{document['pruned']} of its 12 feature maps are pruned: permanently set to zero" in text
     words = call(*command, "--how", "negative", "--seed", "2").stdout
-    assert "of 12 maps silenced (negative)" in words
+    assert "of 12 maps pruned (negative)" in words
+    again = ["prune", place.data, "--head", place.heads / "lean", "--out", place.heads / "leaner"]
+    document = call(*again, "--json").json
+    leaner = ais.load_head(place.heads / "leaner")
+    assert isinstance(leaner, RegressionHead)
+    assert len(leaner.config.pruned) == document["pruned"]
+    assert document["newly_pruned"] < document["pruned"]
+    words = call(*again).stdout
+    assert (
+        f"{document['pruned']} of 12 maps pruned, {document['newly_pruned']} of them newly (greedy)" in words
+    )
     assert "gain beyond chance" in words
     known = call("prune", place.data, *command[2:4], "--out", tmp_path / "known", "--json").json
     assert set(known["test"]) == {"before", "after"}

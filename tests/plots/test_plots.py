@@ -58,6 +58,23 @@ def test_learning_curve_spans_all_epochs() -> None:
     assert training.learning_curve(values, kept) == data
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_training_that_never_beat_its_start_says_so_inside_the_axes(epochs: int) -> None:
+    """Its kept epoch is 0: a line there, left of the curves, and no circle at an epoch that was not kept."""
+    values = np.full((2, epochs, 2), 0.5)
+    values[:, :, 0] = 0.2
+    image = pixels(training.learning_curve(values, [0, 0]))
+    orange = places(image, ORANGE)
+    below = orange[orange[:, 0] > 150]  # not the legend
+    upright = np.bincount(below[:, 1], minlength=image.shape[1])
+    line = int(upright.argmax())
+    assert upright[line] > 200  # dashes from the bottom to the top
+    curve = places(image, BLUE)
+    curve = curve[curve[:, 0] > 150]
+    assert 60 < line < (curve[:, 1].min() if epochs > 1 else 700)
+    assert not np.array_equal(image, pixels(training.learning_curve(values, [1, 1])))
+
+
 def test_one_epoch_can_be_drawn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

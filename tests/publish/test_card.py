@@ -58,7 +58,7 @@ DIFFERENCE = {
     "rmse_high": 0.1,
 }
 
-PRUNING = asdict(PruningReport("greedy", 1280, 77, AGREEMENT, AGREEMENT, DIFFERENCE, False))
+PRUNING = asdict(PruningReport("greedy", 1280, 77, 77, AGREEMENT, AGREEMENT, DIFFERENCE, False))
 
 
 def config(**fields: Any) -> HeadConfig:

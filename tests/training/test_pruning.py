@@ -11,13 +11,13 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.heads.regression import RegressionHead
 from ais.training import pruning
-from ais.training.pruning import WAYS, Judged, greedy, mean_residual, negative_impact, prune, silence
+from ais.training.pruning import CRITERIA, ScoredFold, ablate, greedy, mean_residual, negative_impact, prune
 from helpers.heads import make_head
 
 OWNER = range(3, 23)  # 20 maps feed the middle of 30 coordinates
 
 
-def judged(pictures: int = 40, seed: int = 0, *, head: RegressionHead | None = None) -> Judged:
+def judged(pictures: int = 40, seed: int = 0, *, head: RegressionHead | None = None) -> ScoredFold:
     """Pictures whose ratings a head meets up to noise, in float64; groups of two."""
     head = head or make_head(dim=30, channels=20, hidden=24, seed=seed).double()
     generator = torch.Generator().manual_seed(100 + seed)
@@ -26,10 +26,12 @@ def judged(pictures: int = 40, seed: int = 0, *, head: RegressionHead | None = N
     delta[:, 7] = 0  # a map that is silent already
     noise = torch.randn(pictures, generator=generator, dtype=torch.float64)
     ratings = (head.score(embedding) + noise).numpy()
-    return Judged(head, embedding, delta, ratings, [f"seed {seed} pair {i // 2}" for i in range(pictures)])
+    return ScoredFold(
+        head, embedding, delta, ratings, [f"seed {seed} pair {i // 2}" for i in range(pictures)]
+    )
 
 
-def moved(part: Judged, channels: list[int]) -> Tensor:
+def moved(part: ScoredFold, channels: list[int]) -> Tensor:
     """The embeddings with these maps ablated, one by one."""
     embedding = part.embedding.clone()
     for channel in channels:
@@ -37,45 +39,45 @@ def moved(part: Judged, channels: list[int]) -> Tensor:
     return embedding
 
 
-def errors(parts: list[Judged], channels: list[int]) -> np.ndarray:
+def errors(parts: list[ScoredFold], channels: list[int]) -> np.ndarray:
     """Score less rating of all pictures with these maps ablated."""
     return np.concatenate([part.head.score(moved(part, channels)).numpy() - part.ratings for part in parts])
 
 
-def naive_residual(parts: list[Judged]) -> list[float]:
+def naive_residual(parts: list[ScoredFold]) -> list[float]:
     before = np.abs(errors(parts, []))
     return [float((np.abs(errors(parts, [c])) - before).mean()) for c in range(len(OWNER))]
 
 
-def naive_greedy(parts: list[Judged]) -> list[bool]:
-    silenced: list[int] = []
+def naive_greedy(parts: list[ScoredFold]) -> list[bool]:
+    pruned: list[int] = []
     lowest = float((errors(parts, []) ** 2).sum())
     for channel in np.argsort(naive_residual(parts), kind="stable").tolist():
-        error = float((errors(parts, [*silenced, channel]) ** 2).sum())
+        error = float((errors(parts, [*pruned, channel]) ** 2).sum())
         if error < lowest * (1 - 1e-12):
             lowest = error
-            silenced.append(channel)
-    return [c not in silenced for c in range(len(OWNER))]
+            pruned.append(channel)
+    return [c not in pruned for c in range(len(OWNER))]
 
 
-def sets() -> list[list[Judged]]:
+def sets() -> list[list[ScoredFold]]:
     return [[judged()], [judged(11, 1), judged(1, 2), judged(30, 3)]]
 
 
 @pytest.mark.parametrize("parts", sets(), ids=["one head", "a head for every fold"])
 @pytest.mark.parametrize("block", [1, 500, 1 << 17])  # values: one picture, a few, all
 def test_greedy_equals_the_naive_loop(
-    parts: list[Judged], block: int, monkeypatch: pytest.MonkeyPatch
+    parts: list[ScoredFold], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "_BLOCK_VALUES", block)
     oracle = naive_greedy(parts)
     assert 3 < sum(oracle) < 17
     assert greedy(parts, OWNER).tolist() == oracle
-    assert oracle[7]  # silencing a silent map lowers nothing
+    assert oracle[7]  # ablating a map without effect lowers nothing
 
 
 @pytest.mark.parametrize("parts", sets(), ids=["one head", "a head for every fold"])
-def test_negative_impact_equals_the_naive_loop(parts: list[Judged]) -> None:
+def test_negative_impact_equals_the_naive_loop(parts: list[ScoredFold]) -> None:
     oracle = naive_residual(parts)
     np.testing.assert_allclose(mean_residual(parts, OWNER).numpy(), oracle, rtol=1e-9, atol=1e-12)
     keep = negative_impact(parts, OWNER)
@@ -94,14 +96,14 @@ def test_greedy_lowers_the_error_further_than_all_harmful_maps_at_once() -> None
     assert rmse(greedy(parts, OWNER)) < min(nothing, rmse(negative_impact(parts, OWNER)))
 
 
-def test_silencing_equals_the_network_without_these_maps(tiny: FrozenBackbone) -> None:
+def test_ablating_equals_the_network_without_these_maps(tiny: FrozenBackbone) -> None:
     pictures = torch.randn(3, 3, 64, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keep = torch.ones(12, dtype=torch.bool)
     keep[[1, 4, 5, 11]] = False
     features = tiny(pictures)
     assert features.delta is not None
     assert tiny.embedding_slice is not None
-    embedding, delta = silence(features.embedding, features.delta, tiny.embedding_slice, keep)
+    embedding, delta = ablate(features.embedding, features.delta, tiny.embedding_slice, keep)
     maps = features.maps.clone()
     maps[:, ~keep] = 0
     oracle = tiny.tail(maps, *features.side_inputs)
@@ -111,12 +113,12 @@ def test_silencing_equals_the_network_without_these_maps(tiny: FrozenBackbone) -
     assert torch.equal(delta[:, keep], features.delta[:, keep])
 
 
-def test_silencing_touches_the_owned_coordinates_of_silenced_maps_only() -> None:
+def test_ablating_touches_the_coordinates_of_these_maps_only() -> None:
     part = judged(5)
     before = part.embedding.clone(), part.delta.clone()
     keep = torch.ones(20, dtype=torch.bool)
     keep[[0, 19]] = False
-    embedding, _ = silence(part.embedding, part.delta, OWNER, keep)
+    embedding, _ = ablate(part.embedding, part.delta, OWNER, keep)
     changed = (embedding != part.embedding).any(0).nonzero()[:, 0].tolist()
     assert changed == [OWNER[0], OWNER[19]]
     torch.testing.assert_close(embedding, moved(part, [0, 19]))
@@ -124,17 +126,17 @@ def test_silencing_touches_the_owned_coordinates_of_silenced_maps_only() -> None
     assert torch.equal(part.delta, before[1])
 
 
-@pytest.mark.parametrize("how", sorted(WAYS))
-def test_report_is_what_the_silenced_maps_do(how: str) -> None:
+@pytest.mark.parametrize("how", sorted(CRITERIA))
+def test_report_is_what_the_pruned_maps_do(how: str) -> None:
     validation, test = [judged()], [judged(30, 4), judged(30, 5)]
     steps: list[tuple[int, int]] = []
     keep, report = prune(validation, test, OWNER, how, lambda done, total: steps.append((done, total)))  # type: ignore[arg-type]
-    assert torch.equal(keep, WAYS[how](validation, OWNER, None))  # type: ignore[index]
-    assert (report.how, report.maps, report.silenced) == (how, 20, 20 - int(keep.sum()))
-    silenced = (~keep).nonzero()[:, 0].tolist()
+    assert torch.equal(keep, CRITERIA[how].choose(validation, OWNER, None))  # type: ignore[index]
+    assert (report.criterion, report.maps, report.pruned) == (how, 20, 20 - int(keep.sum()))
+    pruned = (~keep).nonzero()[:, 0].tolist()
     for parts, measured in ((validation, report.validation), (test, report.test)):
         ratings = np.concatenate([part.ratings for part in parts])
-        for when, channels in (("before", []), ("after", silenced)):
+        for when, channels in (("before", []), ("after", pruned)):
             error = errors(parts, channels)
             assert measured[when]["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
             assert measured[when]["plcc"] == pytest.approx(np.corrcoef(error + ratings, ratings)[0, 1])
@@ -152,15 +154,15 @@ def test_maps_chosen_on_noise_are_no_gain() -> None:
 
 
 def test_maps_that_only_disturb_are_a_gain() -> None:
-    """Ratings made with five maps silenced: silencing them is right on any picture."""
+    """Ratings made with five maps ablated: pruning them is right on any picture."""
     head = make_head(dim=30, channels=20, hidden=24).double()
     keep = torch.ones(20, dtype=torch.bool)
     keep[[2, 3, 11, 12, 19]] = False
 
-    def disturbed(pictures: int, seed: int) -> Judged:
+    def disturbed(pictures: int, seed: int) -> ScoredFold:
         part = judged(pictures, seed, head=head)
-        ratings = head.score(silence(part.embedding, part.delta, OWNER, keep)[0]).numpy()
-        return Judged(head, part.embedding, part.delta, ratings, part.groups)
+        ratings = head.score(ablate(part.embedding, part.delta, OWNER, keep)[0]).numpy()
+        return ScoredFold(head, part.embedding, part.delta, ratings, part.groups)
 
     chosen, report = prune([disturbed(200, 7)], [disturbed(200, 8)], OWNER)
     assert not chosen[~keep].any()
@@ -174,6 +176,6 @@ def test_the_same_group_on_both_sides_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("validation", "test"), [([], [judged()]), ([judged()], [])])
-def test_a_set_without_pictures_is_refused(validation: list[Judged], test: list[Judged]) -> None:
+def test_a_set_without_pictures_is_refused(validation: list[ScoredFold], test: list[ScoredFold]) -> None:
     with pytest.raises(DataError, match="takes validation pictures"):
         prune(validation, test, OWNER)

@@ -26,7 +26,7 @@ from ais.training import calibration, cross_validation, mlp
 from ais.training import pruning as training_pruning
 from ais.training.cross_validation import embed_ratings, fit_head
 from ais.training.plan import FitContext
-from ais.training.pruning import Judged, PruningReport, WayName
+from ais.training.pruning import PruningReport, ScoredFold
 from ais.workflows import prune
 from ais.workflows.evaluate import score_held_out
 from ais.workflows.prune import prune_head
@@ -64,20 +64,20 @@ def for_testing(data: RatedSet, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("how", ["greedy", "negative"])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_mask_does_not_know_the_ratings_of_the_test_pictures(
-    known: bool, how: WayName, rated: RatedSet, others: RatedSet, head: RegressionHead
+    known: bool, how: str, rated: RatedSet, others: RatedSet, head: RegressionHead
 ) -> None:
     data = rated if known else others
-    first, before = prune_head(data, head, name="pruned", how=how)
+    first, before = prune_head(data, head, name="pruned", criterion=how)
     assert 0 < len(first.config.pruned) < 12
     ratings = data.ratings.copy()
     ratings[for_testing(data)] = 10 - ratings[for_testing(data)]
-    second, after = prune_head(replace(data, ratings=ratings), head, name="pruned", how=how)
+    second, after = prune_head(replace(data, ratings=ratings), head, name="pruned", criterion=how)
     assert second.config.pruned == first.config.pruned
     assert after.validation == before.validation
     assert after.test != before.test
     ratings = data.ratings.copy()
     ratings[~for_testing(data)] = 10 - ratings[~for_testing(data)]
-    third, _ = prune_head(replace(data, ratings=ratings), head, name="pruned", how=how)
+    third, _ = prune_head(replace(data, ratings=ratings), head, name="pruned", criterion=how)
     assert third.config.pruned != first.config.pruned  # else the above says nothing
 
 
@@ -85,14 +85,14 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
     rated: RatedSet, head: RegressionHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[set[str]] = []
-    judged: list[tuple[Sequence[Judged], Sequence[Judged]]] = []
+    judged: list[tuple[Sequence[ScoredFold], Sequence[ScoredFold]]] = []
     original_fit, original_prune = mlp.fit_variants, training_pruning.prune
 
     def fitting(embedding: Tensor, ratings: np.ndarray, groups: Sequence[str], **options: Any) -> Any:
         fitted.append(set(groups))
         return original_fit(embedding, ratings, groups, **options)
 
-    def pruning(validation: Sequence[Judged], test: Sequence[Judged], *rest: Any) -> Any:
+    def pruning(validation: Sequence[ScoredFold], test: Sequence[ScoredFold], *rest: Any) -> Any:
         judged.append((validation, test))
         return original_prune(validation, test, *rest)
 
@@ -112,7 +112,7 @@ def test_no_head_that_takes_part_has_trained_on_a_test_picture(
     assert fitted[-1] == set(rated.groups) - kept_out
 
 
-def silenced_by_hand(head: RegressionHead, data: RatedSet, channels: list[int]) -> np.ndarray:
+def pruned_by_hand(head: RegressionHead, data: RatedSet, channels: list[int]) -> np.ndarray:
     changed = RegressionHead(replace(head.config, pruned=channels))
     changed.load_state_dict(head.state_dict())
     return by_hand(changed, data)
@@ -123,7 +123,7 @@ def test_a_pruned_head_and_its_figures(
 ) -> None:
     made, report = prune_head(others, head, name="pruned", seed=1)
     test = others.rows(for_testing(others, 1))
-    scores = silenced_by_hand(head, test, made.config.pruned)
+    scores = pruned_by_hand(head, test, made.config.pruned)
     expected = regression.metrics(scores.mean(1), test.ratings, test.groups)
     for key, value in expected.items():
         assert made.config.metrics[key] == pytest.approx(value, abs=1e-5)
@@ -137,7 +137,7 @@ def test_a_pruned_head_and_its_figures(
     )
     calibrated = calibration.calibrate(scores, test.ratings)
     assert asdict(made.config.interval) == pytest.approx(asdict(calibrated), abs=1e-5)
-    assert (report.maps, report.silenced) == (12, len(made.config.pruned))
+    assert (report.maps, report.pruned) == (12, len(made.config.pruned))
 
     made.save(tmp_path / "heads" / "pruned")
     loaded = load_head(tmp_path / "heads" / "pruned")
@@ -154,7 +154,7 @@ def test_a_pruned_head_and_its_figures(
 def test_pictures_that_maps_were_chosen_on_are_no_longer_unseen(
     others: RatedSet, rated: RatedSet, head: RegressionHead
 ) -> None:
-    """Judged on the same set, the pruned head gives the figures of its card."""
+    """ScoredFold on the same set, the pruned head gives the figures of its card."""
     made, _ = prune_head(others, head, name="pruned")
     rest = others.rows(~for_testing(others))
     assert all(made.was_trained_on(content_hashes([*rated.files, *rest.files])))
@@ -174,7 +174,7 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     backbone = load_backbone("little1", view="resize")
     pictures = embed_ratings(rated.rows(~test), backbone)
     judge = fit_head(pictures, FitContext(backbone, PLAN), head.config)
-    scores = silenced_by_hand(judge, rated.rows(test), made.config.pruned)
+    scores = pruned_by_hand(judge, rated.rows(test), made.config.pruned)
     expected = regression.metrics(scores.mean(1), rated.ratings[test], rated.rows(test).groups)
     assert made.config.metrics["plcc"] == pytest.approx(expected["plcc"], abs=1e-5)
     assert made.config.metrics["rmse"] == pytest.approx(expected["rmse"], abs=1e-5)
@@ -191,11 +191,12 @@ def test_only_the_unseen_of_a_mixed_set_take_part(
     assert (made.config.pruned, report) == (alone.config.pruned, alone_report)
 
 
-def test_what_is_silent_stays_silent(others: RatedSet, head: RegressionHead, tmp_path: Path) -> None:
+def test_what_is_pruned_stays_pruned(others: RatedSet, head: RegressionHead, tmp_path: Path) -> None:
     once = pruned(head, [0, 7], tmp_path / "heads" / "once")
     twice, report = prune_head(others, once, name="twice")
     assert {0, 7} < set(twice.config.pruned)
-    assert report.silenced == len(twice.config.pruned) - 2
+    assert report.pruned == len(twice.config.pruned)
+    assert report.newly_pruned == report.pruned - 2
     test = others.rows(for_testing(others))
     before = by_hand(once, test).mean(1)
     assert report.test["before"]["plcc"] == pytest.approx(np.corrcoef(before, test.ratings)[0, 1], abs=1e-5)
@@ -224,7 +225,7 @@ def honest(report: PruningReport) -> bool:
 def test_a_gain_is_told_only_where_there_is_one(
     others: RatedSet, head: RegressionHead, tmp_path: Path
 ) -> None:
-    """A map that shouts at random is a gain to silence; what helps on validation pictures alone is none."""
+    """A map that shouts at random is a gain to prune; what helps on validation pictures alone is none."""
     noisy = RegressionHead(replace(head.config, name="noisy"))
     state = head.state_dict()
     state["weight1"] = state["weight1"].clone()
@@ -239,7 +240,7 @@ def test_a_gain_is_told_only_where_there_is_one(
     assert report.gain
     assert honest(report)
     chance = replace(others, ratings=np.random.default_rng(0).uniform(0, 10, len(others)))
-    _, report = prune_head(chance, head, name="pruned", how="negative")
+    _, report = prune_head(chance, head, name="pruned", criterion="negative")
     assert report.validation["after"]["rmse"] < report.validation["before"]["rmse"]
     assert report.gain == honest(report)
 
