@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -61,13 +63,31 @@ class Choice(OptionInfo):
 
 
 class Command(TyperCommand):
-    """A command whose help lists the choices of its options."""
+    """A command whose help lists the choices of its options, and which takes no empty path for one."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        assert self.callback is not None
-        hints = get_type_hints(inspect.unwrap(self.callback), include_extras=True)
+        hints = self._hints()
         for param in self.params:
             for choice in getattr(hints.get(str(param.name)), "__metadata__", ()):
                 if isinstance(choice, Choice):
                     param.help = f"{choice.help} {choice.describe()}"  # type: ignore[attr-defined]
         super().format_options(ctx, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """An empty path, such as that of a shell's variable which is not set, would be the working folder."""
+        hints = self._hints()
+        paths = [param for param in self.params if _is_path(hints.get(str(param.name)))]
+        for option in [option for param in paths for option in param.opts]:
+            if f"{option}=" in args or (option, "") in pairwise(args):
+                raise typer.BadParameter(
+                    f"The path is empty: give {option} the name of a file or a folder.", ctx
+                )
+        return super().parse_args(ctx, args)
+
+    def _hints(self) -> dict[str, Any]:
+        assert self.callback is not None
+        return get_type_hints(inspect.unwrap(self.callback), include_extras=True)
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or any(map(_is_path, get_args(hint)))

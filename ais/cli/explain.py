@@ -92,6 +92,7 @@ def explain_command(
     alone = len(paths) == 1 and pictures[0].folder is None
     if rating is not None and not alone:
         raise AISError("--rating is what people said of one picture: name that picture alone.")
+    _check_used(kind, rating=rating, alignment=alignment)
     folders = [out] if alone else [out / name for name in folder_names(pictures)]
     rows: list[dict[str, Any]] = []
     with ExitStack() as opened:
@@ -140,6 +141,21 @@ def explain_command(
         problems.append(f"{failed} of {len(rows)} pictures could not be explained.")
     if problems:
         raise AISError(" ".join(problems))
+
+
+def _check_used(kind: str, **given: object) -> None:
+    """That the kind needs what is given for it.
+
+    Raises:
+        AISError: it does not.
+    """
+    kinds = _kinds()
+    for name, value in given.items():
+        if value is not None and kinds[kind].needs != name:
+            those = " or ".join(other for other, entry in kinds.items() if entry.needs == name)
+            raise AISError(
+                f"--{name} changes nothing with --kind {kind}: leave it out, or choose --kind {those}."
+            )
 
 
 def folder_names(pictures: Sequence[Named]) -> list[str]:

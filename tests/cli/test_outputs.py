@@ -40,7 +40,7 @@ COMMANDS = {
     "explain": Writes("explain {data}/overlay.png --head {heads}/one --out {out}", "overlay.png"),
     "explain many": Writes("explain {data} --head {heads}/one --out {out}", "0/overlay.png"),
     "explain alignment": Writes(
-        "explain {data}/0.png --alignment {data}/overlay.png --out {out}", "overlay.png"
+        "explain {data}/0.png --kind alignment --alignment {data}/overlay.png --out {out}", "overlay.png"
     ),
     "train": Writes("train {data} --target rating_mean --backbone little1 --out {out}", "learning_curve.png"),
     "find-rate": Writes("find-rate {data} --target rating_mean --backbone little1 --out {out}", ""),
