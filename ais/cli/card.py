@@ -113,7 +113,7 @@ def _config_bytes(config: Config, folder: Path) -> bytes:
     """The config with its new words; what else is in the file stays, even what only a newer AIS knows."""
     there = json.loads((folder / CONFIG).read_bytes())
     new = {name: getattr(config, name) for name in ("about", "license", "citation", "recipe")}
-    whole = {**asdict(config), **there, **new}
+    whole = {**there, **new}
     try:
         return (json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except ValueError as error:
