@@ -111,7 +111,7 @@ def explain_image(
 def prepare(head: str) -> None:
     """Load a head and its backbone before the first image comes; to be called in the main thread."""
     if ZERO_GPU:  # of a head of its own: the threads need theirs on the CPU
-        for member in load_head(head).members:
+        for member in load_head(head_source(head)).members:
             backbone_of(member)
     else:
         threading.Thread(target=_warm_up, args=(head,), name="ais-warm", daemon=True).start()

@@ -179,7 +179,7 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 
 def build(session: gr.State) -> None:
     """Lay out the tab."""
-    default = rating_head(load_head_cached(EMBEDDED))
+    default = rating_head(load_head_cached(head_source(EMBEDDED)))
     methods = [
         {"name": name, "title": m.label, "about": m.about, "wait": _wait(m)} for name, m in METHODS.items()
     ]
