@@ -3,9 +3,10 @@
     python -m benchmarks.ablation [--device cuda] [--rounds 15]
 
 All are measured in turn within every round, on the same picture, network, weights, memory layout and head, so
-that a busy machine slows all of them alike. A line's ratio is the median over the rounds of its time divided
-by the plain forward's of the same round. The two loops over single maps take minutes: they are timed on a
-sample of the maps (marked ~) and scaled. ResNet-152 has random weights, which change no time.
+that a busy machine slows all of them alike. A line's ratios are the medians over the rounds of its time divided by
+that of two forward passes in the same round: the plain one of the network as it comes, and the folded one, with every
+BatchNorm folded into its convolution, as the explanation runs it. The two loops over single maps take minutes: they
+are timed on a sample of the maps (marked ~) and scaled. ResNet-152 has random weights, which change no time.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ from ais.heads.regression import RegressionHead
 SAMPLE = 32  # maps that the loops over single maps are timed on
 
 
+PLAIN, FOLDED = "plain forward", "forward, BatchNorm folded"
+
+
 class Plain(nn.Module):
-    """Picture -> score, as one runs it who wants no explanation."""
+    """Image -> score, as one runs it who wants no explanation."""
 
     def __init__(self, backbone: FrozenBackbone, head: RegressionHead) -> None:
         super().__init__()
@@ -61,8 +65,8 @@ def head_for(backbone: FrozenBackbone, channels: int) -> RegressionHead:
     return head
 
 
-def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float]]:
-    """(what, milliseconds, ratio to the plain forward) for one backbone."""
+def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float, float]]:
+    """(what, milliseconds, ratio to the plain forward, ratio to the folded one) for one backbone."""
     torch.manual_seed(0)
     backbone = load_backbone(
         name,
@@ -81,12 +85,17 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
         with torch.no_grad():
             plain(pictures).item()
 
+    def folded() -> None:
+        with torch.no_grad():
+            maps, *side_inputs = backbone.trunk(pictures)
+            head.score(backbone.tail(maps, *side_inputs)).item()
+
     def explained() -> None:
         features = backbone(pictures)
         hidden = head.hidden(features.embedding)
         head.readout(hidden).mean().item()
         weights = importance.prediction(backbone, features, head, hidden)[0]
-        grids = ablation.ablation(backbone, head, pictures, features, weights)
+        grids = ablation(backbone, head, pictures, features, weights)
         placement.upsample(grids["relative"].cpu().numpy())
 
     layer = backbone.network.get_submodule(backbone.layer)
@@ -107,7 +116,8 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     few = SAMPLE / channels
     slow = max(1, rounds // 5)
     runs: list[tuple[str, Callable[[], None], float, int]] = [
-        ("plain forward", forward, 1, rounds),
+        (PLAIN, forward, 1, rounds),
+        (FOLDED, folded, 1, rounds),
         ("forward + all ablations + heatmap", explained, 1, rounds),
         (f"naive loop (~{SAMPLE} of {channels} maps)", naive, channels / SAMPLE, slow),
         (
@@ -120,17 +130,23 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     for _, run, _, _ in runs:
         run()
     times: dict[str, list[float]] = {what: [] for what, *_ in runs}
-    ratios: dict[str, list[float]] = {what: [] for what, *_ in runs}
+    ratios: dict[str, list[tuple[float, float]]] = {what: [] for what, *_ in runs}
     # The slow lines apart, since a loop of minutes leaves nothing in the processor's caches.
     for slow_lines in (False, True):
         for round_ in range(rounds):
             for what, run, scale, wanted in runs:
-                if round_ < wanted and ((scale > 1) == slow_lines or (run is forward and round_ < slow)):
+                reference = what in (PLAIN, FOLDED) and round_ < slow
+                if round_ < wanted and ((scale > 1) == slow_lines or reference):
                     times[what].append(scale * seconds(run, device, 5 if scale == 1 else 1))
-                    ratios[what].append(times[what][-1] / times["plain forward"][-1])
-    return [
-        (what, 1000 * statistics.median(times[what]), statistics.median(ratios[what])) for what, *_ in runs
-    ]
+            for what, _, scale, wanted in runs:
+                if round_ < wanted and (scale > 1) == slow_lines:
+                    mine = times[what][-1]
+                    ratios[what].append((mine / times[PLAIN][-1], mine / times[FOLDED][-1]))
+    lines = []
+    for what, *_ in runs:
+        of_plain, of_folded = (statistics.median(column) for column in zip(*ratios[what], strict=True))
+        lines.append((what, 1000 * statistics.median(times[what]), of_plain, of_folded))
+    return lines
 
 
 def seconds(run: Callable[[], object], device: str, times: int) -> float:
@@ -158,10 +174,11 @@ def main() -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"AIS {ais.__version__}, torch {torch.__version__}, {where}, a picture of 500 x 400\n")
-    print("| backbone | what | ms | of a plain forward |\n| --- | --- | --- | --- |")
+    print("| backbone | what | ms | of a plain forward | of a folded one |\n| --- | --- | --- | --- | --- |")
     for name in ("efficientnet_lite0", "resnet152"):
-        for what, milliseconds, ratio in measure(name, arguments.device, arguments.rounds):
-            print(f"| {name} | {what} | {milliseconds:,.1f} | {ratio:,.2f} |", flush=True)
+        for what, milliseconds, *ratios in measure(name, arguments.device, arguments.rounds):
+            cells = " | ".join(f"{ratio:,.2f}" for ratio in ratios)
+            print(f"| {name} | {what} | {milliseconds:,.1f} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
