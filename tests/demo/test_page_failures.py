@@ -310,7 +310,7 @@ def test_all_text_can_be_read(open_page: Any, photo: Path, scheme: str) -> None:
     page.wait_for_selector("#ais-stimuli .map button")
     check("similarity")
     page.click("#ais-gather button[value=own]")
-    check("an own cohort")
+    check("own pictures")
 
 
 def test_a_stack_shows_how_its_score_is_made_and_its_members_maps(open_page: Any, photo: Path) -> None:

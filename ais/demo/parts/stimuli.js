@@ -21,7 +21,6 @@ function fail(sentence) {
   find(".problem p").textContent = sentence;
   if (sentence && matchMedia("(max-width: 900px)").matches) find(".problem").scrollIntoView({ block: "nearest" });
 }
-const them = () => (data?.rule ? "the rule" : "people");
 function say(text) {
   const hint = !data ? "" : chosen.length === 1 && pairing ? "Now choose another one."
     : chosen.length ? "" : "Choose a picture to see what makes it like or unlike the others.";
