@@ -239,7 +239,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_oasis(root / "OASIS")
     aigciqa2023(root / "AIGCIQA2023")
     for i in range(14):
-        picture(root / "COHORT", f"{i:02}.png", 20 + 15 * i, 200 + i)
+        picture(root / "STIMULI", f"{i:02}.png", 20 + 15 * i, 200 + i)
     rng = np.random.default_rng(3)
     people = np.abs(np.subtract.outer(np.arange(14.0), np.arange(14.0))) + rng.uniform(0, 4, (3, 14, 14))
     people = people + people.swapaxes(1, 2)
