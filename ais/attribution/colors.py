@@ -1,10 +1,4 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
-
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
-"""
+"""From a heatmap to colours on the image, with a colour bar."""
 
 from __future__ import annotations
 

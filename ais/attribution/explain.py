@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ais.attribution.explanation import Array, Explanation, Score, check_summable
 from ais.attribution.forward import ForwardPass, forward
-from ais.attribution.grids import PICTURE_SCALES, Grids, Scale, combine_points, resample, to_unit
+from ais.attribution.grids import IMAGE_SCALES, Grids, Scale, combine_points, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
@@ -197,7 +197,7 @@ def _importances(kind: str, ablations: Ablations) -> list[Tensor]:
 
 
 def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
-    """The progress of all members by that of one: they hide about as many windows each."""
+    """The progress of all members by that of one: they cover about as many windows each."""
     if progress is None:
         return None
     return lambda done, total: progress(index * total + done, count * total)
@@ -243,7 +243,7 @@ def _stack_maps(passes: Sequence[ForwardPass], shape: Sequence[int]) -> Array:
 def _check(method: str, kind: str, scale: str) -> None:
     _one_of("method", method, METHODS)
     _one_of("kind", kind, KINDS)
-    _one_of("scale", scale, PICTURE_SCALES)
+    _one_of("scale", scale, IMAGE_SCALES)
     if kind != _SCORE and not METHODS[method].uses_importance:
         drawing = " or ".join(repr(name) for name, one in METHODS.items() if one.uses_importance)
         raise AISError(f"The kind {kind!r} is one of importance, which only the method {drawing} draws.")

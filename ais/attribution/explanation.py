@@ -222,7 +222,7 @@ class Explanation:
 
         Args:
             x, y: the place, in the picture's pixels.
-            n: how many at the most.
+            n: how many at most.
 
         Raises:
             ImageError: the place was not seen by the network.

@@ -31,14 +31,14 @@ STEPS = 14
 
 COMPARED = ("ais", "gradcam", "random")
 
-_DRAWS = 3  # random grids, and randomised heads, for every picture
+_DRAWS = 3  # random grids, and randomised heads, for every image
 
 _BLUR = 8  # the blur's sigma is this part of the shorter side
 
 
 @own_state()
 def faithfulness(
-    pictures: Sequence[Source],
+    images: Sequence[Source],
     backbone: FrozenBackbone,
     head: RegressionHead,
     *,
@@ -47,49 +47,49 @@ def faithfulness(
 ) -> dict[str, Any]:
     """Deletion and insertion of the AIS heatmap, Grad-CAM and random grids, and the sanity check.
 
-    About 150 forward passes for every picture.
+    About 150 forward passes for every image.
 
     Args:
-        pictures: whatever `ais.images.reading.read_image` reads; at least two.
+        images: whatever `ais.images.reading.read_image` reads; at least two.
         seed: of the random grids and the randomised heads.
-        progress: called with (done, total) after every picture.
+        progress: called with (done, total) after every image.
 
     Returns:
         Ready for JSON. ``pictures`` and ``steps``; under ``methods``, for each of `COMPARED`, the mean
         ``deletion`` and ``insertion`` of `deletion_insertion`; under ``differences`` the same of AIS less each
-        of the others, on the same pictures; ``sanity``, the mean `resemblance` of the head's AIS grid and
+        of the others, on the same images; ``sanity``, the mean `rank_similarity` of the head's AIS grid and
         those of randomised heads, and ``sanity_chance``, that of the randomised heads' among each other. The
         grids follow the head if the first is about as low as the second, and not near 1. With each value, such
-        as ``deletion``, comes its 95 % interval over the pictures, ``deletion_low`` and ``deletion_high``.
+        as ``deletion``, comes its 95 % interval over the images, ``deletion_low`` and ``deletion_high``.
 
     Raises:
-        ImageError: a picture cannot be read.
-        DataError: fewer than two pictures.
+        ImageError: an image cannot be read.
+        DataError: fewer than two images.
     """
     generator = torch.Generator().manual_seed(seed)
     others = [randomised(head, generator) for _ in range(_DRAWS)]
-    changes = np.empty((len(COMPARED), len(pictures), 2))
-    alike = np.empty((len(pictures), 2))
-    for n, source in enumerate(pictures):
-        picture = backbone.preprocessing(read_image(source))[None]
-        changes[:, n], alike[n] = _examine(picture, backbone, head, others, generator)
+    changes = np.empty((len(COMPARED), len(images), 2))
+    similarities = np.empty((len(images), 2))
+    for n, source in enumerate(images):
+        image = backbone.preprocessing(read_image(source))[None]
+        changes[:, n], similarities[n] = _examine(image, backbone, head, others, generator)
         if progress:
-            progress(n + 1, len(pictures))
+            progress(n + 1, len(images))
     both = ("deletion", "insertion")
     ours = changes[0]
     return {
-        "pictures": len(pictures),
+        "pictures": len(images),
         "steps": STEPS,
         "methods": {name: _means(both, of) for name, of in zip(COMPARED, changes, strict=True)},
         "differences": {
             name: _means(both, ours - theirs) for name, theirs in zip(COMPARED[1:], changes[1:], strict=True)
         },
-        **_means(("sanity", "sanity_chance"), alike),
+        **_means(("sanity", "sanity_chance"), similarities),
     }
 
 
 def _examine(
-    picture: Tensor,
+    image: Tensor,
     backbone: FrozenBackbone,
     head: RegressionHead,
     others: Sequence[RegressionHead],
@@ -97,23 +97,26 @@ def _examine(
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Deletion and insertion of `COMPARED`, (3, 2), and how alike the grids of other heads are to the head's
     and to each other."""
-    features = backbone(picture, head.keep)
+    features = backbone(image, head.keep)
 
     def grid(method: str, head: RegressionHead) -> Tensor:
         weights = importance.prediction(backbone, features, head)[0]
-        return METHODS[method].grids(backbone, head, picture, features, weights)["relative"]
+        return METHODS[method].grids(backbone, head, image, features, weights)["relative"]
 
     ours, gradcam = grid("ais", head), grid("gradcam", head)
     noise = [torch.rand(ours.shape, generator=generator) for _ in range(_DRAWS)]
-    first, second, *drawn = [deletion_insertion(backbone, head, picture, g) for g in (ours, gradcam, *noise)]
-    strange = [grid("ais", other) for other in others]
-    alike = [resemblance(ours, one) for one in strange]
-    chance = [resemblance(one, two) for one, two in combinations(strange, 2)]
-    return np.array([first, second, np.mean(drawn, axis=0)]), (float(np.mean(alike)), float(np.mean(chance)))
+    first, second, *drawn = [deletion_insertion(backbone, head, image, g) for g in (ours, gradcam, *noise)]
+    randomised_grids = [grid("ais", other) for other in others]
+    similarity = [rank_similarity(ours, one) for one in randomised_grids]
+    chance = [rank_similarity(one, two) for one, two in combinations(randomised_grids, 2)]
+    return np.array([first, second, np.mean(drawn, axis=0)]), (
+        float(np.mean(similarity)),
+        float(np.mean(chance)),
+    )
 
 
 def deletion_insertion(
-    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, grid: Tensor, steps: int = STEPS
+    backbone: FrozenBackbone, head: RegressionHead, image: Tensor, grid: Tensor, steps: int = STEPS
 ) -> tuple[float, float]:
     """By how much the score changes while a heatmap's highest places are hidden, and while they are shown.
 
@@ -122,33 +125,33 @@ def deletion_insertion(
     scale has no zero.
 
     Args:
-        picture: (1, 3, H, W), the network's input.
+        image: (1, 3, H, W), the network's input.
         grid: (h, w).
 
     Returns:
-        Deletion, the mean over the steps of ``score(picture) - score(picture with these pixels hidden)``, and
+        Deletion, the mean over the steps of ``score(image) - score(image with these pixels hidden)``, and
         insertion, that of ``score(only these pixels shown) - score(all hidden)``; in points.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     values = F.interpolate(grid[None, None].double(), (height, width), mode="bilinear").flatten()
     places = torch.empty_like(values, dtype=torch.long)
     places[values.argsort(descending=True, stable=True)] = torch.arange(len(values), device=values.device)
     counts = torch.arange(steps + 1, device=values.device) * len(values) // steps
-    chosen = (places < counts[:, None]).view(-1, 1, height, width).to(picture.device)
-    hidden = hide(picture)
+    chosen = (places < counts[:, None]).view(-1, 1, height, width).to(image.device)
+    hidden = blur(image)
     with torch.no_grad():
         without, alone = (
-            head.score(backbone(pictures, head.keep).embedding).double()
-            for pictures in (torch.where(chosen, hidden, picture), torch.where(chosen, picture, hidden))
+            head.score(backbone(images, head.keep).embedding).double()
+            for images in (torch.where(chosen, hidden, image), torch.where(chosen, image, hidden))
         )
     return (without[0] - without[1:]).mean().item(), (alone[1:] - alone[0]).mean().item()
 
 
-def hide(picture: Tensor) -> Tensor:
-    """The picture blurred beyond recognition, (1, 3, H, W): Gaussian, sigma an eighth of the shorter side."""
-    short = min(picture.shape[-2:])
+def blur(image: Tensor) -> Tensor:
+    """The image blurred beyond recognition, (1, 3, H, W): Gaussian, sigma an eighth of the shorter side."""
+    short = min(image.shape[-2:])
     sigma, size = short / _BLUR, 2 * (3 * short // _BLUR) + 1  # cut at three sigma
-    down = gaussian_blur(picture, [1, size], [sigma, sigma])  # one way at a time: the same, far faster
+    down = gaussian_blur(image, [1, size], [sigma, sigma])  # one way at a time: the same, far faster
     return gaussian_blur(down, [size, 1], [sigma, sigma])
 
 
@@ -165,7 +168,7 @@ def randomised(head: RegressionHead, generator: torch.Generator) -> RegressionHe
     return other
 
 
-def resemblance(a: Tensor, b: Tensor) -> float:
+def rank_similarity(a: Tensor, b: Tensor) -> float:
     """Absolute Spearman correlation of two grids (h, w): 1 where they rank places alike or upside down.
 
     Grids of unrelated heads are some way above 0: all are made of the same few active places.
@@ -174,5 +177,5 @@ def resemblance(a: Tensor, b: Tensor) -> float:
 
 
 def _means(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """Means over pictures and their intervals: (N, len(names))."""
+    """Means over images and their intervals: (N, len(names))."""
     return with_ci(names, lambda rows: values[rows].mean(0), np.arange(len(values)))

@@ -1,9 +1,8 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
+"""Grids: from maps and their importance to the places of an image.
 
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
+A grid is signed, (h, w), with a true zero: positive where the image's score comes from, negative where it is lost. It
+exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the image there is a
+third, ``density``: the points of the cells shared out to their pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Scale = Literal["relative", "points", "density"]
 
 SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
 
-PICTURE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the picture
+IMAGE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the image
 
 Grids = dict[Scale, "Tensor"]
 
@@ -65,10 +64,10 @@ def to_unit(grid: Tensor) -> Tensor:
 
 
 def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Grids of one picture on another number of cells, by area.
+    """Grids of one image on another number of cells, by area.
 
     Each new cell is the mean of the cells that it overlaps, weighted by the overlap, so the mean over the
-    picture stays as it is. A grid in points per cell keeps its **sum** when the result is multiplied by
+    image stays as it is. A grid in points per cell keeps its **sum** when the result is multiplied by
     ``(h * w) / (H * W)``, because a cell of another size is worth its share.
 
     Args:
@@ -86,7 +85,7 @@ def combine_points(grids: Sequence[np.ndarray], weights: Sequence[float], per_ce
     """The weighted sum of the members' grids on the finest of them, the one with the most cells.
 
     Args:
-        grids: of each member, (h_m, w_m); all of the same part of the picture.
+        grids: of each member, (h_m, w_m); all of the same part of the image.
         weights: of each member.
         per_cell: the values are points a cell is worth: the sum over the result is the weighted sum of
             the members' sums. Else they have no area, and a constant stays what it is.

@@ -1,4 +1,4 @@
-"""What stands out in a picture, whatever it is compared with."""
+"""What stands out in an image, whatever it is compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def spectral_residual(image: NDArray[np.generic]) -> np.ndarray:
-    """What is salient in a picture by the spectral residual: (H, W) float64 from 0 to 1; all 0 where it is plain.
+    """What is salient in an image by the spectral residual: (H, W) float64 from 0 to 1; all 0 where it is plain.
 
     Hou & Zhang (2007), Saliency Detection: A Spectral Residual Approach, with their settings: a longer side of 64
     pixels, a 3 × 3 mean of the log amplitude, a Gaussian of 2.5 pixels over the squared result.
@@ -17,8 +17,8 @@ def spectral_residual(image: NDArray[np.generic]) -> np.ndarray:
     Args:
         image: (H, W) or (H, W, 3), on any scale.
     """
-    picture = np.asarray(image, np.float64)
-    grey = picture.mean(2) if picture.ndim == 3 else picture
+    pixels = np.asarray(image, np.float64)
+    grey = pixels.mean(2) if pixels.ndim == 3 else pixels
     height, width = grey.shape
     scale = 64 / max(height, width)
     small = _resized(
@@ -27,7 +27,7 @@ def spectral_residual(image: NDArray[np.generic]) -> np.ndarray:
     if np.ptp(small) == 0:
         return np.zeros((height, width))
     spectrum = np.fft.fft2(small)
-    # What rounding leaves of an amplitude of 0 is no feature of the picture.
+    # What rounding leaves of an amplitude of 0 is no feature of the image.
     amplitude = np.log(np.maximum(np.abs(spectrum), 1e-9 * np.abs(spectrum).max()))
     residual = amplitude - ndimage.uniform_filter(amplitude, 3, mode="nearest")
     saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
@@ -35,6 +35,6 @@ def spectral_residual(image: NDArray[np.generic]) -> np.ndarray:
     return (smooth - smooth.min()) / (np.ptp(smooth) or 1)
 
 
-def _resized(picture: np.ndarray, width: int, height: int, how: Image.Resampling) -> np.ndarray:
-    resized = Image.fromarray(picture.astype(np.float32)).resize((width, height), how)
+def _resized(image: np.ndarray, width: int, height: int, resample: Image.Resampling) -> np.ndarray:
+    resized = Image.fromarray(image.astype(np.float32)).resize((width, height), resample)
     return np.asarray(resized, np.float64)

@@ -37,9 +37,9 @@ def _kinds() -> Mapping[Any, Any]:
 
 
 def _scales() -> Mapping[Any, Any]:
-    from ais.attribution.grids import PICTURE_SCALES
+    from ais.attribution.grids import IMAGE_SCALES
 
-    return dict.fromkeys(PICTURE_SCALES)
+    return dict.fromkeys(IMAGE_SCALES)
 
 
 @app.command("explain")

@@ -17,11 +17,11 @@ from ais.attribution import methods
 from ais.attribution.faithfulness import (
     COMPARED,
     STEPS,
+    blur,
     deletion_insertion,
     faithfulness,
-    hide,
     randomised,
-    resemblance,
+    rank_similarity,
 )
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
@@ -92,7 +92,7 @@ def naive(
 
     height, width = grid.shape
     pixels = sorted(np.ndindex(height, width), key=lambda p: (-grid[p].item(), p))
-    hidden = hide(picture)
+    hidden = blur(picture)
     falls, rises = [], []
     for k in range(1, steps + 1):
         without, alone = picture.clone(), hidden.clone()
@@ -131,7 +131,7 @@ def test_nothing_beats_the_truth(linear: tuple[FrozenBackbone, RegressionHead]) 
     backbone, head = linear
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 3, 32, 40, generator=generator, dtype=torch.float64)
-    truth = (picture - hide(picture))[0].sum(0)
+    truth = (picture - blur(picture))[0].sum(0)
     best = deletion_insertion(backbone, head, picture, truth)
     assert best[0] == pytest.approx(best[1], abs=1e-12)  # hiding takes away just what showing adds
     lowest = deletion_insertion(backbone, head, picture, -truth)
@@ -156,9 +156,9 @@ def test_changes_are_points(linear: tuple[FrozenBackbone, RegressionHead]) -> No
 def test_hidden_is_a_gaussian_blur_of_an_eighth(size: tuple[int, int]) -> None:
     picture = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     width = 2 * (3 * min(size) // 8) + 1
-    torch.testing.assert_close(hide(picture), gaussian_blur(picture, [width] * 2, [min(size) / 8] * 2))
-    assert hide(picture).std() < 0.5 * picture.std()
-    torch.testing.assert_close(hide(torch.ones_like(picture)), torch.ones_like(picture))
+    torch.testing.assert_close(blur(picture), gaussian_blur(picture, [width] * 2, [min(size) / 8] * 2))
+    assert blur(picture).std() < 0.5 * picture.std()
+    torch.testing.assert_close(blur(torch.ones_like(picture)), torch.ones_like(picture))
 
 
 def test_bright_places_are_found(
@@ -230,9 +230,9 @@ def test_a_randomised_head_has_the_same_weights_elsewhere(tiny_head: RegressionH
         assert torch.equal(other[name].flatten().sort().values, value.flatten().sort().values)
 
 
-def test_resemblance_is_of_the_ranks() -> None:
+def test_rank_similarity_is_of_the_ranks() -> None:
     grid = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
-    assert resemblance(grid, grid.exp()) == pytest.approx(1)
-    assert resemblance(grid, -grid) == pytest.approx(1)
-    assert resemblance(grid, torch.zeros(7, 9)) == 0
-    assert resemblance(grid, torch.randn(7, 9, generator=torch.Generator().manual_seed(1))) < 0.3
+    assert rank_similarity(grid, grid.exp()) == pytest.approx(1)
+    assert rank_similarity(grid, -grid) == pytest.approx(1)
+    assert rank_similarity(grid, torch.zeros(7, 9)) == 0
+    assert rank_similarity(grid, torch.randn(7, 9, generator=torch.Generator().manual_seed(1))) < 0.3

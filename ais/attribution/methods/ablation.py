@@ -1,10 +1,4 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
-
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
-"""
+"""The AIS heatmap: feature maps weighted by their importance."""
 
 from __future__ import annotations
 
@@ -16,13 +10,13 @@ from ais.heads.regression import RegressionHead
 
 
 def ablation(
-    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+    backbone: FrozenBackbone, head: RegressionHead, image: Tensor, features: Features, importance: Tensor
 ) -> Grids:
     """The AIS heatmap: the importance-weighted sum of the feature maps.
 
     Args:
-        picture: (1, 3, H, W), the network's input.
-        features: of that picture.
+        image: (1, 3, H, W), the network's input.
+        features: of that image.
         importance: (C,).
 
     Returns:

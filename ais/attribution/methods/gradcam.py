@@ -1,10 +1,4 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
-
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
-"""
+"""Grad-CAM."""
 
 from __future__ import annotations
 
@@ -18,7 +12,7 @@ from ais.heads.regression import RegressionHead
 
 
 def gradcam(
-    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, features: Features, importance: Tensor
+    backbone: FrozenBackbone, head: RegressionHead, image: Tensor, features: Features, importance: Tensor
 ) -> Grids:
     """Grad-CAM without its final ReLU, so that it keeps its sign (Selvaraju et al., arXiv 1610.02391; captum).
 

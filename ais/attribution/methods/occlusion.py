@@ -1,10 +1,4 @@
-"""Heatmaps: from maps and their importance to a grid, and from a grid to colours on the picture.
-
-A grid is signed, (h, w), with a true zero: positive where the picture's score comes from, negative where it
-is lost. It exists on two scales: ``relative``, in [-1, 1], and ``points``, in points of the rating scale. On the
-picture there is a third, ``density``: the points of the cells shared out to their pixels.
-`METHODS` is the registry of ways to make one; all share the signature of `ablation`.
-"""
+"""Occlusion: a grey window over one place after another."""
 
 from __future__ import annotations
 
@@ -26,7 +20,7 @@ _OCCLUSION_BATCH = 16
 def occlusion(
     backbone: FrozenBackbone,
     head: RegressionHead,
-    picture: Tensor,
+    image: Tensor,
     features: Features,
     importance: Tensor,
     progress: Progress | None = None,
@@ -39,7 +33,7 @@ def occlusion(
     Args:
         progress: called before each batch of windows with how many are done, and of how many.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     step = max(1, min(height, width) // 14)
     windows = math.prod(1 + math.ceil((side - 2 * step) / step) for side in (height, width))
     done = 0
@@ -53,7 +47,7 @@ def occlusion(
 
     with torch.no_grad():
         change = Occlusion(score).attribute(
-            picture.to(features.maps.device, features.maps.dtype),
+            image.to(features.maps.device, features.maps.dtype),
             sliding_window_shapes=(3, 2 * step, 2 * step),
             strides=(3, step, step),
             perturbations_per_eval=_OCCLUSION_BATCH,
