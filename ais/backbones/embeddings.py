@@ -303,13 +303,18 @@ class _Cache:
     @classmethod
     def of(cls, backbone: FrozenBackbone) -> _Cache | None:
         """None, and a warning, where there can be none."""
+        if backbone.changed():  # what its hash stands for is another network's
+            _warn(
+                f"The weights of {backbone.name} were changed after it was made: make a new FrozenBackbone."
+            )
+            return None
         seen = backbone.preprocessing
         settings = [_FORMAT, backbone.name, backbone.sha256, backbone.layer, asdict(seen)]
         key = f"{backbone.name}-{seen.view}-{_digest(json.dumps(settings).encode())[:16]}"
         try:
             return cls(cache_directory() / key)
         except (OSError, RuntimeError) as error:
-            _warn(str(error))
+            _warn(f"{error} {_WRITABLE}")
             return None
 
     def get(self, sha256: str) -> Rows | None:
@@ -349,7 +354,7 @@ class _Cache:
             write_atomically(self._directory, {file: data})
         except AISError as error:
             self._writable = False
-            _warn(str(error))
+            _warn(f"{error} {_WRITABLE}")
         with self._lock:
             if self._writable:
                 self._places |= dict.fromkeys(names, self._directory / file)
@@ -364,11 +369,11 @@ class _Cache:
             logger.debug("%s cannot be removed: %s", file, refused)
 
 
+_WRITABLE = "Set AIS_CACHE to a folder that can be written."
+
+
 def _warn(why: str) -> None:
-    logger.warning(
-        "What the network sees is not kept for the next run. %s Set AIS_CACHE to a folder that can be written.",
-        why,
-    )
+    logger.warning("What the network sees is not kept for the next run. %s", why)
 
 
 def _read_shard(file: Path) -> dict[str, Rows]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from ais.errors import AISError
 from ais.images.preprocessing import Preprocessing, view_name
 from ais.images.reading import read_image
 from ais.torch_state import own_precision, own_state
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
 
 
 class Features(NamedTuple):
@@ -71,6 +73,8 @@ class FrozenBackbone(nn.Module):
         self.embedding_slice = embedding_slice
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
+        self._hashes: dict[str, object] = {}  # shared by the views of one network
+        self._made = self._checksums()
 
     @own_precision()
     def forward(self, images: Tensor | Image.Image, keep: Tensor | None = None) -> Features:
@@ -132,11 +136,41 @@ class FrozenBackbone(nn.Module):
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all parameters and buffers, in the network's order."""
-        digest = hashlib.sha256()
-        for name, value in self.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """What the network is known by: the first 16 hex digits of a SHA-256.
+
+        Of all that it computes with: for each parameter and buffer, in the order of ``network.state_dict()``, the
+        name in UTF-8 and then the values as they lie in memory, row-major and little-endian. Computed again only when
+        a tensor was written to; what is written through ``tensor.data`` is not noticed here, but by `changed`.
+        """
+        state = self.network.state_dict()
+        written = tuple(
+            (t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in state.values()
+        )
+        if self._hashes.get("of") != written:
+            digest = hashlib.sha256()
+            for name, value in state.items():
+                digest.update(name.encode())
+                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._hashes.update(of=written, sha256=digest.hexdigest()[:16])
+        return str(self._hashes["sha256"])
+
+    def changed(self) -> bool:
+        """Whether a tensor holds other values than when this was made, in whatever way they came there.
+
+        The trunk's folded weights are made then, so that `sha256` says nothing of what such a network gives.
+        """
+        return self._checksums() != self._made
+
+    @own_state()
+    def _checksums(self) -> list[int]:
+        """The sums of each tensor's bits, which take no longer than reading the memory."""
+        parts = (self.network, self.trunk, self.tail)
+        bits = [t.detach().view(_BITS[t.element_size()]) for part in parts for t in _tensors(part)]
+        return torch.stack([b.sum(dtype=torch.int64) for b in bits]).tolist() if bits else []
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

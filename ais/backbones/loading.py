@@ -13,9 +13,8 @@ from torch import nn
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.graph import resolve_layer
 from ais.backbones.registry import TIMM, BackboneSpec, backbone_spec
-from ais.backbones.weights import read_tensors, read_weights, weights_file
+from ais.backbones.weights import read_tensors, read_weights
 from ais.errors import AISError, WeightsError, _one_of
-from ais.heads.config import MOST_MEMBERS
 from ais.torch_state import own_state
 
 
@@ -112,7 +111,7 @@ def _probe(backbone: FrozenBackbone, spec: BackboneSpec) -> range | None:
 
 
 def _load_pretrained(name: str, spec: BackboneSpec, progress: bool) -> nn.Module:
-    state = read_weights(name, spec.source, progress)
+    state = read_weights(name, spec.source, progress, file=spec.file, sha256=spec.sha256)
     with torch.device("meta"):  # no time spent on random weights that are thrown away
         network = spec.build()
     try:
@@ -120,7 +119,7 @@ def _load_pretrained(name: str, spec: BackboneSpec, progress: bool) -> nn.Module
     except (RuntimeError, ValueError, AttributeError, KeyError) as error:
         raise WeightsError(
             f"The file of {spec.source} does not hold the weights of {name}. Delete it (it may lie at "
-            f"{weights_file(spec.source)}) and try again: it will be fetched anew."
+            f"{spec.weights_file}) and try again: it will be fetched again."
         ) from error
     return network
 
@@ -141,7 +140,7 @@ def backbone_cached(
         tuned, tuned_sha256: the file of a tuned backbone, and its hash.
 
     Raises:
-        AISError: no such device or view. WeightsError: the weights are not to be had.
+        AISError: no such device or view. WeightsError: the weights are unavailable.
     """
     with _lock:  # so that two requests at once do not load the same weights twice
         return _backbone(name, layer, pick_device(device), tuned, tuned_sha256).with_view(view)
@@ -159,9 +158,11 @@ def pick_device(device: str = "auto") -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
+_CACHED = 8  # backbones that are kept in memory at once: all of the largest stack
+
 _lock = threading.Lock()
 
 
-@lru_cache(maxsize=MOST_MEMBERS)
+@lru_cache(maxsize=_CACHED)
 def _backbone(name: str, layer: str, device: str, tuned: Path | None, tuned_sha256: str) -> FrozenBackbone:
     return load_backbone(name, layer, weights=tuned or "default", device=device)

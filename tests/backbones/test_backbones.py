@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -321,3 +324,52 @@ def test_two_views_share_one_network(photograph: Image.Image) -> None:
     assert not torch.equal(first(photograph).embedding, other(photograph).embedding)
     with pytest.raises(AISError, match=r"no view 'middle'\. Choose one of: crop, resize"):
         first.with_view("middle")
+
+
+def test_the_hash_is_that_of_the_published_rule() -> None:
+    network = randomise(TinyNetwork())
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    backbone = FrozenBackbone(network, "tiny", "inner", PREPROCESSING, range(12))
+    assert backbone.sha256 == digest.hexdigest()[:16]
+
+
+def test_the_hash_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
+    made, digest = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda: made.append(1) or digest())
+    assert backbone.sha256 == backbone.sha256 == backbone.with_view("crop").sha256
+    assert len(made) == 1
+
+
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "weight": lambda network: network.stem[0].weight.add_(1),  # type: ignore[index,operator,union-attr]
+    "a statistic": lambda network: network.norm.running_mean.add_(1),  # type: ignore[operator,union-attr]
+    "past autograd": lambda network: network.inner.weight.data.mul_(2),  # type: ignore[operator,union-attr]
+    "by NumPy": lambda network: network.norm.weight.detach().numpy().fill(3),  # type: ignore[operator,union-attr]
+    "loaded": lambda network: network.load_state_dict(randomise(TinyNetwork(), 1).state_dict()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("hashed", [False, True])
+def test_a_change_after_the_making_is_noticed(change: str, hashed: bool) -> None:
+    """The trunk's folded weights are those of before: no cache may hold what it gives under the hash of either."""
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
+    other = backbone.with_view("crop")
+    before = backbone.sha256 if hashed else ""
+    assert not backbone.changed()
+    CHANGES[change](backbone.network)
+    assert backbone.changed()
+    assert other.changed()
+    if change in ("weight", "a statistic", "loaded"):
+        assert backbone.sha256 != before
+    assert not FrozenBackbone(backbone.network, "tiny", "inner", PREPROCESSING, range(12)).changed()
+
+
+def test_moved_it_is_the_same() -> None:
+    backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
+    before = backbone.sha256
+    assert not copy.deepcopy(backbone).to(memory_format=torch.channels_last).changed()
+    assert copy.deepcopy(backbone).sha256 == before

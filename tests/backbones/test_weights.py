@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -14,10 +17,12 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from ais.backbones import weights
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
-from ais.backbones.weights import read_weights, torch_directory
+from ais.backbones.weights import check_identity, read_weights, torch_directory
 from ais.errors import WeightsError
+from ais.io.hub import Repository, look_up
 from helpers.local_hub import LocalHub
 from helpers.networks import randomise
 
@@ -45,12 +50,21 @@ def test_missing_weights_say_which_where_from_and_where_to(name: str, torch_home
         load_backbone(name)
     sentence, source = str(caught.value), BACKBONES[name].source
     assert source in sentence
-    assert str(torch_home / source.rsplit("/", 1)[1]) in sentence
+    assert BACKBONES[name].weights_file.parent == torch_home
+    assert str(BACKBONES[name].weights_file) in sentence
     assert "no network in this test" in sentence
 
 
+def expect(patch: pytest.MonkeyPatch, name: str, state: dict[str, Any]) -> None:
+    """A file that is taken for the published one."""
+    file = BACKBONES[name].weights_file
+    torch.save(state, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    patch.setitem(BACKBONES, name, replace(BACKBONES[name], sha256=sha256[:10]))
+
+
 @pytest.mark.parametrize("name", ["densenet161", "barlow_twins", "inception_v3"])
-def test_file_placed_by_hand_is_used(name: str, torch_home: Path) -> None:
+def test_file_placed_by_hand_is_used(name: str, torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The three whose checkpoints are special: old names, no classifier, an auxiliary classifier."""
     torch.manual_seed(1)
     network = randomise(BACKBONES[name].build())
@@ -60,7 +74,9 @@ def test_file_placed_by_hand_is_used(name: str, torch_home: Path) -> None:
             re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): v for key, v in state.items()
         }
         assert any("norm.1." in key for key in state)
-    torch.save(state, torch_home / BACKBONES[name].source.rsplit("/", 1)[1])
+    with pytest.raises(WeightsError, match="no network in this test"):
+        load_backbone(name)
+    expect(monkeypatch, name, state)
     loaded = load_backbone(name)
     setattr(network, BACKBONES[name].classifier, nn.Identity())
     pictures = torch.rand(1, 3, 96, 96)
@@ -78,22 +94,61 @@ def test_damaged_file_is_a_sentence(content: bytes, torch_home: Path) -> None:
         load_backbone("vgg16")
 
 
-def test_weights_of_another_network_are_refused(torch_home: Path) -> None:
-    """The authors' file has a plain name, so another ResNet-50 may well lie there."""
+def test_weights_of_another_network_are_refused(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' file has a plain name, so another ResNet-50 may well lie there: not even looked at."""
     import torchvision
 
     torch.save(torchvision.models.resnet50().state_dict(), torch_home / "resnet50.pth")
+    with pytest.raises(WeightsError, match="weights of barlow_twins are not on this machine"):
+        load_backbone("barlow_twins")
+    expect(monkeypatch, "barlow_twins", torchvision.models.resnet50().state_dict())
     with pytest.raises(WeightsError, match="does not hold the weights of barlow_twins"):
         load_backbone("barlow_twins")
 
 
-def test_checkpoint_cannot_run_code(torch_home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in LITE])
+def test_another_checkpoint_of_the_same_shapes_is_refused(name: str, torch_home: Path) -> None:
+    """As VICReg's of Barlow Twins: only its bytes tell."""
+    spec = BACKBONES[name]
+    torch.save(spec.build().state_dict(), spec.weights_file)
+    found = hashlib.sha256(spec.weights_file.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(name)
+    sentence = str(caught.value)
+    assert f"{spec.weights_file} does not hold the weights of {name}" in sentence
+    assert f"begins with {found[: len(spec.sha256)]}, where {spec.sha256} is expected" in sentence
+    assert f"Delete it and try again: it will be fetched from {spec.source}." in sentence
+
+
+def test_every_checkpoint_of_the_registry_is_known_by_its_hash() -> None:
+    for name, spec in BACKBONES.items():
+        assert re.fullmatch("[0-9a-f]{8,64}", spec.sha256), name
+        assert spec.sha256 in spec.weights_file.name, name  # as torch and torchvision name their files
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, reads, digest = tmp_path / "weights.pth", [], hashlib.sha256
+    right = digest(b"one").hexdigest()[:8]
+    monkeypatch.setattr(weights.hashlib, "sha256", lambda: reads.append(1) or digest())
+    file.write_bytes(b"one")
+    for _ in range(3):
+        check_identity(file, "net", right, "Delete it.")
+    assert len(reads) == 1
+    file.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"It is damaged, or another checkpoint\. Delete it\."):
+        check_identity(file, "net", right, "Delete it.")
+    assert len(reads) == 2
+
+
+def test_checkpoint_cannot_run_code(
+    torch_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (Path(tmp_path / "ran"),)  # type: ignore[return-value]
 
-    torch.save({"weight": Evil()}, torch_home / "vgg16-397923af.pth")
-    with pytest.raises(WeightsError):
+    expect(monkeypatch, "vgg16", {"weight": Evil()})
+    with pytest.raises(WeightsError, match="damaged or not a checkpoint"):
         load_backbone("vgg16")
     assert not (tmp_path / "ran").exists()
 
@@ -157,6 +212,18 @@ def test_weights_from_the_hub_are_used_or_called_damaged(
     hub.refuse()
     assert same_embedding("timm:resnet18", network)  # from the cache
     hub.accept()
+    cached = look_up(Repository("timm/resnet18.a1_in1k"), "model.safetensors", 1 << 30).folder
+    file = (cached / "model.safetensors").resolve()
+    file.write_bytes(
+        save(randomise(resnet18(), seed=1).state_dict())
+    )  # of the right size, as the client checks
+    with pytest.raises(
+        WeightsError, match=r"does not hold the weights of timm:resnet18: its SHA-256"
+    ) as caught:
+        load_backbone("timm:resnet18")
+    assert str(file) in str(caught.value)
+    file.unlink()  # as it says
+    assert same_embedding("timm:resnet18", network)
     hub.add("timm/resnet18.a1_in1k", {"model.safetensors": b"not it"})
     with pytest.raises(WeightsError, match=r"model\.safetensors is missing or damaged"):
         load_backbone("timm:resnet18")

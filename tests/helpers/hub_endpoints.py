@@ -94,6 +94,11 @@ def oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def etag(name: str, content: bytes) -> str:
+    """Of a file as the Hub has it: large ones, which lie outside of git, have their SHA-256."""
+    return hashlib.sha256(content).hexdigest() if name.endswith(".safetensors") else oid(content)
+
+
 def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
@@ -309,7 +314,7 @@ def application(hub: LocalHub) -> FastAPI:
         if unquote(path) not in commit.files:
             raise Refusal(404, "Entry not found", "EntryNotFound", headers=headers)
         content = commit.files[unquote(path)]
-        return partial(request, content, headers | {"ETag": f'"{oid(content)}"'})
+        return partial(request, content, headers | {"ETag": f'"{etag(unquote(path), content)}"'})
 
     @app.get("/blobs/{wanted}")
     async def blob(request: Request, wanted: str) -> Response:

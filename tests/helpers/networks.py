@@ -100,7 +100,6 @@ def add_backbone(
         resize_to=size,
         target_layers={"inner": range(channels), "stem.0": None},
         classifier="classifier",
-        adapt=lambda state, network: state,
     )
     patch.setitem(BACKBONES, name, spec)
 

@@ -58,7 +58,14 @@ def add_backbones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.save(randomise(TinyNetwork(), seed).state_dict(), checkpoints / f"{name}.pth")
         layers = {"inner": range(12), "stem.0": None}
         source = f"https://example.org/{name}.pth"
-        entry = BackboneSpec(TinyNetwork, source, 32, 36, layers, "classifier", lambda state, network: state)
+        entry = BackboneSpec(
+            build=TinyNetwork,
+            classifier="classifier",
+            target_layers=layers,
+            size=32,
+            resize_to=36,
+            source=source,
+        )
         monkeypatch.setitem(BACKBONES, name, entry)
 
 
