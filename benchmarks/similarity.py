@@ -1,4 +1,4 @@
-"""What the Alignment Importance Scores of all maps cost beside leaving out every map and computing all anew.
+"""What the Alignment Importance Scores of all maps cost beside leaving out every map and computing all again.
 
     python -m benchmarks.similarity [--pictures 120] [--maps 2208] [--rounds 5]
 
@@ -37,7 +37,7 @@ def left_out(rows: np.ndarray, human: np.ndarray, metric: Metric, maps: range) -
     )
 
 
-def left_out_by_picture(rows: np.ndarray, human: np.ndarray, metric: Metric, maps: range) -> np.ndarray:
+def left_out_by_image(rows: np.ndarray, human: np.ndarray, metric: Metric, maps: range) -> np.ndarray:
     """The same for every picture's row, (N, C)."""
 
     def each(matrix: np.ndarray) -> np.ndarray:
@@ -70,14 +70,14 @@ def measure(
         ("all maps for each picture", lambda: image_importance(rows, human, metric), 1),
         (
             f"naive, for each picture (~{len(few)} maps)",
-            lambda: left_out_by_picture(rows, human, metric, few),
+            lambda: left_out_by_image(rows, human, metric, few),
             maps / len(few),
         ),
     ]
     apart = max(
         np.abs(importance(rows, human, metric, sample) - left_out(rows, human, metric, sample)).max(),
         np.abs(
-            image_importance(rows, human, metric, few) - left_out_by_picture(rows, human, metric, few)
+            image_importance(rows, human, metric, few) - left_out_by_image(rows, human, metric, few)
         ).max(),
     )
     times: dict[str, list[float]] = {what: [] for what, *_ in runs}

@@ -70,7 +70,7 @@ def align_command(
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Which feature maps carry people's comparisons of pictures, and where in the pictures they look.
+    """Which feature maps match people's comparisons of pictures, and which regions of a picture matter.
 
     The Alignment Importance Score as published (Truong, Pesenti & Hasson, arXiv 2409.16292), with a noise ceiling;
     whether keeping only the best maps helps on pictures that had no part in the choice; and AIS heatmaps beside a
@@ -103,7 +103,7 @@ def align_command(
     if as_json:
         print_json(documents)
         return
-    _say(documents)
+    _print_report(documents)
 
 
 def _write(
@@ -170,7 +170,7 @@ def _row(one: StimulusHeatmap, caption: str) -> HeatmapRow:
     return HeatmapRow(caption, one.image, heatmap, saliency)
 
 
-def _say(documents: list[dict[str, Any]]) -> None:
+def _print_report(documents: list[dict[str, Any]]) -> None:
     first = documents[0]
     people = "one matrix" if first["people"] == 1 else f"{first['people']} people"
     if first["averaged"]:

@@ -66,7 +66,7 @@ def _command(name: str, converter: Converter) -> Any:
     def run(source: Path, out: Path, as_json: bool, **files: Path | None) -> None:
         with Bars("converting"):
             images = converter.convert(source, out, **files)
-        _say(images, out, as_json)
+        _print_result(images, out, as_json)
 
     options = {
         key: Annotated[Path | None, typer.Option(f"--{key.replace('_', '-')}", help=about)]
@@ -88,7 +88,7 @@ def _command(name: str, converter: Converter) -> Any:
     return typer.main.get_command(single)
 
 
-def _say(images: int, out: Path, as_json: bool) -> None:
+def _print_result(images: int, out: Path, as_json: bool) -> None:
     from ais.data.ratings import METADATA, columns
 
     names = columns(out)

@@ -183,7 +183,7 @@ def test_whatever_the_ties_importance_is_that_of_dropping_each_column(data: Any,
     human = squareform(np.arange(count * (count - 1) / 2) % data.draw(st.integers(2, 9)))
     without = [np.delete(rows, column, 1) for column in range(width)]
 
-    def silent(part: np.ndarray) -> bool:
+    def degenerate(part: np.ndarray) -> bool:
         return bool(
             {
                 "correlation": np.ptp(part, axis=1) == 0,
@@ -192,7 +192,7 @@ def test_whatever_the_ties_importance_is_that_of_dropping_each_column(data: Any,
             }[metric].any()
         )
 
-    if any(map(silent, [rows, *without])):
+    if any(map(degenerate, [rows, *without])):
         with pytest.raises(DataError, match=r"picture \d+ .*no (correlation|cosine) distance"):
             importance(rows, human, metric)
         return
