@@ -31,7 +31,7 @@ _TABLE = np.stack(  # (513, 3), from -1 to +1
 
 _BLOCK = 1 << 20  # pixels coloured at a time
 
-_UNSEEN = 0.55  # how much a part of the picture that the network did not see is dimmed
+_UNSEEN = 0.55  # how much a part of the image that the network did not see is dimmed
 
 
 def colorize(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -39,24 +39,24 @@ def colorize(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return _TABLE[np.rint((np.clip(values, -1, 1) + 1) * (len(_TABLE) // 2)).astype(np.intp)]
 
 
-def overlay(picture: Image.Image, heatmap: NDArray[np.float32], opacity: float = 0.7) -> Image.Image:
-    """The heatmap's colours on the picture: clear where it is near zero, dimmed grey where not seen.
+def overlay(image: Image.Image, heatmap: NDArray[np.float32], opacity: float = 0.7) -> Image.Image:
+    """The heatmap's colours on the image: clear where it is near zero, dimmed grey where not seen.
 
     Args:
-        picture: RGB.
-        heatmap: (height, width) of the picture, any unit; NaN where not seen.
+        image: RGB.
+        heatmap: (height, width) of the image, any unit; NaN where not seen.
         opacity: of the strongest place, 0 to 1.
     """
-    rows = max(1, _BLOCK // picture.width)
+    rows = max(1, _BLOCK // image.width)
     strips = (heatmap[top : top + rows] for top in range(0, len(heatmap), rows))
-    result = Image.new("RGB", picture.size)
-    paint(result, picture, strips, largest_of([heatmap]), opacity)
+    result = Image.new("RGB", image.size)
+    paint(result, image, strips, largest_of([heatmap]), opacity)
     return result
 
 
 def paint(
     canvas: Image.Image,
-    picture: Image.Image,
+    image: Image.Image,
     strips: Iterable[NDArray[np.float32]],
     largest: float,
     opacity: float = 0.7,
@@ -69,7 +69,7 @@ def paint(
     """
     top = 0
     for strip in strips:
-        rows = picture.crop((0, top, picture.width, top + len(strip)))
+        rows = image.crop((0, top, image.width, top + len(strip)))
         canvas.paste(Image.fromarray(_blend(np.asarray(rows), strip / (largest or 1), opacity)), (0, top))
         top += len(strip)
 
@@ -88,16 +88,16 @@ def _blend(pixels: NDArray[np.uint8], values: NDArray[np.float32], opacity: floa
     return np.rint((1 - alpha) * pixels + alpha * color).astype(np.uint8)
 
 
-def with_color_bar(picture: Image.Image, largest: float, unit: str) -> Image.Image:
-    """The picture with a colour bar from ``-largest`` to ``+largest`` below it, in the map's unit."""
-    canvas = Image.new("RGB", (picture.width, picture.height + color_bar_height(picture.width)), "white")
-    canvas.paste(picture)
+def with_color_bar(image: Image.Image, largest: float, unit: str) -> Image.Image:
+    """The image with a colour bar from ``-largest`` to ``+largest`` below it, in the map's unit."""
+    canvas = Image.new("RGB", (image.width, image.height + color_bar_height(image.width)), "white")
+    canvas.paste(image)
     draw_color_bar(canvas, largest, unit)
     return canvas
 
 
 def color_bar_height(width: int) -> int:
-    """Of the bar with what is written below it and around it, in pixels, for a picture of this width."""
+    """Of the bar with what is written below it and around it, in pixels, for an image of this width."""
     return 7 * _bar_size(width)
 
 

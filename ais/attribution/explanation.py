@@ -1,4 +1,4 @@
-"""What `ais.explain` gives: a picture's score, and the map of where it comes from."""
+"""What `ais.explain` gives: an image's score, and the map of where it comes from."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def check_summable(method: str) -> None:
 
 
 class Score(NamedTuple):
-    """What people would say of a picture.
+    """What people would say of an image.
 
     Attributes:
-        score: points of the head's rating scale, as the head computes it: a picture unlike all that it learned from
+        score: points of the head's rating scale, as the head computes it: an image unlike all that it learned from
             may come out a little beyond the scale's ends.
         low, high: its interval at the head's level (90 %), cut off at the scale's ends, beyond which nobody can rate.
-        percentile: the share of the rated pictures that people rated lower, 0 to 100.
+        percentile: the share of the rated images that people rated lower, 0 to 100.
     """
 
     score: float
@@ -66,7 +66,7 @@ class Contribution:
     Attributes:
         index: the map's place in `Explanation.importance`, 0 to C - 1.
         backbone: the network whose map it is, and `number`: its number there; they differ from the whole for stacks.
-        importance: the map's, over the whole picture.
+        importance: the map's, over the whole image.
         value: what it is worth at the place, in points.
         map: its activation, (h, w).
     """
@@ -81,12 +81,12 @@ class Contribution:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A picture's score and where it comes from.
+    """An image's score and where it comes from.
 
     Two are equal if all is the same but the time they took.
 
     Attributes:
-        image: the picture, upright RGB.
+        image: upright RGB.
         head, backbone, layer: what looked at it.
         method, kind, scale: how the heatmap was made; keys of `METHODS` and `KINDS`, and a `Scale`.
         target: the word for what is rated; `rating_range` its scale's ends; `level` the interval's.
@@ -96,13 +96,13 @@ class Explanation:
         maps: (C, h, w) the feature maps; for a stack their positive parts on the finest of its members' grids.
         grids: the heatmap on the network's grid, (h, w), on every scale.
         placement: where the network looked.
-        seconds: how long it took, reading the picture and loading the weights included.
+        seconds: how long it took, reading the image and loading the weights included.
         members: of a stack, each member's own explanation.
         weights, intercept: of a stack, whose score is the sum of each member's score times its weight, and the
             intercept; empty and 0 for a head on one backbone.
         source: the head's repository on the Hub at its commit, ``user/repo@commit``; empty if it is not from there.
         revision: that commit. head_sha256: of the head's ``model.safetensors``; empty if it was never saved.
-        picture: the name of the picture's file, without its folder; empty if it came from none.
+        picture: the name of the image's file, without its folder; empty if it came from none.
         version: of AIS.
     """
 
@@ -149,7 +149,7 @@ class Explanation:
 
     @property
     def heatmap(self) -> Array:
-        """The heatmap on the picture, float32 (height, width); NaN where the network did not look.
+        """The heatmap on the image, float32 (height, width); NaN where the network did not look.
 
         What a pixel is depends on the scale (`pixel_unit`): only those of ``density`` sum to the `total`.
         """
@@ -201,7 +201,7 @@ class Explanation:
         )
 
     def overlay(self, opacity: float = 0.7) -> Image:
-        """The heatmap's colours on the picture, as large as the picture: blue lowers, red raises."""
+        """The heatmap's colours on the image, as large as the image: blue lowers, red raises."""
         return colors.overlay(self.image, self.heatmap, opacity)
 
     @property
@@ -221,7 +221,7 @@ class Explanation:
         """The feature maps that contribute most at a place, the strongest first.
 
         Args:
-            x, y: the place, in the picture's pixels.
+            x, y: the place, in the image's pixels.
             n: how many at most.
 
         Raises:
@@ -251,7 +251,7 @@ class Explanation:
         return found
 
     def to_dict(self, *, max_pixels: int | None = None) -> dict[str, Any]:
-        """All of it but the pictures and the maps, ready for JSON: what ``explanation.json`` holds.
+        """All of it but the images and the maps, ready for JSON: what ``explanation.json`` holds.
 
         Args:
             max_pixels: as `save` was given it.
@@ -332,8 +332,8 @@ class Explanation:
 
         Args:
             files: which of the three, if not all.
-            max_pixels: where the picture has more, ``heatmap.npy`` and ``overlay.png`` are of the picture made so small
-                that it has no more; as large as the picture if None.
+            max_pixels: where the image has more, ``heatmap.npy`` and ``overlay.png`` are of the image made so small
+                that it has no more; as large as the image if None.
 
         Returns:
             The files, in the order asked for; then the members'.
@@ -373,13 +373,13 @@ class Explanation:
 
     def _overlay_file(self, max_pixels: int | None) -> bytes:
         size, data = self.placement.within(max_pixels), io.BytesIO()
-        picture = self.image
-        if picture.size != (size.width, size.height):
-            picture = picture.resize((size.width, size.height), Resampling.BOX)
+        image = self.image
+        if image.size != (size.width, size.height):
+            image = image.resize((size.width, size.height), Resampling.BOX)
         height = size.height + colors.color_bar_height(size.width)
         canvas = PIL.Image.new("RGB", (size.width, height), "white")
         largest = colors.largest_of(self._strips(size))
-        colors.paint(canvas, picture, self._strips(size), largest)
+        colors.paint(canvas, image, self._strips(size), largest)
         colors.draw_color_bar(canvas, largest, self.unit)
         canvas.save(data, "PNG", compress_level=4)  # a third of the time of 6, and 4 % larger
         return data.getvalue()

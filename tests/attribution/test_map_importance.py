@@ -90,3 +90,13 @@ def test_a_file_that_holds_no_scores_is_a_sentence(
     (tmp_path / "scores").write_bytes(data)
     with pytest.raises(DataError, match=r"scores holds no (valid )?scores of feature maps"):
         explain(photograph, kind="alignment", alignment=tmp_path / "scores")
+
+
+def test_a_file_with_the_old_name_of_a_view_still_loads(photograph: Image.Image, tmp_path: Path) -> None:
+    head = load_head()
+    assert isinstance(head, RegressionHead)
+    assert head.config.view == "resize"
+    old = map_importance(head, view="whole")
+    (tmp_path / "similarity.safetensors").write_bytes(old.to_bytes())
+    made = explain(photograph, kind="alignment", alignment=tmp_path / "similarity.safetensors")
+    np.testing.assert_allclose(made.importance, old.importance, rtol=1e-6)
