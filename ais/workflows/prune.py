@@ -136,13 +136,11 @@ def prune_head(
     pruned.load_state_dict(state)
     pruned.folder = head.folder  # where its backbone lies, if that was tuned
     pruned.mean_residual[~keep.cpu()] = 0
-    pruned.typical.copy_(_typical(head, pictures, backbone.embedding_slice, keep, all_seen=bool(seen.all())))
+    pruned.typical.copy_(_typical(head, pictures, backbone.embedding_slice, keep))
     return pruned.eval(), report
 
 
-def _typical(
-    head: RegressionHead, pictures: EmbeddedRatings, embedding_slice: range, keep: Tensor, *, all_seen: bool
-) -> Tensor:
+def _typical(head: RegressionHead, pictures: EmbeddedRatings, embedding_slice: range, keep: Tensor) -> Tensor:
     """The mean embedding without the pruned maps, (D,): of the images that the head was trained on.
 
     Where they are not at hand, its own is kept, but for the coordinates of the pruned maps, which are those of the
@@ -150,7 +148,8 @@ def _typical(
     """
     embedding, _ = ablate(pictures.embedding, pictures.delta, embedding_slice, keep.cpu())
     mean = embedding.mean(0)
-    if all_seen:
+    hashes = pictures.embedded.hashes
+    if len(hashes) == head.config.trained_on and all(head.was_trained_on(hashes)):
         return mean
     typical = head.typical.cpu().clone()
     if typical.any():

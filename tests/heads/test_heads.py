@@ -19,7 +19,9 @@ import ais
 from ais.backbones.loading import load_backbone
 from ais.errors import HeadError
 from ais.heads.base import content_key
+from ais.heads.config import Member, StackConfig
 from ais.heads.regression import RegressionHead
+from ais.heads.stack import StackedHead
 from ais.workflows.score import score_pictures
 from helpers.heads import change_head, make_head
 from helpers.networks import add_backbone
@@ -152,3 +154,26 @@ def test_a_head_of_other_weights_of_its_backbone_is_refused(
                 match=rf"trained on a tiny12 with other weights .*0{{16}}.* here \({backbone.sha256}\)",
             ):
                 use(photograph, named)
+
+
+def test_on_another_device_it_is_a_copy_of_all_of_it() -> None:
+    """Also of what its file does not hold, and of a stack's members."""
+    single = change_head(make_head(), pruned=[1])
+    config = StackConfig(
+        name="stack", variants=3, target=single.config.target, interval=single.config.interval,
+        members=[Member("a", ""), Member("b", "")],
+    )  # fmt: skip
+    for head in (single, StackedHead(config, [make_head(seed=1), make_head(seed=2)])):
+        head.notice = "kept"
+        there = head.on("meta")
+        assert type(there) is type(head)
+        assert there.notice == "kept"
+        assert {buffer.device.type for buffer in there.buffers()} == {"meta"}
+        assert {buffer.device.type for buffer in head.buffers()} == {"cpu"}
+        assert len(list(there.buffers())) == len(list(head.buffers()))
+        assert head.on("cpu") is head
+        twice = head.double().on("cpu")
+        assert {buffer.dtype for buffer in twice.buffers()} <= {torch.float32, torch.bool}
+        assert all(
+            torch.equal(value, twice.state_dict()[n].double()) for n, value in head.state_dict().items()
+        )

@@ -21,6 +21,7 @@ from ais.errors import DataError
 from ais.heads.config import BACKBONE
 from ais.heads.loading import load_head
 from ais.heads.regression import RegressionHead
+from ais.images.reading import read_image
 from ais.metrics import bootstrap, regression
 from ais.training import calibration, cross_validation, mlp
 from ais.training import pruning as training_pruning
@@ -118,6 +119,12 @@ def pruned_by_hand(head: RegressionHead, data: RatedSet, channels: list[int]) ->
     return by_hand(changed, data)
 
 
+def typical_of(head: RegressionHead, data: RatedSet) -> torch.Tensor:
+    """The mean of what the head reads, (D,), by the plain way: its backbone with the pruned maps at 0."""
+    backbone = load_backbone("little1", view="resize")
+    return torch.stack([backbone(read_image(file), head.keep).embedding[0] for file in data.files]).mean(0)
+
+
 def test_a_pruned_head_and_its_figures(
     others: RatedSet, rated: RatedSet, head: RegressionHead, tmp_path: Path
 ) -> None:
@@ -148,6 +155,8 @@ def test_a_pruned_head_and_its_figures(
     assert torch.equal(loaded.mean_residual[loaded.keep], head.mean_residual[loaded.keep])
     for name in ("weight1", "bias1", "weight2", "bias2"):
         assert torch.equal(getattr(loaded, name), getattr(head, name))
+    assert torch.equal(loaded.typical[loaded.keep], head.typical[loaded.keep])
+    torch.testing.assert_close(loaded.typical[~loaded.keep], typical_of(loaded, others)[~loaded.keep])
     np.testing.assert_allclose(by_hand(loaded, test), scores, atol=1e-5)
 
 
@@ -180,6 +189,7 @@ def test_pictures_it_has_learned_from_are_judged_by_heads_that_stand_in(
     assert made.config.metrics["rmse"] == pytest.approx(expected["rmse"], abs=1e-5)
     assert torch.equal(made.weight1, head.weight1)  # but the weights are the head's own
     assert torch.equal(made.trained_on, head.trained_on)
+    torch.testing.assert_close(made.typical, typical_of(made, rated))
 
 
 def test_only_the_unseen_of_a_mixed_set_take_part(

@@ -85,6 +85,9 @@ def test_train_head_from_a_folder_to_a_head(rated: RatedSet, tmp_path: Path) -> 
     )
     assert head.mean_residual.shape == (12,)
     assert head.mean_residual.abs().max() > 0
+    seen_by_it = torch.stack([backbone(read_image(file)).embedding[0] for file in rated.files])
+    torch.testing.assert_close(head.typical, seen_by_it.mean(0).float(), atol=1e-5, rtol=1e-4)
+    assert config.backbone_sha256 == backbone.sha256
 
     head.save(tmp_path / "head")
     loaded = load_head(tmp_path / "head")
@@ -255,3 +258,6 @@ def test_a_tuned_head_comes_with_its_backbone(
         head.score(own(picture).embedding).item(), abs=1e-5
     )
     assert abs(head.score(backbone(picture).embedding) - head.score(own(picture).embedding)) > 1e-5
+    assert loaded.config.backbone_sha256 == own.sha256 != backbone.sha256
+    seen_by_it = torch.stack([own(read_image(file)).embedding[0] for file in rated.files])
+    torch.testing.assert_close(loaded.typical, seen_by_it.mean(0), atol=1e-5, rtol=1e-4)
