@@ -163,10 +163,10 @@ def train_command(
 
 def _tuning(strategy: str, **given: float | int | None) -> FineTuneConfig:
     """The settings of the tuning; those that this strategy would not heed are refused."""
-    from ais.training.strategies import FineTuneConfig
+    from ais.training.strategies import STRATEGIES, FineTuneConfig
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    unused = [name for name in chosen if strategy == "head" or (name == "last_k" and strategy != "last-k")]
+    unused = [name for name in chosen if not STRATEGIES[strategy].uses(name)]
     if unused:
         raise AISError(
             f"--{unused[0].replace('_', '-')} changes nothing with --strategy {strategy}: leave it out, or choose a "

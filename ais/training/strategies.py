@@ -19,10 +19,12 @@ _HEAD_RATE = Recipe().learning_rate / 5
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to use a backbone.
+    """One way to use a backbone; adding one is adding an entry to `STRATEGIES`.
 
     Attributes:
+        label: a few words for it.
         about: one sentence for a list.
+        why: the sentence of `ais.workflows.advise` where it is advised.
         trains: which blocks of the backbone learn.
         head_first: it starts from a head that was fitted on the frozen backbone: the gradients of a random
             one would spoil what the backbone knows (Kumar et al. 2022, arXiv 2202.10054).
@@ -32,7 +34,9 @@ class Strategy:
         frozen_norm: BatchNorm stays as it is, statistics, scale and shift.
     """
 
+    label: str
     about: str
+    why: str
     trains: Literal["nothing", "last", "all"] = "all"
     head_first: bool = True
     pretrained: bool = True
@@ -46,21 +50,44 @@ class Strategy:
     def trains_backbone(self) -> bool:
         return self.trains != "nothing"
 
+    def uses(self, setting: str) -> bool:
+        """Whether a field of `FineTuneConfig` changes anything."""
+        needed = {"last_k": self.trains == "last", "layer_decay": self.layerwise}
+        return self.trains_backbone and needed.get(setting, True)
+
 
 STRATEGIES: dict[str, Strategy] = {
-    "head": Strategy("The backbone stays as it is; only the head learns.", trains="nothing"),
+    "head": Strategy(
+        "head only",
+        "The backbone stays as it is; only the head learns.",
+        "So only the head learns: a backbone with millions of weights would overfit these pictures.",
+        trains="nothing",
+    ),
     "head-then-all": Strategy(
-        "The head learns first, then everything together at a rate that is several times lower."
+        "head, then everything",
+        "The head learns first, then everything together at a rate that is several times lower.",
+        "So the head learns first and then everything, slowly: there are enough pictures for it, and what the "
+        "backbone knows is worth keeping.",
     ),
     "layerwise": Strategy(
+        "everything, early blocks least",
         "Everything learns, each block of the backbone at a lower rate than the one after it.",
+        "So everything learns, the early blocks least: what they see in pictures is needed for any task, what the "
+        "late ones make of it has to change.",
         layerwise=True,
     ),
     "last-k": Strategy(
-        "The last blocks of the backbone learn with the head, the others stay.", trains="last"
+        "head and last blocks",
+        "The last blocks of the backbone learn with the head, the others stay.",
+        "So the last blocks learn with the head: they hold what is special to a task, and the earlier ones, "
+        "which serve for any picture, cannot be spoilt by so few.",
+        trains="last",
     ),
     "scratch": Strategy(
+        "everything, from random weights",
         "Everything learns from random weights: for very large sets of pictures unlike photographs.",
+        "So everything may learn from random weights: there are enough pictures, and the backbone knows next to "
+        "nothing that helps. Compare with `layerwise`, which takes less time.",
         head_first=False,
         pretrained=False,
         frozen_norm=False,
@@ -167,7 +194,7 @@ def parameter_groups(network: nn.Module, strategy: Strategy, tuning: FineTuneCon
             )
         parts = parts[-tuning.last_k :]
     groups = []
-    for depth, names in enumerate(reversed(parts if strategy.trains != "nothing" else [])):
+    for depth, names in enumerate(reversed(parts if strategy.trains_backbone else [])):
         modules = [network.get_submodule(name) for name in names]
         learning = [m for m in modules if not (strategy.frozen_norm and isinstance(m, _BatchNorm))]
         if parameters := [parameter for module in learning for parameter in _own(module)]:

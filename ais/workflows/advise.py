@@ -20,14 +20,15 @@ from ais.data.splits import grouped_folds
 from ais.errors import DataError
 from ais.torch_state import own_state
 from ais.training.mlp import fit_projection
+from ais.training.strategies import STRATEGIES
 
 Size = Literal["very small", "small", "medium", "large"]
 
 Knowledge = Literal["most", "part", "little"]
 
-# Below 1,000 pictures even the last blocks, with their hundreds of thousands of weights, learn single
-# pictures by heart; from 1,000 to 10,000 is the usual size of a rated set; with COCO's 118,000, networks that
-# began with random weights came to be as good as pretrained ones (He et al. 2019, arXiv 1811.08883).
+# Below 1,000 images even the last blocks, with their hundreds of thousands of weights, overfit; from 1,000 to 10,000
+# is the usual size of a rated set; with COCO's 118,000, networks that began with random weights came to be as good as
+# pretrained ones (He et al. 2019, arXiv 1811.08883).
 SMALL, MEDIUM, LARGE = 1_000, 10_000, 100_000  # pictures, at least
 
 # Shares of the ceiling. A correlation of 0.7 is half of the variance that can be explained at all, so the
@@ -45,26 +46,6 @@ _TABLE: dict[Size, dict[Knowledge, str]] = {
     "small": {"most": "head", "part": "last-k", "little": "last-k"},
     "medium": {"most": "head-then-all", "part": "head-then-all", "little": "layerwise"},
     "large": {"most": "head-then-all", "part": "layerwise", "little": "scratch"},
-}
-
-_WHY = {
-    "head": "So only the head learns: a backbone with millions of weights would learn these pictures by heart.",
-    "last-k": (
-        "So the last blocks learn with the head: they hold what is special to a task, and the earlier ones, "
-        "which serve for any picture, cannot be spoilt by so few."
-    ),
-    "head-then-all": (
-        "So the head learns first and then everything, slowly: there are enough pictures for it, and what the "
-        "backbone knows is worth keeping."
-    ),
-    "layerwise": (
-        "So everything learns, the early blocks least: what they see in pictures is needed for any task, what the "
-        "late ones make of it has to change."
-    ),
-    "scratch": (
-        "So everything may learn from random weights: there are enough pictures, and the backbone knows next to "
-        "nothing that helps. Compare with `layerwise`, which takes less time."
-    ),
 }
 
 _KNOWS: dict[Knowledge, str] = {
@@ -159,7 +140,7 @@ def advise(
         f"The set is {size}: it has {count:,} pictures.",
         f"The backbone knows {_KNOWS[knows]}: a linear read-out of its embedding predicts the ratings of pictures "
         f"it has not seen with a PLCC of {plcc:.2f}, {similarity:.0%} of {limit}.",
-        _WHY[strategy],
+        STRATEGIES[strategy].why,
     ]
     if size in _WARNINGS and knows != "most":
         reasons.append(_WARNINGS[size])

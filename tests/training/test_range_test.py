@@ -53,7 +53,7 @@ def noisy(losses: np.ndarray, seed: int, noise: float = 0.15) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("level", [0.001, 0.14, 1.0])
 def test_where_the_loss_hardly_changes_nothing_is_suggested(seed: int, level: float) -> None:
-    """As where the head knows the pictures by heart: noise alone has a minimum somewhere, which means nothing."""
+    """As where the head has overfitted: noise alone has a minimum somewhere, which means nothing."""
     found = read_curves(RATES, noisy(np.full(50, level), seed))
     assert (found.suggested, found.reason) == (
         None,
