@@ -581,8 +581,8 @@ def test_prune(place: Place, tmp_path: Path) -> None:
 
 
 def test_prune_takes_a_tuned_backbone_along(place: Place, tmp_path: Path) -> None:
-    tuned = ["--backbone", "little1", "--strategy", "last-k", "--epochs", "1", "--last-k", "1"]
-    call("train", place.data, *LEARN, *tuned, "--learning-rate", "1e-2", "--out", tmp_path / "tuned")
+    tuned = ["--backbone", "little1", "--strategy", "last-k", "--epochs", "4", "--last-k", "1"]
+    call("train", place.data, *LEARN, *tuned, "--learning-rate", "3e-3", "--out", tmp_path / "tuned")
     call("prune", place.others, "--head", tmp_path / "tuned", "--out", tmp_path / "lean")
     assert (tmp_path / "lean" / BACKBONE).read_bytes() == (tmp_path / "tuned" / BACKBONE).read_bytes()
     picture = sorted(place.others.glob("*.png"))[0]
