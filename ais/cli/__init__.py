@@ -58,7 +58,7 @@ def main() -> None:
         _stop(f"Stopped by {why}. {stopped.kept}".rstrip(), 128 + stopped.number)
     except AISError as error:
         _stop(str(error), 2)
-    except BrokenPipeError:  # the reader of a pipe has had enough
+    except BrokenPipeError:  # whoever reads the pipe has stopped
         _close_stdout()
         raise SystemExit(1) from None
     except Exception as error:

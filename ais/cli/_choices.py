@@ -24,7 +24,8 @@ class Choice(OptionInfo):
         option: such as ``--method``.
         registry: gives it. Where its entries have a sentence, `about`, the help lists it.
         help: what is chosen.
-        aliases: gives other names that are taken, with the key that each stands for.
+        aliases: other values that are taken, with the key that each stands for.
+        old: the option's old name, which is taken, too.
     """
 
     def __init__(
@@ -33,9 +34,15 @@ class Choice(OptionInfo):
         registry: Callable[[], Mapping[Any, Any]],
         help: str,
         aliases: Mapping[str, str] | None = None,
+        old: str = "",
     ) -> None:
         super().__init__(
-            default=option, help=help, callback=self._check, autocompletion=self._complete, show_default=True
+            default=option,
+            param_decls=(old,) if old else (),
+            help=help,
+            callback=self._check,
+            autocompletion=self._complete,
+            show_default=True,
         )
         self._what = option.lstrip("-").replace("-", " ")
         self._registry, self._aliases = registry, aliases or {}

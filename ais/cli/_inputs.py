@@ -29,7 +29,7 @@ Paths = Annotated[
 
 
 @dataclass(frozen=True)
-class Named:
+class InputImage:
     """A picture of a call: what it is called, where it is, and in which of the call's folders it was found."""
 
     path: str
@@ -40,7 +40,7 @@ class Named:
 # Which pictures -----------------------------------------------------------------------------------------------
 
 
-def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
+def input_images(paths: Sequence[str]) -> tuple[list[InputImage], list[str]]:
     """The pictures of a call: files as they are named, the pictures of folders, and standard input; and a sentence for
     each folder that gives none, which is printed, too.
 
@@ -51,12 +51,12 @@ def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
 
     if paths.count(STANDARD_INPUT) > 1:
         raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
-    found: list[Named] = []
+    found: list[InputImage] = []
     problems: list[str] = []
     for path in paths:
         place = from_home(path)
         if path == STANDARD_INPUT:
-            found.append(Named(path, _standard_input()))
+            found.append(InputImage(path, _standard_input()))
         elif os.path.isdir(place):  # noqa: PTH112  a Path raises for a name that is too long
             try:
                 inside, left_out = find_pictures(place)
@@ -69,9 +69,9 @@ def _named(paths: Sequence[str]) -> tuple[list[Named], list[str]]:
                 )
             elif left_out:
                 typer.echo(left_out_line(Path(place), left_out), err=True)
-            found += [Named(str(file), file, Path(place)) for file in inside]
+            found += [InputImage(str(file), file, Path(place)) for file in inside]
         else:
-            found.append(Named(place if "://" in place else str(Path(place)), place))
+            found.append(InputImage(place if "://" in place else str(Path(place)), place))
     if problems and not found:
         raise AISError(" ".join(problems))
     for problem in problems:
@@ -90,18 +90,18 @@ def _standard_input() -> NamedBytes:
     return NamedBytes(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
 
 
-def _sources(pictures: Sequence[Named]) -> list[Picture]:
+def sources(pictures: Sequence[InputImage]) -> list[Picture]:
     return [named.source for named in pictures]
 
 
-def _files(pictures: Sequence[Named]) -> list[str | Path]:
+def files_on_disk(pictures: Sequence[InputImage]) -> list[str | Path]:
     """Those that are on the disk, and must stay as they are."""
     from ais.backbones.embeddings import NamedBytes
 
     return [named.source for named in pictures if not isinstance(named.source, NamedBytes)]
 
 
-def _kept(count: int, table: GrowingFile | None) -> str:
+def rows_written(count: int, table: GrowingFile | None) -> str:
     """What of a table that cannot grow any more is there."""
     if not table or not count:
         return ""

@@ -108,7 +108,9 @@ Target = Annotated[str, typer.Option("--target", help="The column of the ratings
 
 TrainedTarget = Annotated[
     str | None,
-    typer.Option("--target", help="The column of the ratings [default: the one that the head learned]."),
+    typer.Option(
+        "--target", help="The column of the ratings [default: the one that the head was trained on]."
+    ),
 ]
 
 SD = Annotated[
@@ -160,8 +162,17 @@ def group_column(
     return trained if trained in there else None
 
 
-def say_ungrouped(data: Path, table: Path | None) -> None:
-    """Without a column of groups nothing is kept apart, and who trains should know it."""
+def target_column(head: Head, target: str | None) -> str:
+    column = target or head.config.recipe.get("target")
+    if not column:
+        raise AISError(
+            f"The head {head.config.name!r} does not say which column it was trained on: name it with --target."
+        )
+    return str(column)
+
+
+def warn_ungrouped(data: Path, table: Path | None) -> None:
+    """Without a column of groups nothing is kept apart: whoever trains a head is told."""
     from ais.data.columns import NONE, like_groups
     from ais.data.ratings import columns
 
@@ -169,7 +180,7 @@ def say_ungrouped(data: Path, table: Path | None) -> None:
     which = f", such as {' or '.join(like)}" if like else ""
     typer.echo(
         "There is no column of groups (theme): each picture is a group of its own. Where pictures are related, of one "
-        "scene, series, author or prompt, some are then learned from and others tested on, and the figures flatter: "
+        "scene, series, author or prompt, some are then trained on and others tested on, and the metrics are too good: "
         f"name the column that says what belongs together with --group{which}; --group {NONE} if nothing does.",
         err=True,
     )

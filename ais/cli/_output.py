@@ -41,7 +41,7 @@ class Stopped(BaseException):
         self.kept = ""
 
 
-class Bars:
+class ProgressBars:
     """What a command is at, on stderr: on a terminal a bar within a second, elsewhere a line now and then.
 
     Args:
@@ -52,14 +52,14 @@ class Bars:
         self._doing = doing
         self._bars: dict[str, tqdm[Any]] = {}
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._said: dict[str, tuple[float, int]] = {}  # when, and how much was done then
+        self._last_lines: dict[str, tuple[float, int]] = {}  # when, and how much was done then
         self._reported = threading.Event()
         self._waiting: threading.Thread | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._end_waiting()
         if not self._terminal:
-            self._say(stage, done, total)
+            self._log(stage, done, total)
             return
         if stage not in self._bars:
             self._bars[stage] = tqdm(desc=stage, total=total, file=sys.stderr, leave=False)
@@ -76,7 +76,7 @@ class Bars:
         else:
             typer.echo(line, err=err)
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> ProgressBars:
         if self._terminal:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
@@ -101,13 +101,13 @@ class Bars:
             self._waiting.join()
             self._waiting = None
 
-    def _say(self, stage: str, done: int, total: int) -> None:
+    def _log(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        when, before = self._said.setdefault(stage, (now, done))
+        when, before = self._last_lines.setdefault(stage, (now, done))
         tenth = now - when >= _SHORT_PAUSE and done - before >= total / 10
         if done < total and (tenth or now - when >= _LONG_PAUSE):
             typer.echo(f"{stage}: {done} of {total}", err=True)
-            self._said[stage] = (now, done)
+            self._last_lines[stage] = (now, done)
 
 
 def command_of(*folders: Path | None) -> str:
@@ -147,13 +147,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 # What is printed ------------------------------------------------------------------------------------------------
 
 
-def _print_rows(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def print_rows(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """One document of what was done, also if not all of it was; none if nothing was."""
     if rows:
         print_json({**document, "pictures": rows})
 
 
-def _in_words(head: Head, row: dict[str, Any]) -> str:
+def score_sentence(head: Head, row: dict[str, Any]) -> str:
     target, level = head.config.target, head.config.interval.level
     where = "on a" if target.low <= row["score"] <= target.high else "beyond the"
     return (

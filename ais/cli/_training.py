@@ -69,7 +69,7 @@ Out = Annotated[
 ]
 
 
-def _write(head: Head, out: Path, extra: dict[str, bytes], as_json: bool) -> None:
+def save_head(head: Head, out: Path, extra: dict[str, bytes], as_json: bool) -> None:
     from ais.heads.format import read_config
     from ais.publish.card import model_card
 

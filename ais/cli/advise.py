@@ -22,7 +22,7 @@ from ais.cli._options import (
     group_column,
     read_set,
 )
-from ais.cli._output import Bars, print_json
+from ais.cli._output import ProgressBars, print_json
 from ais.cli._training import BackboneName, View
 
 
@@ -53,7 +53,7 @@ def advise_command(
     columns = RatingColumns(target, sd=sd, n=n, group=group, split=split, image=image)
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)
-    with Bars() as bars:
+    with ProgressBars() as bars:
         frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)
         pictures = embed_ratings(rated, frozen, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)

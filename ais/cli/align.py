@@ -11,7 +11,7 @@ import typer
 
 from ais.cli._choices import Choice
 from ais.cli._options import AsJson, ImageColumn, OnDevice, TableFile, app
-from ais.cli._output import Bars, print_json, print_table
+from ais.cli._output import ProgressBars, print_json, print_table
 from ais.cli._training import View
 from ais.errors import AISError
 
@@ -83,7 +83,7 @@ def align_command(
     from ais.workflows.align import align, read_stimulus_set
 
     if splits == 1:
-        raise AISError("One split tells nothing of chance: ask for two at least, or for none.")
+        raise AISError("One split says nothing about chance: ask for at least two, or for none.")
     stimuli = read_stimulus_set(data, rdm, average=average, table=table, image=image)
     names = list(dict.fromkeys(backbone or ["efficientnet_lite0"]))
     folders = {name: name.replace(":", "-").replace("/", "-") for name in names}
@@ -95,7 +95,7 @@ def align_command(
         [*stimuli.files, *tables, *matrices],
     )
     documents = []
-    with Bars() as bars:
+    with ProgressBars() as bars:
         for name in names:
             loaded = load_backbone(name, view=view, device=pick_device(device))
             report = align(stimuli, loaded, metric=metric, splits=splits, seed=seed, progress=bars)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def align_command(
 
 
 def _write(
-    report: RSAReport, stimuli: StimulusSet, backbone: FrozenBackbone, folder: Path, bars: Bars
+    report: RSAReport, stimuli: StimulusSet, backbone: FrozenBackbone, folder: Path, bars: ProgressBars
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -201,7 +201,7 @@ def _print_report(documents: list[dict[str, Any]]) -> None:
     if first["gain"]:
         gain = first["gain"]
         typer.echo(
-            f"\nKeeping the best maps by AIS, on {gain['held_out']} pictures that had no part in it "
+            f"\nKeeping the best maps by AIS, on {gain['held_out']} held-out pictures "
             f"({len(gain['kept'])} splits):\n"
         )
         print_table(

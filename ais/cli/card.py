@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ais.cli._options import AsJson, OnDevice, app
-from ais.cli._output import Bars, print_json
+from ais.cli._output import ProgressBars, print_json
 from ais.errors import AISError
 from ais.heads.config import CARD, CONFIG
 
@@ -47,7 +47,7 @@ def card_command(
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Write a head's model card anew, from its config and what is given here.
+    """Generate a head's model card again, from its config and what is given here.
 
     What is not given stays as it is; the weights do in any case.
     """
@@ -63,7 +63,7 @@ def card_command(
     inputs = [*(examples or ()), *([citation] if citation else ())]
     check_outputs(folder, [CONFIG, CARD, *([EXAMPLES] if examples else ())], inputs)
     given: dict[str, Any] = {"about": about, "license": license, "citation": citation and _read(citation)}
-    with Bars():
+    with ProgressBars():
         pictures = {EXAMPLES: _examples(folder, examples, device)} if examples else {}
     given = {name: value for name, value in given.items() if value is not None}
     config = replace(config, recipe=_recipe(config, folder, bool(pictures)), **given)

@@ -26,8 +26,8 @@ from ais.cli._options import (
     inputs_of,
     read_set,
 )
-from ais.cli._output import Bars, command_of
-from ais.cli._training import Out, _write
+from ais.cli._output import ProgressBars, command_of
+from ais.cli._training import Out, save_head
 from ais.errors import AISError
 
 
@@ -74,7 +74,7 @@ def combine_command(
     members = [head.members[0] for head in loaded]
     column = target or members[0].config.recipe.get("target")
     if not column:
-        raise AISError("The first head does not say which column it learned: name it with --target.")
+        raise AISError("The first head does not say which column it was trained on: name it with --target.")
     beside = (out.resolve().parent, heads_directory().resolve())
     for member in members:
         if member.repository is not None:
@@ -93,9 +93,9 @@ def combine_command(
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     check_head_folder(out, inputs_of(rated))
     rated = rated.part(test=False)
-    with Bars() as bars:
+    with ProgressBars() as bars:
         stack = combine_heads(rated, members, name=out.resolve().name, device=device, progress=bars)
     given = [Path(head) for head in heads if Path(head).is_dir()]  # the others are names, or ids on the Hub
     recipe = {"command": command_of(data, out, table, *given), **stack.config.recipe, "group": group}
     stack.config = replace(stack.config, recipe=recipe)
-    _write(stack, out, {}, as_json)
+    save_head(stack, out, {}, as_json)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ais.cli._options import AsJson, Commands, app
-from ais.cli._output import Bars, print_json
+from ais.cli._output import ProgressBars, print_json
 
 if TYPE_CHECKING:
     from ais.data.converters import Converter
@@ -64,7 +64,7 @@ def _command(name: str, converter: Converter) -> Any:
     """The command of one data set, with an option for each file that it may take."""
 
     def run(source: Path, out: Path, as_json: bool, **files: Path | None) -> None:
-        with Bars("converting"):
+        with ProgressBars("converting"):
             images = converter.convert(source, out, **files)
         _print_result(images, out, as_json)
 

@@ -28,8 +28,9 @@ from ais.cli._options import (
     head_files,
     inputs_of,
     read_set,
+    target_column,
 )
-from ais.cli._output import Bars, print_json, print_table
+from ais.cli._output import ProgressBars, print_json, print_table
 from ais.errors import AISError
 from ais.heads.config import EMBEDDED
 
@@ -43,8 +44,9 @@ EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
 
 _HOW = {
     "unseen": "pictures that the head has not seen",
-    "cross-validation": "the pictures it learned from, each scored by variants that have {}",
-    "unknown": "but the head does not say which pictures it learned from: if these are among them, the figures flatter",
+    "cross-validation": "the pictures it was trained on, each scored by variants that have {}",
+    "unknown": "but the head does not say which pictures it was trained on: if these are among them, the metrics are "
+    "too good",
 }
 
 
@@ -86,8 +88,8 @@ def evaluate_command(
 ) -> None:
     """How well a head predicts people's ratings of pictures that it has not seen.
 
-    A picture is known by its content. Those that the head has learned from are left out; but if they are exactly those
-    that it learned from, they are scored by cross-validation with the head's own recipe.
+    A picture is known by its content. Those that the head was trained on are left out; but if they are exactly those
+    that it was trained on, they are scored by cross-validation with the head's own recipe.
     """
     from ais.data.columns import RatingColumns
     from ais.heads.loading import load_head, rating_head
@@ -98,7 +100,7 @@ def evaluate_command(
     if heatmaps and loaded.config.parts:
         raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
     columns = RatingColumns(
-        _column(loaded, target),
+        target_column(loaded, target),
         sd=sd,
         n=n,
         group=group_column(data, group, loaded, table),
@@ -110,7 +112,7 @@ def evaluate_command(
     rated = rated.part(test=True)
     if out is not None:
         check_outputs(out, EVALUATION, [*inputs_of(rated), *head_files(head)])
-    with Bars() as bars:
+    with ProgressBars() as bars:
         held = score_held_out(rated, loaded, device=device, progress=bars)
         report = evaluate_head(held, loaded)
         if heatmaps:
@@ -123,17 +125,8 @@ def evaluate_command(
         _print_report(report)
 
 
-def _column(head: Head, target: str | None) -> str:
-    column = target or head.config.recipe.get("target")
-    if not column:
-        raise AISError(
-            f"The head {head.config.name!r} does not say which column it learned: name it with --target."
-        )
-    return str(column)
-
-
 def _faithfulness(
-    data: RatedSet, head: RegressionHead, count: int, device: str, bars: Bars
+    data: RatedSet, head: RegressionHead, count: int, device: str, bars: ProgressBars
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -175,7 +168,7 @@ def _print_report(report: dict[str, Any]) -> None:
     how = _HOW[report["how"]].format("seen neither it nor its group" if grouped else "not seen it")
     typer.echo(f"{report['head']}: {report['pictures']} pictures{groups}, {how}")
     if report["left_out"]:
-        typer.echo(f"  {report['left_out']} more were left out: the head has seen them")
+        typer.echo(f"  {report['left_out']} more were left out: the head was trained on them")
     measures = report["metrics"]
     rows = [
         (
@@ -187,7 +180,7 @@ def _print_report(report: dict[str, Any]) -> None:
     ]
     print_table(("measure", "value", "95 % interval"), rows)
     if report["ceiling"] is not None:
-        typer.echo(f"The ratings' own noise allows a PLCC of {report['ceiling']:.3f} at the most.")
+        typer.echo(f"The ratings' own noise allows a PLCC of {report['ceiling']:.3f} at most.")
     interval = report["interval"]
     typer.echo(
         f"{interval['inside']:.0%} of the ratings lie inside the score's {interval['level']:.0%} interval."

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ais.cli._choices import Choice
-from ais.cli._inputs import Named, Paths, _files, _named
+from ais.cli._inputs import InputImage, Paths, files_on_disk, input_images
 from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
-from ais.cli._output import Bars, Stopped, _in_words, _print_rows, print_json
+from ais.cli._output import ProgressBars, Stopped, print_json, print_rows, score_sentence
 from ais.errors import NO_MEMORY, AISError, ImageError, UnwritableError, out_of_memory
 from ais.heads.config import EMBEDDED
 
@@ -88,7 +88,7 @@ def explain_command(
     from ais.images.folders import printable
     from ais.io.files import check_outputs
 
-    pictures, problems = _named(paths)
+    pictures, problems = input_images(paths)
     alone = len(paths) == 1 and pictures[0].folder is None
     if rating is not None and not alone:
         raise AISError("--rating is what people said of one picture: name that picture alone.")
@@ -97,10 +97,10 @@ def explain_command(
     rows: list[dict[str, Any]] = []
     with ExitStack() as opened:
         if as_json and not alone:
-            opened.callback(_print_rows, {}, rows)
-        bars = opened.enter_context(Bars("loading the head and its network"))
+            opened.callback(print_rows, {}, rows)
+        bars = opened.enter_context(ProgressBars("loading the head and its network"))
         loaded = rating_head(load_head(head))
-        inputs = [*_files(pictures), *head_files(head), *filter(None, [alignment])]
+        inputs = [*files_on_disk(pictures), *head_files(head), *filter(None, [alignment])]
         files = _explanation_files(loaded)
         check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
         bars("pictures", 0, len(pictures))
@@ -158,7 +158,7 @@ def _check_used(kind: str, **given: object) -> None:
             )
 
 
-def folder_names(pictures: Sequence[Named]) -> list[str]:
+def folder_names(pictures: Sequence[InputImage]) -> list[str]:
     """A folder's name for each picture: its own without the ending, longer where that is not enough to tell them
     apart, whatever the case of the letters."""
 
@@ -197,7 +197,7 @@ def _explanation_files(head: Head) -> list[str]:
 
 
 def _print_explanation(
-    bars: Bars, head: Head, explanation: Explanation, named: Named, files: list[str], alone: bool
+    bars: ProgressBars, head: Head, explanation: Explanation, named: InputImage, files: list[str], alone: bool
 ) -> None:
     import numpy as np
 
@@ -206,7 +206,7 @@ def _print_explanation(
     from ais.images.folders import printable
 
     values = Score(explanation.score, *explanation.interval, explanation.percentile)
-    words = _in_words(head, values._asdict())
+    words = score_sentence(head, values._asdict())
     if not alone:
         bars.echo(f"{printable(named.path)}: {words}\n  {printable(str(Path(files[0]).parent))}")
         return

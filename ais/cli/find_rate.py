@@ -23,7 +23,7 @@ from ais.cli._options import (
     inputs_of,
     read_set,
 )
-from ais.cli._output import Bars, print_json
+from ais.cli._output import ProgressBars, print_json
 from ais.cli._training import BackboneName, Strategy, View
 from ais.errors import AISError
 
@@ -67,7 +67,7 @@ def find_rate_command(
         raise AISError(f"{out}: the figure is a PNG picture. Give --out a name that ends in .png.")
     rated = rated.part(test=False)
     where = pick_device(device)
-    with Bars() as bars:
+    with ProgressBars() as bars:
         frozen = (
             load_backbone(backbone, view=view, device=where, progress=True)
             if STRATEGIES[strategy].pretrained

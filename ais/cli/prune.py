@@ -28,15 +28,15 @@ from ais.cli._options import (
     group_column,
     inputs_of,
     read_set,
+    target_column,
 )
-from ais.cli._output import Bars, command_of, print_json
-from ais.cli.evaluate import _column
+from ais.cli._output import ProgressBars, command_of, print_json
 from ais.errors import AISError
 from ais.heads.config import EMBEDDED
 
 
 def _criteria() -> Mapping[Any, Any]:
-    from ais.training.pruning import CRITERIA
+    from ais.training.criteria import CRITERIA
 
     return CRITERIA
 
@@ -53,13 +53,9 @@ def prune_command(
     split: Split = None,
     sd: SD = None,
     n: N = None,
-    how: Annotated[
+    criterion: Annotated[
         str,
-        Choice(
-            "--how",
-            _criteria,
-            "Which maps are pruned.",
-        ),
+        Choice("--criterion", _criteria, "Which maps are pruned.", old="--how"),
     ] = "greedy",
     skip_bad: SkipBad = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split into validation and test pictures.")] = 0,
@@ -83,7 +79,7 @@ def prune_command(
     if loaded.folder is not None and loaded.folder.resolve() == out.resolve():
         raise AISError(f"The pruned head would be written over the one in {out}: choose another --out.")
     columns = RatingColumns(
-        _column(loaded, target),
+        target_column(loaded, target),
         sd=sd,
         n=n,
         group=group_column(data, group, loaded, table),
@@ -93,12 +89,12 @@ def prune_command(
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)
     check_head_folder(out, inputs_of(rated))
-    with Bars() as bars:
+    with ProgressBars() as bars:
         pruned, report = prune_head(
             rated,
             loaded,
             name=out.resolve().name,
-            criterion=how,
+            criterion=criterion,
             seed=seed,
             device=device,
             progress=bars,

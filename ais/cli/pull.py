@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ais.cli._options import AsJson, app
-from ais.cli._output import Bars, print_json, quality
+from ais.cli._output import ProgressBars, print_json, quality
 from ais.errors import AISError
 
 
@@ -39,7 +39,7 @@ def pull_command(
         if out.is_dir() and any(out.iterdir()):
             raise AISError(f"{out} is not empty: choose an --out that is new, or empty it.")
         check_outputs(out, file_names(None))
-    with Bars("fetching"):
+    with ProgressBars("fetching"):
         found = find_head(repository)
         head = load_from(found)
         wanted = file_names(head.config)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ais.cli._options import AsJson, app
-from ais.cli._output import Bars, print_json
+from ais.cli._output import ProgressBars, print_json
 from ais.errors import AISError
 
 Private = Annotated[bool, typer.Option("--private", help="Make what is new private.")]
@@ -51,16 +51,17 @@ def push_command(
     done = {}
     if folder is not None and repo is not None:
         repository = repository_to_push(repo, revision)
-        with Bars("pushing"):
+        with ProgressBars("pushing"):
             done["head"] = push_head(folder, repository, private=private, space=space or "")
         if not read_config(folder).about:
             typer.echo(
-                f"Its card does not say whose ratings it learned, of which pictures: `ais card {folder} --about …`.",
+                f"Its card does not say on whose ratings of which pictures it was trained: "
+                f"`ais card {folder} --about …`.",
                 err=True,
             )
     if space:
         heads = [str(repository_to_push(repo, revision))] if repo else []
-        with Bars("pushing"):
+        with ProgressBars("pushing"):
             done["Space"] = push_space(space, heads, private=private)
     if as_json:
         print_json({what: asdict(pushed) for what, pushed in done.items()})

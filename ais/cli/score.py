@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ais.cli._inputs import Paths, _files, _kept, _named, _sources
+from ais.cli._inputs import Paths, files_on_disk, input_images, rows_written, sources
 from ais.cli._options import AsJson, HeadName, OnDevice, app, head_files
-from ais.cli._output import Bars, Stopped, _in_words, _print_rows
+from ais.cli._output import ProgressBars, Stopped, print_rows, score_sentence
 from ais.errors import AISError, UnwritableError
 from ais.heads.config import EMBEDDED
 
@@ -53,17 +53,17 @@ def score_command(
     from ais.io.files import GrowingFile, check_outputs
     from ais.workflows.score import score_pictures
 
-    with Bars("loading the head"):
+    with ProgressBars("loading the head"):
         loaded = rating_head(load_head(head))
-    pictures, problems = _named(paths)
+    pictures, problems = input_images(paths)
     rows: list[dict[str, Any]] = []
     document: dict[str, Any] = {}
     with ExitStack() as opened:
         if as_json:
-            opened.callback(_print_rows, document, rows)
+            opened.callback(print_rows, document, rows)
         table = None
         if output:
-            inputs = [*_files(pictures), *head_files(head)]
+            inputs = [*files_on_disk(pictures), *head_files(head)]
             with suppress(UnwritableError):  # which `GrowingFile` tells of
                 check_outputs(output.parent, [output.name], inputs)
             _check_table(output)
@@ -72,23 +72,23 @@ def score_command(
             except UnwritableError as error:
                 problems.append(str(error))
                 typer.echo(f"ais: {error} The scores are printed instead.", err=True)
-        bars = opened.enter_context(Bars("loading the network"))
+        bars = opened.enter_context(ProgressBars("loading the network"))
         config = loaded.config
         document |= {"head": config.name, "target": asdict(config.target), "level": config.interval.level}
         bars("pictures", 0, len(pictures))
         scored = opened.enter_context(
-            closing(score_pictures(_sources(pictures), loaded, device=device, cache=cache))
+            closing(score_pictures(sources(pictures), loaded, device=device, cache=cache))
         )
         try:
             for named, one in zip(pictures, scored, strict=True):
                 row = {"path": named.path} | (one.score._asdict() if one.score else {"error": one.error})
                 rows.append(row)
-                line = f"{printable(named.path)}: {row.get('error') or _in_words(loaded, row)}"
+                line = f"{printable(named.path)}: {row.get('error') or score_sentence(loaded, row)}"
                 try:
                     if table:
                         table.write(_csv_lines(row, header=len(rows) == 1))
                 except UnwritableError as error:
-                    problems.append(f"{error}{_kept(len(rows) - 1, table)}")
+                    problems.append(f"{error}{rows_written(len(rows) - 1, table)}")
                     typer.echo(
                         f"ais: {problems[-1]} The {'others' if len(rows) > 1 else 'scores'} are printed.",
                         err=True,

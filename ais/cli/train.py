@@ -25,10 +25,10 @@ from ais.cli._options import (
     group_column,
     inputs_of,
     read_set,
-    say_ungrouped,
+    warn_ungrouped,
 )
-from ais.cli._output import Bars, command_of
-from ais.cli._training import About, BackboneName, Dataset, Out, Strategy, View, _write
+from ais.cli._output import ProgressBars, command_of
+from ais.cli._training import About, BackboneName, Dataset, Out, Strategy, View, save_head
 from ais.errors import AISError
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def train_command(
 ) -> None:
     """Train a head on a folder of rated pictures, test it by cross-validation, and write it with its model card.
 
-    The backbone looks at every picture once, and what it saw is kept in ~/.cache/ais (or $AIS_CACHE), fold by fold,
-    too: started again, an interrupted training goes on where it was.
+    The backbone runs once on every picture, and its output is kept in ~/.cache/ais (or $AIS_CACHE), and so is each
+    fold: started again, an interrupted training goes on where it was.
     """
     from safetensors.torch import save
 
@@ -116,7 +116,7 @@ def train_command(
     columns = RatingColumns(target, sd=sd, n=n, group=group, split=split, image=image)
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     if group is None and asked is None:
-        say_ungrouped(data, table)
+        warn_ungrouped(data, table)
     scale = HeadTarget(
         name=target.removesuffix("_mean"),
         low=float(math.floor(rated.ratings.min())) if low is None else low,
@@ -138,7 +138,7 @@ def train_command(
         tuning=_tuning(strategy, learning_rate=learning_rate, epochs=epochs, last_k=last_k),
     )
     check_head_folder(out, inputs_of(rated))
-    with Bars() as bars:
+    with ProgressBars() as bars:
         # What is trained from scratch needs no pretrained weights.
         frozen = (
             load_backbone(backbone, view=view, device=pick_device(device), progress=True)
@@ -158,11 +158,11 @@ def train_command(
         extra[BACKBONE] = save(report.tuned)
     recipe = {"command": command_of(data, out, table), **head.config.recipe, "group": group, "curve": CURVE}
     head.config = replace(head.config, about=about, recipe=recipe)
-    _write(head, out, extra, as_json)
+    save_head(head, out, extra, as_json)
 
 
 def _tuning(strategy: str, **given: float | int | None) -> FineTuneConfig:
-    """The settings of the tuning; those that this strategy would not heed are refused."""
+    """The settings of the tuning; those that this strategy does not use are refused."""
     from ais.training.strategies import STRATEGIES, FineTuneConfig
 
     chosen = {name: value for name, value in given.items() if value is not None}

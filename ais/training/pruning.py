@@ -7,7 +7,7 @@ c moves the coordinate ``embedding_slice[c]`` of the embedding by ``delta_c``, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from ais.errors import DataError
 from ais.heads.regression import RegressionHead
 from ais.metrics.regression import difference
 from ais.progress import Progress
+from ais.training.criteria import CRITERIA
 
 _BLOCK_VALUES = 1 << 17  # hidden units worked on together: 512 KiB of float32 stay in a core's cache
 
@@ -116,25 +117,6 @@ def greedy(parts: Sequence[ScoredFold], embedding_slice: range, progress: Progre
         if progress:
             progress(done, len(order))
     return keep
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """One way to choose maps.
-
-    Attributes:
-        about: a sentence for a list.
-        choose: scored folds, embedding slice and progress -> (C,) bool, False for the maps to prune.
-    """
-
-    about: str
-    choose: Callable[[Sequence[ScoredFold], range, Progress | None], Tensor]
-
-
-CRITERIA: dict[str, Criterion] = {
-    "greedy": Criterion("Map after map, the most harmful first, where that lowers the error.", greedy),
-    "negative": Criterion("All maps that harm on average.", negative_impact),
-}
 
 
 def prune(

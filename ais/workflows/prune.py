@@ -53,7 +53,7 @@ def prune_head(
 
     Args:
         name: the pruned head's.
-        criterion: a key of `ais.training.pruning.CRITERIA`.
+        criterion: a key of `ais.training.criteria.CRITERIA`.
 
     Returns:
         The head with its mask, its metrics and interval those on the test images; and what was measured.

@@ -50,6 +50,7 @@ def loaded(tmp_path: Path, *arguments: str, status: int = 0, **environment: str)
         (["train", "data"], 2, "--target"),
         (["explain", "photo.jpg", "--out", "o", "--method", "lime"], 2, "Choose one of: ais, gradcam, occlusion."),
         (["explain", "photo.jpg", "--out", "o", "--kind", "lime"], 2, "Choose one of: prediction, residual,"),
+        (["prune", "data", "--out", "o", "--criterion", "magic"], 2, "Choose one of: greedy, negative."),
         (["train", "data", "--strategy", "magic"], 2, "Choose one of: head, head-then-all,"),
         (["find-rate", "data", "--view", "squint"], 2, "Choose one of: crop, resize."),
     ],

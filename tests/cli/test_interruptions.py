@@ -22,7 +22,7 @@ from ais import cli
 from ais.attribution import explain as attribution_explain
 from ais.cli import _inputs
 from ais.cli import explain as cli_explain
-from ais.cli._output import Bars
+from ais.cli._output import ProgressBars
 from ais.errors import UnwritableError
 from ais.io.files import GrowingFile
 from ais.workflows import score as scoring
@@ -231,7 +231,7 @@ def test_a_log_gets_a_line_now_and_then(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("ais.cli._output.time.monotonic", lambda: now)
-    with Bars() as bars:
+    with ProgressBars() as bars:
         for done in range(1001):  # a minute and forty seconds
             bars("pictures", done, 1000)
             now += 0.1
@@ -248,7 +248,7 @@ def test_a_terminal_has_a_bar_within_a_second(monkeypatch: pytest.MonkeyPatch) -
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with Bars("loading") as bars:
+    with ProgressBars("loading") as bars:
         time.sleep(0.9)
         assert "loading" in sys.stderr.getvalue()  # type: ignore[attr-defined]
         bars("pictures", 1, 2)
@@ -257,7 +257,7 @@ def test_a_terminal_has_a_bar_within_a_second(monkeypatch: pytest.MonkeyPatch) -
 
 def test_folder_names_differ_whatever_the_case() -> None:
     def named(*paths: str) -> list[str]:
-        return cli_explain.folder_names([_inputs.Named(path, Path(path), Path("f")) for path in paths])
+        return cli_explain.folder_names([_inputs.InputImage(path, Path(path), Path("f")) for path in paths])
 
     assert named("f/a.jpg", "f/b.jpg") == ["a", "b"]
     assert named("f/a.jpg", "f/A.png", "f/b.jpg") == ["a.jpg", "A.png", "b"]

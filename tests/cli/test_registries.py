@@ -12,6 +12,7 @@ from PIL import Image
 
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
+from ais.training.criteria import CRITERIA, Criterion
 from ais.training.strategies import STRATEGIES
 from helpers.commands import call
 from helpers.sets import add_backbones, make_set
@@ -83,6 +84,12 @@ def test_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert made["recipe"]["strategy"] == "dummy"
     same = call(*command, *options, "--json").json
     assert made["weights_sha256"] == same["weights_sha256"]
+
+
+def test_a_criterion_of_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CRITERIA, "dummy", Criterion(ABOUT, CRITERIA["greedy"].choose))
+    for option in ("--criterion", "--how"):  # its old name
+        check_listed("prune", option, tmp_path, "--out", tmp_path / "out")
 
 
 def test_the_old_name_of_a_view_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

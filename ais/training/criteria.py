@@ -1,0 +1,40 @@
+"""`CRITERIA`, the registry of ways to choose the feature maps that are pruned, for `ais prune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ais.lazy import LazyFunction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ais.progress import Progress
+    from ais.training.pruning import ScoredFold
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way to choose maps.
+
+    Attributes:
+        about: a sentence for a list.
+        choose: scored folds, embedding slice and progress -> (C,) bool, False for the maps to prune. It is imported
+            when it is called.
+    """
+
+    about: str
+    choose: Callable[[Sequence[ScoredFold], range, Progress | None], Tensor]
+
+
+CRITERIA: dict[str, Criterion] = {
+    "greedy": Criterion(
+        "Map after map, the most harmful first, where that lowers the error.",
+        LazyFunction("ais.training.pruning", "greedy"),
+    ),
+    "negative": Criterion(
+        "All maps that harm on average.", LazyFunction("ais.training.pruning", "negative_impact")
+    ),
+}
