@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -30,11 +30,10 @@ from ais.errors import NO_MEMORY, AISError, DataError, ImageError, listing
 from ais.images.guards import MAX_BYTES
 from ais.images.reading import read_image
 from ais.io.files import write_atomically
+from ais.progress import Progress
 from ais.torch_state import own_state
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
 Rows = dict[str, Tensor]  # of one picture: "embedding" (D,) and, where there is one, "delta" (C,)
 

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 
 from ais.errors import HubError, WeightsError
 from ais.io.downloads import download
-from ais.io.hub import Repository, look_up, offline
+from ais.io.hub import Repository, offline, resolve_revision
 
 if TYPE_CHECKING:  # the functions that read a file import it, so that a list of what is here can do without
     from torch import Tensor
@@ -189,7 +189,7 @@ def _from_hub(name: str, source: str, file: Path, sha256: str) -> State:
     repository = Repository(source.removeprefix("hub:"))
     if not file.is_file():
         try:
-            file = look_up(repository, _HUB_FILE, _LIMIT).folder / _HUB_FILE
+            file = resolve_revision(repository, _HUB_FILE, _LIMIT).folder / _HUB_FILE
         except HubError as error:
             variable = offline()
             cause = f"{variable} forbids it" if variable else str(error).removesuffix(".")

@@ -36,15 +36,15 @@ from ais.heads.loading import find_head, load_head_cached, read_card
 from ais.heads.shipped import heads_directory, list_heads
 from ais.heads.tasks import TASKS
 from ais.io.hub import (
-    FAULTS,
     HEADS_VARIABLE,
-    PATIENCE,
     PUBLIC_CACHE,
+    TIMEOUT,
+    TRANSPORT_ERRORS,
     Repository,
-    bounded,
     cached_snapshot,
+    error_message,
     parse_repository,
-    sentence,
+    with_timeout,
 )
 
 logger = logging.getLogger(__name__)
@@ -377,14 +377,14 @@ def collection_items(slug: str) -> list[HeadEntry]:
         HubError: it is unavailable, or holds none.
     """
     try:
-        found = bounded(PATIENCE, lambda: HfApi().get_collection(slug))
-    except FAULTS as error:
+        found = with_timeout(TIMEOUT, lambda: HfApi().get_collection(slug))
+    except TRANSPORT_ERRORS as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
             raise HubError(
                 f"There is no collection {slug} on the Hub, or it is private and the token in use may not read it. "
                 "Check AIS_HEADS."
             ) from error
-        raise HubError(sentence(error, Repository(slug))) from error
+        raise HubError(error_message(error, Repository(slug))) from error
     models = [item.item_id for item in found.items if item.item_type == "model"]
     if not models:
         raise HubError(f"The collection {slug} holds no models.")

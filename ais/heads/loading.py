@@ -29,7 +29,7 @@ from ais.heads.format import (
 from ais.heads.regression import RatingHead, RegressionHead
 from ais.heads.tasks import TASKS
 from ais.heads.tensors import head_class, read_tensors
-from ais.io.hub import Repository, Snapshot, cached_snapshot, look_up, parse_repository
+from ais.io.hub import Repository, Snapshot, cached_snapshot, parse_repository, resolve_revision
 from ais.torch_state import own_state
 
 _PUBLIC_LIMIT = 512 << 20  # bytes of a file that is fetched for a stranger
@@ -89,7 +89,7 @@ class HeadLocation:
             text = str(error).replace(str(self.folder), self.label)
             if isinstance(error, DamagedError):
                 for name in (CONFIG, WEIGHTS, BACKBONE):  # any of them may be the damaged one
-                    self._snapshot.forget(name)
+                    self._snapshot.evict(name)
                 text += " It was removed from the cache: try again, and it is fetched again."
             raise HeadError(text) from error
 
@@ -260,7 +260,7 @@ def _local_folder(source: str | os.PathLike[str]) -> Path:
 
 
 def _fetch_head(repository: Repository, public: bool) -> HeadLocation:
-    return _fetch_rest(look_up(repository, CONFIG, CONFIG_LIMIT, public=public))
+    return _fetch_rest(resolve_revision(repository, CONFIG, CONFIG_LIMIT, public=public))
 
 
 def _fetch_rest(snapshot: Snapshot) -> HeadLocation:

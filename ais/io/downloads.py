@@ -20,7 +20,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tqdm import tqdm
 
 from ais.errors import WeightsError
-from ais.io.hub import PATIENCE, SLOWEST, bounded, offline
+from ais.io.hub import MIN_THROUGHPUT, TIMEOUT, offline, with_timeout
 
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch and torchvision name their files
 
@@ -32,8 +32,8 @@ _SCHEME = "https://"
 def download(address: str, file: Path, limit: int, progress: bool = False) -> None:
     """Fetch a file to its place; one that is there is written over.
 
-    The connection has to be made within `PATIENCE` seconds, and from then on the file has to come with `SLOWEST` bytes
-    per second on average. Redirections are followed, to HTTPS only.
+    The connection has to be made within `TIMEOUT` seconds, and from then on the file has to come with
+    `MIN_THROUGHPUT` bytes per second on average. Redirections are followed, to HTTPS only.
 
     Args:
         address: ``https://…``. Its last part may hold the beginning of the file's SHA-256, ``name-0cc3c7bd.pth``.
@@ -41,16 +41,16 @@ def download(address: str, file: Path, limit: int, progress: bool = False) -> No
         progress: show a bar on stderr.
 
     Raises:
-        WeightsError: it cannot be had, or not whole, or cannot be kept: the reason, as a clause.
+        WeightsError: it cannot be downloaded, or not completely, or cannot be kept: the reason, as a clause.
     """
     if variable := offline():
         raise WeightsError(f"{variable} forbids it")
     if not address.startswith(_SCHEME):
         raise WeightsError(f"the address does not begin with {_SCHEME}")
     try:
-        answer = bounded(PATIENCE, lambda: _open(address))
+        answer = with_timeout(TIMEOUT, lambda: _open(address))
     except LocalEntryNotFoundError:
-        raise WeightsError(f"no answer within {PATIENCE:.0f} seconds") from None
+        raise WeightsError(f"no answer within {TIMEOUT:.0f} seconds") from None
     except HTTPError as error:
         raise WeightsError(f"the server answers with status {error.code}") from None
     except (OSError, HTTPException, ValueError) as error:
@@ -88,7 +88,7 @@ class _HTTPSOnly(urllib.request.HTTPRedirectHandler):
 
 def _open(address: str) -> http.client.HTTPResponse:
     request = urllib.request.Request(address, headers={"User-Agent": "ais"})
-    return urllib.request.build_opener(_HTTPSOnly).open(request, timeout=PATIENCE)
+    return urllib.request.build_opener(_HTTPSOnly).open(request, timeout=TIMEOUT)
 
 
 def _copy(answer: http.client.HTTPResponse, out: IO[bytes], limit: int, progress: bool) -> str:
@@ -106,13 +106,13 @@ def _copy(answer: http.client.HTTPResponse, out: IO[bytes], limit: int, progress
             size += len(piece)
             if size > limit:
                 raise WeightsError(f"it is too large to be what it should be: over {limit >> 20} MiB")
-            if time.monotonic() - begin > PATIENCE + size / SLOWEST:
-                raise WeightsError(f"it came with less than {SLOWEST // 1000} kB per second")
+            if time.monotonic() - begin > TIMEOUT + size / MIN_THROUGHPUT:
+                raise WeightsError(f"it came with less than {MIN_THROUGHPUT // 1000} kB per second")
             out.write(piece)
             digest.update(piece)
             bar.update(len(piece))
     if announced is not None and size < announced:
-        raise WeightsError("it did not arrive whole")
+        raise WeightsError("the download is incomplete")
     out.flush()
     os.fsync(out.fileno())
     return digest.hexdigest()
@@ -123,6 +123,6 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
     try:
         return answer.read1(_PIECE)
     except TimeoutError:
-        raise WeightsError(f"nothing came for {PATIENCE:.0f} seconds") from None
+        raise WeightsError(f"nothing came for {TIMEOUT:.0f} seconds") from None
     except (OSError, HTTPException):
-        raise WeightsError("it did not arrive whole") from None
+        raise WeightsError("the download is incomplete") from None

@@ -47,9 +47,9 @@ from ais.io.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 8.0  # seconds without an answer; then the Hub is down for us
+TIMEOUT = 8.0  # seconds without an answer; then the Hub is down for us
 
-SLOWEST = 50_000  # bytes per second that a download must reach on average
+MIN_THROUGHPUT = 50_000  # bytes per second that a download must reach on average
 
 MAIN = "main"
 
@@ -67,7 +67,7 @@ _ADDRESS = re.compile(
     r"(?:https?://)?(?:huggingface\.co|hf\.co)/(?P<id>[^/@?#]+/[^/@?#]+)(?:/tree/(?P<rev>[^?#]+))?/?"
 )
 
-FAULTS = (HTTPError, OSError)  # all that the client raises when something outside is wrong
+TRANSPORT_ERRORS = (HTTPError, OSError)  # all that the client raises when something outside is wrong
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ class Snapshot:
             limit: the most bytes it may have.
 
         Raises:
-            HubError: it cannot be had.
+            HubError: it could not be downloaded.
         """
         pinned = Repository(self.repository.id, self.commit)
         if cached_snapshot(pinned, name, public=self.public):
@@ -167,35 +167,35 @@ class Snapshot:
         if self.notice:
             raise HubError(f"{self.notice} But {name} is not there: try again when the Hub answers.")
         try:
-            size, _ = _probe(pinned, name, limit, self.public)
+            size, _ = _file_metadata(pinned, name, limit, self.public)
             return self._download(name, size)
-        except FAULTS as error:
-            raise HubError(sentence(error, self.repository, name, self.public)) from None
+        except TRANSPORT_ERRORS as error:
+            raise HubError(error_message(error, self.repository, name, self.public)) from None
 
     def _download(self, name: str, size: int) -> Path:
         """Fetch a file of so many bytes; what goes wrong is the client's error."""
         return Path(
-            bounded(
-                PATIENCE + size / SLOWEST,
+            with_timeout(
+                TIMEOUT + size / MIN_THROUGHPUT,
                 lambda: hf_hub_download(
                     self.repository.id,
                     name,
                     revision=self.commit,
-                    etag_timeout=PATIENCE,
+                    etag_timeout=TIMEOUT,
                     cache_dir=_cache(self.public),
                     token=False if self.public else None,
                 ),
             )
         )
 
-    def forget(self, name: str) -> None:
-        """Take a file out of the cache, so that it is fetched anew: the client checks no more than its size."""
+    def evict(self, name: str) -> None:
+        """Take a file out of the cache, so that it is fetched again: the client checks no more than its size."""
         file = self.folder / name
         file.resolve().unlink(missing_ok=True)
         file.unlink(missing_ok=True)
 
 
-def look_up(repository: Repository, name: str, limit: int, *, public: bool = False) -> Snapshot:
+def resolve_revision(repository: Repository, name: str, limit: int, *, public: bool = False) -> Snapshot:
     """What a repository's revision stands for now, told by one of its files, which is fetched.
 
     Args:
@@ -209,10 +209,10 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
     if repository.pinned and (kept := cached_snapshot(repository, name, public=public)):
         return kept
     try:
-        size, commit = _probe(repository, name, limit, public)
-    except FAULTS as error:
-        reason = sentence(error, repository, name, public)
-        kept = cached_snapshot(repository, name, public=public) if _is_absence(error) else None
+        size, commit = _file_metadata(repository, name, limit, public)
+    except TRANSPORT_ERRORS as error:
+        reason = error_message(error, repository, name, public)
+        kept = cached_snapshot(repository, name, public=public) if _is_unreachable(error) else None
         if kept is None:
             raise HubError(reason) from None
         notice = f"{reason} The copy fetched before is used, commit {kept.commit[:7]}."
@@ -221,9 +221,9 @@ def look_up(repository: Repository, name: str, limit: int, *, public: bool = Fal
     snapshot = Snapshot(repository, commit, public=public)
     try:
         snapshot._download(name, size)
-    except FAULTS as error:
-        raise HubError(sentence(error, repository, name, public)) from None
-    remember(repository, commit, public=public)
+    except TRANSPORT_ERRORS as error:
+        raise HubError(error_message(error, repository, name, public)) from None
+    record_commit(repository, commit, public=public)
     return snapshot
 
 
@@ -233,7 +233,7 @@ def cached_snapshot(repository: Repository, name: str, *, public: bool = False) 
     return Snapshot(repository, Path(file).parent.name, public=public) if isinstance(file, str) else None
 
 
-def sentence(error: Exception, repository: Repository, name: str = "", public: bool = False) -> str:
+def error_message(error: Exception, repository: Repository, name: str = "", public: bool = False) -> str:
     """What to tell a person about an error of the client's: what is wrong, with which file, and what to do.
 
     Args:
@@ -273,14 +273,14 @@ def sentence(error: Exception, repository: Repository, name: str = "", public: b
             "try again."
         )
     if error.errno is None:  # the client's word for a size that is not the one announced
-        return f"{what} did not arrive whole. Try again."
+        return f"The download of {what} is incomplete. Try again."
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     do = "make room there" if full else "make it writable"
     cache = constants.HF_HUB_CACHE
     return f"{what} cannot be kept in {cache} ({error.strerror}): {do}, or set HF_HOME to another folder."
 
 
-def bounded(seconds: float, function: Callable[[], T]) -> T:
+def with_timeout(seconds: float, function: Callable[[], T]) -> T:
     """The function's result, or LocalEntryNotFoundError after some seconds: the client would try for longer.
 
     What takes too long is left behind in its thread: the client writes to temporary files only. Every request that AIS
@@ -311,31 +311,31 @@ def _status_sentence(error: HfHubHTTPError, what: str) -> str:
     status = error.response.status_code
     if status in (401, 403):
         return (
-            f"{what} cannot be had: the Hub refuses the token in use. Log in again with `hf auth login`, or set "
-            "HF_TOKEN to a valid one."
+            f"{what} could not be downloaded: the Hub refuses the token in use. Log in again with `hf auth login`, or "
+            "set HF_TOKEN to a valid one."
         )
     if status == 429:
         seconds = error.response.headers.get("Retry-After", "")
         wait = f"{seconds} seconds" if re.fullmatch(r"\d{1,6}", seconds) else "a few minutes"
-        return f"{what} cannot be had now: the Hub has had too many requests. Try again in {wait}."
+        return f"{what} could not be downloaded: the Hub's rate limit is reached. Try again in {wait}."
     if status >= 500:
-        return f"{what} cannot be had now: the Hub is out of order (status {status}). Try again in a few minutes."
-    return f"{what} cannot be had: the Hub answers with status {status}."
+        return f"{what} could not be downloaded: the Hub returned an error ({status}). Try again in a few minutes."
+    return f"{what} could not be downloaded: the Hub returned an error ({status})."
 
 
-def _is_absence(error: Exception) -> bool:
+def _is_unreachable(error: Exception) -> bool:
     """Whether the Hub did not answer, so that a cached copy may stand in; its refusals are answers."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code == 429
     return not isinstance(error, FileMetadataError)
 
 
-def _probe(repository: Repository, name: str, limit: int, public: bool) -> tuple[int, str]:
+def _file_metadata(repository: Repository, name: str, limit: int, public: bool) -> tuple[int, str]:
     """Size and commit of a file, by one HEAD request."""
     address = hf_hub_url(repository.id, name, revision=repository.revision)
-    found = bounded(
-        PATIENCE,
-        lambda: get_hf_file_metadata(address, token=False if public else None, timeout=PATIENCE),
+    found = with_timeout(
+        TIMEOUT,
+        lambda: get_hf_file_metadata(address, token=False if public else None, timeout=TIMEOUT),
     )
     if not found.commit_hash or not _COMMIT.fullmatch(found.commit_hash):
         raise FileMetadataError("no commit")
@@ -356,13 +356,13 @@ def _storage(repository: Repository, public: bool) -> Path:
     return _cache(public) / repo_folder_name(repo_id=repository.id, repo_type=constants.REPO_TYPE_MODEL)
 
 
-def seen(repository: Repository) -> str | None:
+def last_known_commit(repository: Repository) -> str | None:
     """The commit that the revision stood for when this machine last fetched or pushed it; None if it never did."""
     file = _reference(repository, public=False)
     return file.read_text().strip() if file.is_file() else None
 
 
-def remember(repository: Repository, commit: str, *, public: bool = False) -> None:
+def record_commit(repository: Repository, commit: str, *, public: bool = False) -> None:
     """Note in the cache what the revision stands for, as the client does when it is asked for a branch."""
     if repository.pinned:
         return

@@ -23,18 +23,18 @@ from ais.heads.config import CARD, CONFIG, Config
 from ais.heads.format import CONFIG_LIMIT, read_config
 from ais.heads.shipped import heads_directory, list_heads
 from ais.io.hub import (
-    FAULTS,
     MAIN,
-    PATIENCE,
-    SLOWEST,
+    MIN_THROUGHPUT,
+    TIMEOUT,
+    TRANSPORT_ERRORS,
     Repository,
-    bounded,
-    look_up,
+    error_message,
+    last_known_commit,
     offline,
     parse_repository,
-    remember,
-    seen,
-    sentence,
+    record_commit,
+    resolve_revision,
+    with_timeout,
 )
 from ais.publish.card import model_card, parse_card_links
 from ais.publish.checks import check_folder, file_names
@@ -134,7 +134,7 @@ def push_head(
             f"The head {config.name}, by AIS",
             revision=repository.revision,
         )
-    remember(repository, pushed.commit)
+    record_commit(repository, pushed.commit)
     return pushed
 
 
@@ -146,7 +146,7 @@ def _check_members(config: Config, repository: Repository) -> None:
             continue
         beside = Repository(f"{owner}/{member.head}")
         try:
-            published = _same(look_up(beside, CONFIG, CONFIG_LIMIT).folder, member.fingerprint)
+            published = _same(resolve_revision(beside, CONFIG, CONFIG_LIMIT).folder, member.fingerprint)
         except HubError as error:
             raise HeadError(
                 f"The stack's member {member.head!r} has to be published first, as {beside}. {error}"
@@ -164,7 +164,7 @@ def _same(folder: Path, fingerprint: str) -> bool:
 def _linked_space(repository: Repository, commit: str) -> str:
     """The Space that the card there links to, so that a push which names none leaves the link in its place."""
     try:
-        file = look_up(Repository(repository.id, commit), CARD, CONFIG_LIMIT).folder / CARD
+        file = resolve_revision(Repository(repository.id, commit), CARD, CONFIG_LIMIT).folder / CARD
     except HubError:
         return ""
     return parse_card_links(file.read_text(encoding="utf-8", errors="replace"))[1]
@@ -172,14 +172,14 @@ def _linked_space(repository: Repository, commit: str) -> str:
 
 def _check_overwritten(repository: Repository, parent: str, config: bytes) -> None:
     """What is there has to be a head, and this machine has to know it, or it is somebody else's push."""
-    folder = look_up(Repository(repository.id, parent), CONFIG, CONFIG_LIMIT).folder
+    folder = resolve_revision(Repository(repository.id, parent), CONFIG, CONFIG_LIMIT).folder
     try:
         read_config(folder)
     except HeadError as error:
         raise HubError(
             f"{repository.id} holds another model, not a head for AIS: choose another repository."
         ) from error
-    if (folder / CONFIG).read_bytes() != config and seen(repository) != parent:
+    if (folder / CONFIG).read_bytes() != config and last_known_commit(repository) != parent:
         raise HubError(
             f"{repository} holds a head that this machine has not seen (commit {parent[:7]}), so nothing was sent. "
             f"Look at it with `ais pull {repository}`; then push again to replace it."
@@ -204,7 +204,7 @@ def log_in() -> HfApi:
 
 def call_hub(function: Callable[[], T]) -> T:
     """An answer of the Hub that should come soon."""
-    return bounded(PATIENCE, function)
+    return with_timeout(TIMEOUT, function)
 
 
 def _new_branch(api: HfApi, repository: Repository) -> bool:
@@ -234,8 +234,8 @@ def commit(
     deletions = [CommitOperationDelete(path) for path in deleted]
     size = sum(map(len, files.values()))
     with _quiet():
-        done = bounded(
-            UPLOAD + size / SLOWEST,
+        done = with_timeout(
+            UPLOAD + size / MIN_THROUGHPUT,
             lambda: api.create_commit(
                 name,
                 [*operations, *deletions],  # the client leaves out what is there already
@@ -265,7 +265,7 @@ def translated_errors(what: str) -> Iterator[None]:
     """The client's errors as sentences."""
     try:
         yield
-    except FAULTS as error:
+    except TRANSPORT_ERRORS as error:
         raise HubError(_push_sentence(error, what)) from None
     except ValueError as error:  # so the client reports front matter that the Hub does not take
         if isinstance(error, AISError):
@@ -293,7 +293,7 @@ def _push_sentence(error: Exception, what: str) -> str:
             f"The Hub ({constants.ENDPOINT}) does not answer, so it is not known whether all has arrived at {what}. "
             "Push again: nothing is sent twice."
         )
-    return f"Nothing was pushed. {sentence(error, Repository(what))}"
+    return f"Nothing was pushed. {error_message(error, Repository(what))}"
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, RepoCard
 
 from ais.errors import AISError, HubError
 from ais.heads.config import CARD, CONFIG, WEIGHTS
-from ais.io.hub import FAULTS, HEADS_VARIABLE, parse_repository
+from ais.io.hub import HEADS_VARIABLE, TRANSPORT_ERRORS, parse_repository
 from ais.publish.push import PushResult, call_hub, commit, log_in, repository_to_push, translated_errors
 
 ROOT = Path(__file__).parents[2]
@@ -100,5 +100,5 @@ def _is_public(api: HfApi, head: str) -> bool:
         return False
     try:
         return not call_hub(lambda: api.model_info(repository.id)).private
-    except FAULTS:
+    except TRANSPORT_ERRORS:
         return False

@@ -22,7 +22,7 @@ from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
 from ais.backbones.weights import check_identity, read_weights, torch_directory
 from ais.errors import WeightsError
-from ais.io.hub import Repository, look_up
+from ais.io.hub import Repository, resolve_revision
 from helpers.local_hub import LocalHub
 from helpers.networks import randomise
 
@@ -212,7 +212,7 @@ def test_weights_from_the_hub_are_used_or_called_damaged(
     hub.refuse()
     assert same_embedding("timm:resnet18", network)  # from the cache
     hub.accept()
-    cached = look_up(Repository("timm/resnet18.a1_in1k"), "model.safetensors", 1 << 30).folder
+    cached = resolve_revision(Repository("timm/resnet18.a1_in1k"), "model.safetensors", 1 << 30).folder
     file = (cached / "model.safetensors").resolve()
     file.write_bytes(
         save(randomise(resnet18(), seed=1).state_dict())

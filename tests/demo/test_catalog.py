@@ -65,7 +65,7 @@ def test_one_that_failed_says_why_and_can_be_tried_again(hub: LocalHub, head: Pa
     catalogue = Catalog("lab/awe,no id")
     catalogue.start()
     down, wrong = wait(catalogue, settled)
-    assert "out of order" in down.reason
+    assert "returned an error" in down.reason
     assert "no head 'no id'" in wrong.reason
     hub.heal()
     catalogue.retry("lab/awe")
@@ -97,9 +97,9 @@ def test_a_collection_that_cannot_be_had_says_so(
     if how == "down":
         hub.fail("GET", "/collections/", Status(503))
     if how == "hang":
-        monkeypatch.setattr(catalog, "PATIENCE", 0.2)
+        monkeypatch.setattr(catalog, "TIMEOUT", 0.2)
         hub.fail("GET", "/collections/", Hang(60))
-    words = {"missing": "no collection", "private": "private", "down": "out of order", "hang": "reached"}
+    words = {"missing": "no collection", "private": "private", "down": "returned an error", "hang": "reached"}
     with pytest.raises(HubError, match=words.get(how, "holds no models")) as caught:
         catalog.collection_items(COLLECTION)
     assert COLLECTION in str(caught.value)

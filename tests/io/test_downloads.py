@@ -140,7 +140,7 @@ def server() -> Iterator[str]:
 def get(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Fetch by plain HTTP, and with less patience."""
     monkeypatch.setattr(downloads, "_SCHEME", "http://")
-    monkeypatch.setattr(downloads, "PATIENCE", 0.5)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.5)
 
     def fetch(how: str, name: str = NAME, **options: Any) -> Path:
         file = tmp_path / "new" / "cache" / name
@@ -173,7 +173,7 @@ def _umask() -> int:
         ("trickling_headers", "no answer within"),
         ("stops", "nothing came for"),
         ("trickles", "less than 50 kB per second"),
-        ("short", "did not arrive whole"),
+        ("short", "the download is incomplete"),
         ("other", "SHA-256 is not the one in its name"),
         ("large", "too large"),
         ("endless", "too large"),

@@ -282,7 +282,7 @@ def test_any_text_is_an_id_or_not(text: str) -> None:
 FAILURES: dict[str, tuple[Callable[[LocalHub], Any], str]] = {
     "401": (
         lambda hub: hub.fail("HEAD", "config.json", BAD_TOKEN),
-        "config.json of user/head cannot be had: the Hub refuses the token.*hf auth login",
+        "config.json of user/head could not be downloaded: the Hub refuses the token.*hf auth login",
     ),
     "404 file": (
         lambda hub: (
@@ -294,13 +294,13 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], Any], str]] = {
     ),
     "429": (
         lambda hub: hub.fail("HEAD", "config.json", TOO_MANY),
-        "too many requests. Try again in 120 seconds",
+        "rate limit is reached. Try again in 120 seconds",
     ),
-    "500": (lambda hub: hub.fail("HEAD", "config.json", Status(500)), "out of order .status 500.. Try again"),
-    "503": (lambda hub: hub.fail("HEAD", "config.json", Status(503)), "out of order .status 503.. Try again"),
+    "500": (lambda hub: hub.fail("HEAD", "config.json", Status(500)), "returned an error .500.. Try again"),
+    "503": (lambda hub: hub.fail("HEAD", "config.json", Status(503)), "returned an error .503.. Try again"),
     "503 of the weights": (
         lambda hub: hub.fail("GET", "model.safetensors", Status(503)),
-        "model.safetensors of user/head.* out of order .status 503.. Try again",
+        "model.safetensors of user/head.* returned an error .503.. Try again",
     ),
     "refused": (lambda hub: hub.refuse(), "the Hub .http.* cannot be reached. Check the connection"),
     "a hang": (
@@ -328,7 +328,7 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], Any], str]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "PATIENCE", 1.5)
+    monkeypatch.setattr(hub, "TIMEOUT", 1.5)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
 
 
@@ -351,13 +351,13 @@ def test_every_failure_is_a_sentence_and_passes(
     hub.heal()
     hub.accept()
     hub.add_head(ID, folder)
-    monkeypatch.setattr(io_hub, "PATIENCE", 9)  # the client's thread that was left behind may hold its lock
+    monkeypatch.setattr(io_hub, "TIMEOUT", 9)  # the client's thread that was left behind may hold its lock
     assert load_head(ID).notice == ""
 
 
 def test_nobody_waits_longer_than_ten_seconds() -> None:
     """A time-out of the connection, and then one more for the thread that has it."""
-    assert hub.PATIENCE < 10
+    assert hub.TIMEOUT < 10
 
 
 def test_no_such_repository(hub: LocalHub) -> None:
@@ -407,7 +407,7 @@ def test_the_cached_copy_does_not_hide_an_answer(how: str, hub: LocalHub, publis
 
 def test_a_branch_of_which_only_half_is_cached(hub: LocalHub, published: str) -> None:
     hub.fail("GET", "model.safetensors", Status(500), times=1)
-    with pytest.raises(HubError, match="status 500"):
+    with pytest.raises(HubError, match="returned an error .500"):
         load_head(ID)
     hub.refuse()
     with pytest.raises(

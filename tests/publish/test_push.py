@@ -375,14 +375,14 @@ def test_a_token_that_may_not_write(folder: Path, hub: LocalHub) -> None:
     ("method", "path", "how", "sentence"),
     [
         ("POST", "repos/create", BAD_TOKEN, "The token in use may not write"),
-        ("POST", "repos/create", Status(503), "Nothing was pushed.*out of order .status 503"),
-        ("POST", "/commit/", Status(503), "Nothing was pushed.*out of order .status 503"),
+        ("POST", "repos/create", Status(503), "Nothing was pushed.*returned an error .503"),
+        ("POST", "/commit/", Status(503), "Nothing was pushed.*returned an error .503"),
         ("POST", "/commit/", Status(400, "no <b>good</b>"), "refuses what was pushed.*no <b>good</b>"),
         (
             "POST",
             "repos/create",
             Status(429, "", {"Retry-After": "60"}),
-            "too many requests. Try again in 60 s",
+            "rate limit is reached. Try again in 60 s",
         ),
         ("POST", "repos/create", Hang(60), "does not answer, so it is not known whether.*Push again"),
     ],
@@ -396,7 +396,7 @@ def test_a_push_that_fails_is_a_sentence_and_can_be_repeated(
     logged_in: LocalHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(push, "PATIENCE", 2.0)
+    monkeypatch.setattr(push, "TIMEOUT", 2.0)
     logged_in.fail(method, path, how)
     with pytest.raises(HubError, match=sentence) as caught:
         push_head(folder, HERE)
