@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ais.demo import storage, values
 from ais.demo.visitors import address, listeners
+from ais.images.guards import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ OPEN = re.compile(
     r"|heartbeat/\w+|info|openapi\.json|startup-events|app_id|user|token|login_check|theme\.css|file=(?!https?:|\w+://).+"
 )
 CLOSED = re.compile(r"/(monitoring|login|logout|dev|pwa_icon)(/.*)?")
-LARGEST = 100_000_000  # bytes of an upload, as `launch` and the page have it
+LARGEST = MAX_BYTES  # bytes of an upload: those of the largest picture that is read
 LARGEST_REQUEST = 256 << 10  # bytes of any other request
 AT_ONCE = 8  # uploads from one address that are received at the same time; the others wait
 IDLE, QUEUED = 15.0, 60.0  # seconds that may pass without a byte, and that an upload waits for others to end
@@ -167,7 +168,7 @@ class RequestGuard:
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         limit = LARGEST + (1 << 16)  # what is around the file
-        too_large = _Refusal(413, "The file is larger than 100 MB. Choose a smaller one.")
+        too_large = _Refusal(413, f"The file is larger than {LARGEST // 1_000_000} MB. Choose a smaller one.")
         if (
             not headers.get("content-length", "0").isdigit()
             or int(headers.get("content-length", "0")) > limit

@@ -50,7 +50,7 @@ def launch_options() -> dict[str, Any]:
         "css": _css(),
         "favicon_path": str(PARTS / "icon.svg"),
         "app_kwargs": {"middleware": middleware.middleware()},
-        "max_file_size": "100mb",
+        "max_file_size": middleware.LARGEST,
         "max_threads": 160,  # most of them wait for their turn
         "ssr_mode": False,  # another server in front would answer without our headers
         "enable_monitoring": False,

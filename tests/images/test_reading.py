@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -445,3 +447,11 @@ def read_or_refuse(data: bytes) -> None:
     else:
         assert image.mode == "RGB"
         assert min(image.size) >= 8
+
+
+def test_reading_comes_without_torch() -> None:
+    code = "import sys; from ais.images import read_image; assert callable(read_image); print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )

@@ -407,7 +407,7 @@ def test_the_cached_copy_does_not_hide_an_answer(how: str, hub: LocalHub, publis
 
 def test_a_branch_of_which_only_half_is_cached(hub: LocalHub, published: str) -> None:
     hub.fail("GET", "model.safetensors", Status(500), times=1)
-    with pytest.raises(HubError, match="returned an error .500"):
+    with pytest.raises(HubError, match=r"returned an error .500"):
         load_head(ID)
     hub.refuse()
     with pytest.raises(
