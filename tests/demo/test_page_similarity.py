@@ -222,6 +222,9 @@ def test_a_wrong_upload_gives_its_sentence_and_the_tab_still_works(open_page: An
     )
     page.click("#ais-gather button[value=shapes]")
     page.wait_for_selector("#ais-stimuli .problem", state="hidden")
+    page.wait_for_selector(
+        "#ais-stimuli .busy", state="hidden"
+    )  # what comes in place of the map would take the choice
     assert choose(page, 2)["sides"]
 
 
