@@ -57,7 +57,7 @@ def combine_heads(
     _check(heads, name)
     parts = [score_held_out(data, head, device=device, progress=progress) for head in heads]
     first = parts[0]
-    if any(part.how != first.how or part.left_out for part in parts):
+    if any(part.protocol != first.protocol or part.left_out for part in parts):
         raise DataError(
             "To combine heads, give the pictures that all of them were trained on, or pictures that none has seen."
         )
@@ -74,14 +74,16 @@ def combine_heads(
         raise DataError(f"Beside {only!r} the other heads add nothing: there is nothing to combine.")
     for m in set(range(len(heads))) - set(used):
         logger.info("%s is left out: its weight would be 0", heads[m].config.name)
-    stacked = cross_fitted(scores, data.ratings, folds)  # (N, K); which members count is chosen anew, too
+    stacked = cross_fitted(
+        scores, data.ratings, folds
+    )  # (N, K); which members count is chosen again for every fold
     best = max(used, key=lambda m: np.corrcoef(parts[m].scores.mean(1), data.ratings)[0, 1])
     measured: dict[str, Any] = metrics(stacked.mean(1), data.ratings, first.groups) | {
         "pictures": len(data),
         "groups": len(set(first.groups)),
         "folds": int(folds.max()) + 1,
         "grouped": data.groups is not None,
-        "how": first.how,
+        "how": first.protocol,
         "over_best": {"head": heads[best].config.name}
         | difference(parts[best].scores.mean(1), stacked.mean(1), data.ratings, first.groups),
     }

@@ -1,4 +1,4 @@
-"""A head judged on a rated set, and only on pictures that it has not seen."""
+"""Held-out metrics of a head on a rated set: only on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _FEWEST = 10  # pictures that say anything
 
 WORST = 10
 
-How = Literal["unseen", "cross-validation", "unknown"]
+Protocol = Literal["unseen", "cross-validation", "unknown"]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Scores of pictures by a head, or by heads made like it, that never saw them.
+    """Scores of images by a head, or by heads made like it, that were not trained on them.
 
     Attributes:
-        data: the n pictures. groups: n names.
+        data: the n images. groups: n names.
         scores: (n, K).
         folds: (n,), or None where the head itself gave the scores.
-        how: "unseen", the head has not learned from them; or "cross-validation", it has learned from all of them,
+        protocol: "unseen", the head has not learned from them; or "cross-validation", it has learned from all of them,
             so that each is scored by variants fitted by the head's own plan on all groups but its own; or "unknown",
             the head itself gave the scores, and does not say what it has learned from.
-        left_out: how many pictures were not scored, since the head has seen them.
+        left_out: how many images were not scored, since the head was trained on them.
     """
 
     data: RatedSet
     groups: list[str]
     scores: np.ndarray
     folds: np.ndarray | None
-    how: How
+    protocol: Protocol
     left_out: int
 
 
@@ -63,10 +63,10 @@ def score_held_out(
     progress: StageProgress | None = None,
     cache: bool = True,
 ) -> HeldOut:
-    """Score a rated set honestly.
+    """Score a rated set by a head that was not trained on it.
 
-    A picture is known by its content. Those that the head has seen are left out; but if they are exactly those that it
-    learned from, they are scored by cross-validation.
+    An image is known by its content. Those that the head was trained on are left out; but if they are exactly those
+    that it was trained on, they are scored by cross-validation.
 
     Raises:
         DataError: too few pictures are left, the set cannot be read, or a pruned head is to be judged by the pictures
@@ -89,8 +89,8 @@ def score_held_out(
         pictures = embed_ratings(part, backbone, progress, cache)
         scores.append(_scores(member, backbone, pictures))
     combined = head.finite(head.combine(scores))
-    how: How = "unseen" if head.config.trained_on else "unknown"
-    return HeldOut(part, pictures.groups, combined.double().numpy(), None, how, int(seen.sum()))
+    protocol: Protocol = "unseen" if head.config.trained_on else "unknown"
+    return HeldOut(part, pictures.groups, combined.double().numpy(), None, protocol, int(seen.sum()))
 
 
 def _cross_validated(
@@ -153,7 +153,7 @@ def evaluate_head(held: HeldOut, head: RatingHead) -> dict[str, Any]:
     return {
         "head": head.config.name,
         "target": data.target,
-        "how": held.how,
+        "how": held.protocol,
         "pictures": len(data),
         "groups": len(set(held.groups)),
         "grouped": data.groups is not None,

@@ -116,7 +116,7 @@ def test_a_stack_has_seen_what_any_member_has(
     for member in (members[0], one):
         member.config = replace(member.config, trained_on=0)
     silent = combine_heads(fresh, [members[0], one], name="stack")
-    assert (silent.config.trained_on, score_held_out(others, silent).how) == (0, "unknown")
+    assert (silent.config.trained_on, score_held_out(others, silent).protocol) == (0, "unknown")
 
 
 def test_a_member_that_adds_nothing_is_left_out(

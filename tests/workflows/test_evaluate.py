@@ -58,7 +58,7 @@ def test_unseen_pictures_are_scored_by_the_head_itself(
         head = pruned(head, silenced, tmp_path / "pruned")
     forbid_fitting(monkeypatch)
     held = score_held_out(others, head)
-    assert (held.how, held.left_out, held.folds) == ("unseen", 0, None)
+    assert (held.protocol, held.left_out, held.folds) == ("unseen", 0, None)
     assert held.data.files == others.files
     assert held.groups == others.groups
     np.testing.assert_allclose(held.scores, by_hand(head, others), atol=1e-5)
@@ -71,7 +71,7 @@ def test_pictures_it_has_learned_from_are_cross_validated(
     head, report = trained(rated, tmp_path / "head")
     forbid_fitting(monkeypatch)
     held = score_held_out(rated, head)
-    assert (held.how, held.left_out) == ("cross-validation", 0)
+    assert (held.protocol, held.left_out) == ("cross-validation", 0)
     np.testing.assert_array_equal(held.scores, report.out_of_fold.scores)
     np.testing.assert_array_equal(held.folds, report.out_of_fold.folds)
     assert evaluate_head(held, head)["metrics"].items() <= head.config.metrics.items()
@@ -116,7 +116,7 @@ def test_of_a_mixed_set_only_the_unseen_are_scored(rated: RatedSet, others: Rate
         copy.write_bytes(file.read_bytes())
     some = replace(rated.rows(np.arange(7)), files=copies)
     held = score_held_out(joined(some, others), head)
-    assert (held.how, held.left_out) == ("unseen", 7)
+    assert (held.protocol, held.left_out) == ("unseen", 7)
     assert held.data.files == others.files
     np.testing.assert_array_equal(held.data.ratings, others.ratings)
     np.testing.assert_allclose(held.scores, by_hand(head, others), atol=1e-5)
@@ -129,7 +129,7 @@ def test_a_head_without_record_says_so(rated: RatedSet, tmp_path: Path) -> None:
     silent = RegressionHead(replace(head.config, trained_on=0))
     silent.load_state_dict(state)
     held = score_held_out(rated, silent)
-    assert (held.how, held.left_out, len(held.data)) == ("unknown", 0, 36)
+    assert (held.protocol, held.left_out, len(held.data)) == ("unknown", 0, 36)
     np.testing.assert_allclose(held.scores, by_hand(head, rated), atol=1e-5)
 
 
@@ -141,7 +141,7 @@ def test_stacks(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     held = score_held_out(others, stack)
     total = sum(w * by_hand(m, others) for w, m in zip(stack.weight.tolist(), stack.members, strict=True))
     np.testing.assert_allclose(held.scores, total + stack.intercept.item(), atol=1e-5)
-    assert held.how == "unseen"
+    assert held.protocol == "unseen"
 
     held = score_held_out(rated, stack)
     folds = reports[0].out_of_fold.folds

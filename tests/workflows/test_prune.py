@@ -168,7 +168,7 @@ def test_pictures_that_maps_were_chosen_on_are_no_longer_unseen(
     rest = others.rows(~for_testing(others))
     assert all(made.was_trained_on(content_hashes([*rated.files, *rest.files])))
     held = score_held_out(others, made)
-    assert (held.how, held.left_out) == ("unseen", len(rest))
+    assert (held.protocol, held.left_out) == ("unseen", len(rest))
     assert held.data.files == others.rows(for_testing(others)).files
     measured = regression.metrics(held.scores.mean(1), held.data.ratings, held.groups)
     assert made.config.metrics["plcc"] == pytest.approx(measured["plcc"], abs=1e-6)
@@ -223,7 +223,7 @@ def test_a_tuned_head_is_pruned_on_pictures_that_it_has_not_seen(
     made.save(tmp_path / "heads" / "pruned")
     head_file, file = (tmp_path / "heads" / name / BACKBONE for name in ("tuned", "pruned"))
     assert file.read_bytes() == head_file.read_bytes()
-    assert score_held_out(others, load_head(tmp_path / "heads" / "pruned")).how == "unseen"
+    assert score_held_out(others, load_head(tmp_path / "heads" / "pruned")).protocol == "unseen"
 
 
 def honest(report: PruningReport) -> bool:
