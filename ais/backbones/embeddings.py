@@ -158,7 +158,7 @@ def embed_each(
         ahead: list[Future[Embedded]] = []
         for start in range(0, len(pictures) + _AHEAD, _AHEAD):
             now, ahead = ahead, [pool.submit(decode, picture) for picture in pictures[start : start + _AHEAD]]
-            yield from _look([future.result() for future in now], backbones, caches)
+            yield from _compute([future.result() for future in now], backbones, caches)
     finally:
         pool.shutdown(cancel_futures=True)
         for each in caches:
@@ -233,7 +233,7 @@ def _read(picture: Picture) -> bytes | None:
         return None
 
 
-def _look(
+def _compute(
     pictures: list[Embedded],
     backbones: Sequence[FrozenBackbone],
     caches: Sequence[_Cache | None],

@@ -3,7 +3,7 @@
 A network is traced once (``torch.fx``) and its graph divided: the **trunk** holds everything that does not
 depend on the target layer's output, up to and including that layer; the **tail** holds the rest. Values of
 the trunk that the tail also needs (a residual, the other branches of a concatenation) are handed over as
-`live` values. The two share the network's parameters, and running one after the other does the operations of
+side inputs. The two share the network's parameters, and running one after the other does the operations of
 one forward pass, so nothing has to be hooked and nothing is left behind.
 """
 
@@ -67,7 +67,7 @@ def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModul
         layer: the module whose output is the cut, as in ``network.named_modules()``.
 
     Returns:
-        ``trunk``: input -> (the layer's output, *live values), and ``tail``: (output, *live) -> the
+        ``trunk``: input -> (the layer's output, *side_inputs values), and ``tail``: (output, *side_inputs) -> the
         network's output. The tail may be run any number of times: nothing in it works in place.
 
     Raises:
@@ -88,20 +88,24 @@ def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModul
         )
 
     in_tail = [node for node in graph.nodes if node in downstream and node.op != "output"]
-    live: list[fx.Node] = []
+    side_inputs: list[fx.Node] = []
     for node in in_tail:
-        live += [i for i in node.all_input_nodes if i not in downstream and i is not target and i not in live]
+        side_inputs += [
+            i
+            for i in node.all_input_nodes
+            if i not in downstream and i is not target and i not in side_inputs
+        ]
 
     trunk = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
-    wanted = _upstream([target, *live])
+    wanted = _upstream([target, *side_inputs])
     for node in graph.nodes:
         if node in wanted:
             copied[node] = trunk.node_copy(node, copied.__getitem__)
-    trunk.output(tuple(copied[node] for node in (target, *live)))
+    trunk.output(tuple(copied[node] for node in (target, *side_inputs)))
 
     tail = fx.Graph()
-    copied = {node: tail.placeholder(f"value{i}") for i, node in enumerate((target, *live))}
+    copied = {node: tail.placeholder(f"value{i}") for i, node in enumerate((target, *side_inputs))}
     for node in in_tail:
         copied[node] = tail.node_copy(node, copied.__getitem__)
         _work_out_of_place(network, copied[node])

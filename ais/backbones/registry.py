@@ -139,7 +139,7 @@ def _timm_spec(name: str) -> BackboneSpec:
         why = (
             "it has no pretrained weights"
             if cfg is None or cfg.hf_hub_id is None
-            else ("it sees pictures of one size only and has no feature maps of a convolution")
+            else ("it takes images of one size only and has no feature maps of a convolution")
         )
         raise AISError(f"timm's {name} cannot be a backbone: {why}. Choose a convolutional network.")
     size = cfg.input_size[-1]
