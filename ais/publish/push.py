@@ -127,12 +127,11 @@ def push_head(
         files[CARD] = model_card(config, repository.id, space).encode()
         pushed = commit(
             api,
-            repository.id,
+            repository,
             files,
             [name for name in existing if name not in files and name not in KEEP_REMOTE],
             parent,
             f"The head {config.name}, by AIS",
-            revision=repository.revision,
         )
     record_commit(repository, pushed.commit)
     return pushed
@@ -220,13 +219,12 @@ def _new_branch(api: HfApi, repository: Repository) -> bool:
 
 def commit(
     api: HfApi,
-    name: str,
+    repository: Repository,
     files: dict[str, bytes],
     deleted: Sequence[str],
     parent: str,
     message: str,
     *,
-    revision: str = MAIN,
     kind: str = "model",
 ) -> PushResult:
     """Make these files the repository's and take others away, in one commit on top of `parent`, or in none."""
@@ -237,11 +235,11 @@ def commit(
         done = with_timeout(
             UPLOAD + size / MIN_THROUGHPUT,
             lambda: api.create_commit(
-                name,
+                repository.id,
                 [*operations, *deletions],  # the client leaves out what is there already
                 commit_message=message,
                 repo_type=kind,
-                revision=revision,
+                revision=repository.revision,
                 parent_commit=parent or None,
             ),
         )

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, RepoCard
 
 from ais.errors import AISError, HubError
 from ais.heads.config import CARD, CONFIG, WEIGHTS
-from ais.io.hub import HEADS_VARIABLE, TRANSPORT_ERRORS, parse_repository
+from ais.io.hub import HEADS_VARIABLE, TRANSPORT_ERRORS, Repository, parse_repository
 from ais.publish.push import PushResult, call_hub, commit, log_in, repository_to_push, translated_errors
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def push_space(space: str, heads: Sequence[str] = (), *, private: bool = False) 
         files = _space_files(name, [head for head in public if "@" not in head])
         ours = ("README.md", *FILES, *(f"{folder}/" for folder in FOLDERS))
         deleted = [file for file in existing if file not in files and file.startswith(ours)]
-        pushed = commit(api, name, files, deleted, info.sha or "", "AIS", kind="space")
+        pushed = commit(api, Repository(name), files, deleted, info.sha or "", "AIS", kind="space")
         if ",".join(offered) != before:
             call_hub(lambda: api.add_space_variable(name, HEADS_VARIABLE, ",".join(offered)))
             pushed = replace(pushed, changed=True)
