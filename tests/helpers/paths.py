@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-OASIS = Path(__file__).parents[3] / "shared" / "data" / "oasis"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"  # not part of the project; what needs it is skipped without it
+OASIS = SHARED / "oasis"
+SIMILARITY92 = SHARED / "similarity92"
