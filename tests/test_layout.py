@@ -24,7 +24,7 @@ FLOORS = (
     ("backbones", "data", "metrics"),
     ("images",),
     ("io",),
-    ("errors", "progress", "torch_state", "version"),
+    ("errors", "lazy", "progress", "torch_state", "version"),
 )
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 ENTRY = {"ais", "ais.__main__"}  # they name what is offered, and stand above all floors
