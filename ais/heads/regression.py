@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ais.heads.base import Head
 from ais.heads.config import HeadConfig, RatingConfig
+from ais.heads.mlp import hidden_layer, output_layer
 from ais.torch_state import own_precision, own_state
 
 BOUND_BLOCK = 16  # coordinates that `RegressionHead.weight_bound` takes together: one cache line of float32
@@ -107,12 +108,12 @@ class RegressionHead(RatingHead):
     @own_precision()
     def hidden(self, embedding: Tensor) -> Tensor:
         """First linear layer, before its ReLU: (N, D) -> (N, K, H)."""
-        return torch.einsum("nd,khd->nkh", embedding, self.weight1) + self.bias1
+        return hidden_layer(embedding, self.weight1, self.bias1)
 
     @own_precision()
     def readout(self, hidden: Tensor) -> Tensor:
         """Scores of the variants from the first layer's output: (..., K, H) -> (..., K), in points."""
-        return self.rating_mean + self.rating_std * ((hidden.relu() * self.weight2).sum(-1) + self.bias2)
+        return self.rating_mean + self.rating_std * output_layer(hidden, self.weight2, self.bias2)
 
     @property
     def weight_bound(self) -> Tensor:

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_split
 from ais.errors import AISError, DataError
+from ais.heads.mlp import hidden_layer, output_layer
 from ais.images.augmentation import augment
 from ais.torch_state import own_state
 from ais.training.loader import Group, ImageLoader
@@ -168,8 +169,7 @@ class _Heads(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         weight1, bias1, weight2, bias2 = self.weights
         z = (embedding - self.mean) / self.scale
-        hidden = nn.functional.linear(z, weight1.flatten(0, 1), bias1.flatten()).relu()
-        return (hidden.unflatten(1, bias1.shape) * weight2).sum(2) + bias2
+        return output_layer(hidden_layer(z, weight1, bias1), weight2, bias2)
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The four on x as it is, float32, on the CPU."""

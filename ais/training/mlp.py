@@ -19,6 +19,7 @@ from torch import Tensor
 from ais.data.splits import grouped_split
 from ais.errors import DataError
 from ais.heads.config import HeadConfig
+from ais.heads.mlp import hidden_layer, output_layer
 from ais.heads.regression import RegressionHead
 from ais.training.recipe import Recipe
 
@@ -147,12 +148,10 @@ def fit_variants(
 
 
 def _forward(z: Tensor, weights: Sequence[Tensor], keep: Tensor | None = None) -> Tensor:
-    """K MLPs: z (K, B, P), and what to multiply the hidden units with (K, B, H) -> (K, B)."""
+    """K MLPs: z (K, B, P), and what to multiply the hidden units with, (B, K, H), not negative -> (K, B)."""
     weight1, bias1, weight2, bias2 = weights
-    hidden = torch.baddbmm(bias1[:, None], z, weight1.transpose(1, 2)).relu()
-    if keep is not None:
-        hidden = hidden * keep
-    return torch.bmm(hidden, weight2[:, :, None])[..., 0] + bias2[:, None]
+    hidden = hidden_layer(z, weight1, bias1)
+    return output_layer(hidden if keep is None else hidden * keep, weight2, bias2).T
 
 
 def _descend(
@@ -248,6 +247,6 @@ def _shuffled(training: list[Tensor], generators: list[torch.Generator], steps: 
 
 
 def _dropout(batch: int, recipe: Recipe, generators: list[torch.Generator]) -> Tensor:
-    """(K, B, H): 0 for a silenced unit, else what keeps the expectation."""
-    chance = torch.stack([torch.rand(batch, recipe.hidden, generator=g) for g in generators])
+    """(B, K, H): 0 for a dropped unit, else what keeps the expectation."""
+    chance = torch.stack([torch.rand(batch, recipe.hidden, generator=g) for g in generators], dim=1)
     return (chance >= recipe.dropout).float() / (1 - recipe.dropout)
