@@ -24,9 +24,9 @@ import ais
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import backbone_of, load_head
 from ais.heads.regression import RegressionHead
-from ais.images.folders import find_pictures
+from ais.images.folders import find_images
 from ais.images.reading import read_image
-from ais.workflows.score import score_pictures
+from ais.workflows.score import score_images
 
 BATCHES = (16, 4)  # the first is what the others are compared with
 
@@ -52,7 +52,7 @@ def measure(device: str, files: list[Path], rounds: int) -> list[tuple[str, floa
             "reading and decoding, one by one",
             lambda: [backbone.preprocessing(read_image(file)) for file in files],
         ),
-        ("ais score", lambda: list(score_pictures(files, head, device=device, cache=False))),
+        ("ais score", lambda: list(score_images(files, head, device=device, cache=False))),
     ]
     speeds: dict[str, list[float]] = {what: [] for what, _ in runs}
     network(BATCHES[0])  # the first time it is slower
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    files = find_pictures(arguments.folder)[0][: arguments.pictures]
+    files = find_images(arguments.folder)[0][: arguments.pictures]
     where = (
         torch.cuda.get_device_name()
         if arguments.device == "cuda"

@@ -58,7 +58,7 @@ class NamedBytes(io.BytesIO):
         self.name = name
 
 
-Picture = str | Path | NamedBytes
+ImageFile = str | Path | NamedBytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def embed(
 
 
 def embed_each(
-    pictures: Sequence[Picture], backbones: Sequence[FrozenBackbone], *, cache: bool = True
+    images: Sequence[ImageFile], backbones: Sequence[FrozenBackbone], *, cache: bool = True
 ) -> Iterator[Embedded]:
     """What backbones see in pictures, one after the other, in their order, as soon as it is known.
 
@@ -151,13 +151,13 @@ def embed_each(
     caches = [_Cache.of(backbone) if cache else None for backbone in backbones]
     pool = ThreadPoolExecutor(_DECODERS)
 
-    def decode(picture: Picture) -> Embedded:
-        return _decode(picture, backbones, caches)
+    def decode(image: ImageFile) -> Embedded:
+        return _decode(image, backbones, caches)
 
     try:
         ahead: list[Future[Embedded]] = []
-        for start in range(0, len(pictures) + _AHEAD, _AHEAD):
-            now, ahead = ahead, [pool.submit(decode, picture) for picture in pictures[start : start + _AHEAD]]
+        for start in range(0, len(images) + _AHEAD, _AHEAD):
+            now, ahead = ahead, [pool.submit(decode, image) for image in images[start : start + _AHEAD]]
             yield from _compute([future.result() for future in now], backbones, caches)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -192,22 +192,22 @@ def _content_hash(file: Path) -> str:
 
 
 def _decode(
-    picture: Picture, backbones: Sequence[FrozenBackbone], caches: Sequence[_Cache | None]
+    image: ImageFile, backbones: Sequence[FrozenBackbone], caches: Sequence[_Cache | None]
 ) -> Embedded:
     """One picture's rows from the caches, and the inputs of the networks whose cache has none."""
     try:
-        data = _read(picture)
+        data = _read(image)
         if data is None:
-            read_image(picture)  # which says why
+            read_image(image)  # which says why
             raise ImageError("The picture was changed while it was read.")
         embedded = Embedded([], _digest(data))
         embedded.rows = [(cache and cache.get(embedded.sha256)) or {} for cache in caches]
         if all(embedded.rows):
             return embedded
-        name = picture.name if isinstance(picture, NamedBytes) else os.fspath(picture)
-        image = read_image(NamedBytes(data, name))
+        name = image.name if isinstance(image, NamedBytes) else os.fspath(image)
+        decoded = read_image(NamedBytes(data, name))
         embedded.inputs = [
-            None if rows else backbone.preprocessing(image)
+            None if rows else backbone.preprocessing(decoded)
             for rows, backbone in zip(embedded.rows, backbones, strict=True)
         ]
         return embedded
@@ -216,25 +216,25 @@ def _decode(
     except MemoryError:
         return Embedded([], problem=NO_MEMORY)
     except Exception as error:  # one picture must not end the run
-        logger.debug("%s", picture, exc_info=True)
+        logger.debug("%s", image, exc_info=True)
         return Embedded([], problem=f"The picture cannot be used ({type(error).__name__}: {error}).")
 
 
-def _read(picture: Picture) -> bytes | None:
+def _read(image: ImageFile) -> bytes | None:
     """A plain file's bytes; None for what `read_image` refuses without reading it."""
-    if isinstance(picture, NamedBytes):
-        return picture.getvalue()
+    if isinstance(image, NamedBytes):
+        return image.getvalue()
     try:
-        state = Path(picture).stat()
+        state = Path(image).stat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
             return None
-        return Path(picture).read_bytes()
+        return Path(image).read_bytes()
     except (OSError, ValueError):
         return None
 
 
 def _compute(
-    pictures: list[Embedded],
+    images: list[Embedded],
     backbones: Sequence[FrozenBackbone],
     caches: Sequence[_Cache | None],
 ) -> Iterator[Embedded]:
@@ -242,22 +242,22 @@ def _compute(
     given = 0
     for number, (backbone, cache) in enumerate(zip(backbones, caches, strict=True)):
         on_cpu = next(backbone.parameters()).device.type == "cpu"
-        for batch in _batches(pictures, number, _BATCH_ON_CPU if on_cpu else _BATCH):
+        for batch in _batches(images, number, _BATCH_ON_CPU if on_cpu else _BATCH):
             inputs = torch.stack([embedded.inputs[number] for embedded in batch])  # type: ignore[misc]
             for embedded, rows in zip(batch, _run(backbone, inputs), strict=True):
                 embedded.rows[number], embedded.inputs[number] = rows, None
                 if cache is not None:
                     cache.put(embedded.sha256, rows)
-            while given < len(pictures) and all(pictures[given].rows):
-                yield pictures[given]
+            while given < len(images) and all(images[given].rows):
+                yield images[given]
                 given += 1
-    yield from pictures[given:]
+    yield from images[given:]
 
 
-def _batches(pictures: list[Embedded], number: int, most: int) -> Iterator[list[Embedded]]:
+def _batches(images: list[Embedded], number: int, most: int) -> Iterator[list[Embedded]]:
     """Pictures whose inputs for this network are of one shape together, at most so many at once."""
     shapes: dict[torch.Size, list[Embedded]] = {}
-    for embedded in pictures:
+    for embedded in images:
         inputs = embedded.inputs[number] if embedded.inputs else None
         if inputs is not None:
             shapes.setdefault(inputs.shape, []).append(embedded)

@@ -15,7 +15,7 @@ from ais.cli._options import from_home
 from ais.errors import AISError, DataError
 
 if TYPE_CHECKING:
-    from ais.backbones.embeddings import NamedBytes, Picture
+    from ais.backbones.embeddings import ImageFile, NamedBytes
     from ais.io.files import GrowingFile
 
 STANDARD_INPUT = "-"
@@ -33,7 +33,7 @@ class InputImage:
     """A picture of a call: what it is called, where it is, and in which of the call's folders it was found."""
 
     path: str
-    source: Picture
+    source: ImageFile
     folder: Path | None = None
 
 
@@ -47,7 +47,7 @@ def input_images(paths: Sequence[str]) -> tuple[list[InputImage], list[str]]:
     Raises:
         AISError: there are no pictures at all.
     """
-    from ais.images.folders import find_pictures, left_out_line, printable
+    from ais.images.folders import find_images, left_out_line, printable
 
     if paths.count(STANDARD_INPUT) > 1:
         raise AISError(f"{STANDARD_INPUT} is standard input, which can be read once: name it once.")
@@ -59,7 +59,7 @@ def input_images(paths: Sequence[str]) -> tuple[list[InputImage], list[str]]:
             found.append(InputImage(path, _standard_input()))
         elif os.path.isdir(place):  # noqa: PTH112  a Path raises for a name that is too long
             try:
-                inside, left_out = find_pictures(place)
+                inside, left_out = find_images(place)
             except DataError as error:
                 problems.append(str(error))
                 continue
@@ -90,15 +90,15 @@ def _standard_input() -> NamedBytes:
     return NamedBytes(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
 
 
-def sources(pictures: Sequence[InputImage]) -> list[Picture]:
-    return [named.source for named in pictures]
+def sources(images: Sequence[InputImage]) -> list[ImageFile]:
+    return [named.source for named in images]
 
 
-def files_on_disk(pictures: Sequence[InputImage]) -> list[str | Path]:
+def files_on_disk(images: Sequence[InputImage]) -> list[str | Path]:
     """Those that are on the disk, and must stay as they are."""
     from ais.backbones.embeddings import NamedBytes
 
-    return [named.source for named in pictures if not isinstance(named.source, NamedBytes)]
+    return [named.source for named in images if not isinstance(named.source, NamedBytes)]
 
 
 def rows_written(count: int, table: GrowingFile | None) -> str:

@@ -55,9 +55,9 @@ def advise_command(
     rated = rated.part(test=False)
     with ProgressBars() as bars:
         frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)
-        pictures = embed_ratings(rated, frozen, bars)
+        embedded = embed_ratings(rated, frozen, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
-    advice = advise(pictures.embedding, rated.ratings, rated.groups, highest)
+    advice = advise(embedded.embedding, rated.ratings, rated.groups, highest)
     if as_json:
         print_json(asdict(advice))
         return

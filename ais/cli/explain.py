@@ -88,24 +88,24 @@ def explain_command(
     from ais.images.folders import printable
     from ais.io.files import check_outputs
 
-    pictures, problems = input_images(paths)
-    alone = len(paths) == 1 and pictures[0].folder is None
+    images, problems = input_images(paths)
+    alone = len(paths) == 1 and images[0].folder is None
     if rating is not None and not alone:
         raise AISError("--rating is what people said of one picture: name that picture alone.")
     _check_used(kind, rating=rating, alignment=alignment)
-    folders = [out] if alone else [out / name for name in folder_names(pictures)]
+    folders = [out] if alone else [out / name for name in folder_names(images)]
     rows: list[dict[str, Any]] = []
     with ExitStack() as opened:
         if as_json and not alone:
             opened.callback(print_rows, {}, rows)
         bars = opened.enter_context(ProgressBars("loading the head and its network"))
         loaded = rating_head(load_head(head))
-        inputs = [*files_on_disk(pictures), *head_files(head), *filter(None, [alignment])]
+        inputs = [*files_on_disk(images), *head_files(head), *filter(None, [alignment])]
         files = _explanation_files(loaded)
         check_outputs(out, [str(f.relative_to(out) / file) for f in folders for file in files], inputs)
-        bars("pictures", 0, len(pictures))
+        bars("pictures", 0, len(images))
         try:
-            for named, folder in zip(pictures, folders, strict=True):
+            for named, folder in zip(images, folders, strict=True):
                 try:
                     explanation = explain(
                         named.source,
@@ -132,9 +132,9 @@ def explain_command(
                         print_json(rows[0])
                     elif not as_json:
                         _print_explanation(bars, loaded, explanation, named, written, alone)
-                bars("pictures", len(rows), len(pictures))
+                bars("pictures", len(rows), len(images))
         except Stopped as stopped:
-            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done, and in {out}."
+            stopped.kept = f"{len(rows)} of {len(images)} pictures are done, and in {out}."
             raise
     failed = sum("error" in row for row in rows)
     if failed:
@@ -158,7 +158,7 @@ def _check_used(kind: str, **given: object) -> None:
             )
 
 
-def folder_names(pictures: Sequence[InputImage]) -> list[str]:
+def folder_names(images: Sequence[InputImage]) -> list[str]:
     """A folder's name for each picture: its own without the ending, longer where that is not enough to tell them
     apart, whatever the case of the letters."""
 
@@ -168,7 +168,7 @@ def folder_names(pictures: Sequence[InputImage]) -> list[str]:
         return unicodedata.normalize("NFC", name).casefold()
 
     names, longer, longest = [], [], []
-    for named in pictures:
+    for named in images:
         path = Path("standard input" if isinstance(named.source, NamedBytes) else named.path)
         inside = path.relative_to(named.folder) if named.folder else Path(path.name)
         above = (named.folder or path.parent).resolve().name

@@ -69,7 +69,7 @@ def prune_command(
     """
     from ais.data.columns import RatingColumns
     from ais.heads.loading import load_head, rating_head
-    from ais.publish.card import PICTURES, model_card
+    from ais.publish.card import CARD_IMAGES, model_card
     from ais.workflows.prune import prune_head
 
     whole = rating_head(load_head(head))
@@ -101,7 +101,7 @@ def prune_command(
         )
     given = [Path(head)] if Path(head).is_dir() else []  # else it is a name, or an id on the Hub
     recipe = {**pruned.config.recipe, "command": command_of(data, out, table, *given)}
-    recipe = {key: value for key, value in recipe.items() if key not in PICTURES}  # of the head as it was
+    recipe = {key: value for key, value in recipe.items() if key not in CARD_IMAGES}  # of the head as it was
     pruned.config = replace(pruned.config, recipe=recipe)
     files = [str(file) for file in pruned.save(out, model_card(pruned.config))]
     if as_json:

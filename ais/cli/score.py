@@ -51,11 +51,11 @@ def score_command(
     from ais.heads.loading import load_head, rating_head
     from ais.images.folders import printable
     from ais.io.files import GrowingFile, check_outputs
-    from ais.workflows.score import score_pictures
+    from ais.workflows.score import score_images
 
     with ProgressBars("loading the head"):
         loaded = rating_head(load_head(head))
-    pictures, problems = input_images(paths)
+    images, problems = input_images(paths)
     rows: list[dict[str, Any]] = []
     document: dict[str, Any] = {}
     with ExitStack() as opened:
@@ -63,7 +63,7 @@ def score_command(
             opened.callback(print_rows, document, rows)
         table = None
         if output:
-            inputs = [*files_on_disk(pictures), *head_files(head)]
+            inputs = [*files_on_disk(images), *head_files(head)]
             with suppress(UnwritableError):  # which `GrowingFile` tells of
                 check_outputs(output.parent, [output.name], inputs)
             _check_table(output)
@@ -75,12 +75,12 @@ def score_command(
         bars = opened.enter_context(ProgressBars("loading the network"))
         config = loaded.config
         document |= {"head": config.name, "target": asdict(config.target), "level": config.interval.level}
-        bars("pictures", 0, len(pictures))
+        bars("pictures", 0, len(images))
         scored = opened.enter_context(
-            closing(score_pictures(sources(pictures), loaded, device=device, cache=cache))
+            closing(score_images(sources(images), loaded, device=device, cache=cache))
         )
         try:
-            for named, one in zip(pictures, scored, strict=True):
+            for named, one in zip(images, scored, strict=True):
                 row = {"path": named.path} | (one.score._asdict() if one.score else {"error": one.error})
                 rows.append(row)
                 line = f"{printable(named.path)}: {row.get('error') or score_sentence(loaded, row)}"
@@ -98,7 +98,7 @@ def score_command(
                     bars.echo(line)
                 elif "error" in row:
                     bars.echo(line, err=True)
-                bars("pictures", len(rows), len(pictures))
+                bars("pictures", len(rows), len(images))
             if table:
                 table.complete()
         except UnwritableError as error:
@@ -106,7 +106,7 @@ def score_command(
             problems.append(f"{error} All rows are in {table.place}.")
         except Stopped as stopped:
             where = f", and in {table.place}" if table and rows else ", and printed" if rows else ""
-            stopped.kept = f"{len(rows)} of {len(pictures)} pictures are done{where}."
+            stopped.kept = f"{len(rows)} of {len(images)} pictures are done{where}."
             raise
     failed = sum("error" in row for row in rows)
     if table and not as_json:

@@ -32,7 +32,7 @@ from ais.data.tables import (
     thousands,
 )
 from ais.errors import DataError, ImageError, listing
-from ais.images.folders import find_pictures, left_out_line
+from ais.images.folders import find_images, left_out_line
 from ais.images.reading import read_image
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ def image_files(
             raise DataError(
                 f"{folder} has no table {METADATA}: name the table with the column {quote(image)}."
             )
-        files, left_out = find_pictures(folder, subfolders=False)
+        files, left_out = find_images(folder, subfolders=False)
         if left_out:
             logger.warning("%s", left_out_line(folder, left_out))
         return files

@@ -27,7 +27,7 @@ _NOT_OURS = frozenset(
 )
 
 # Endings that are not worth a word.
-_NO_PICTURES = frozenset(
+_NO_IMAGES = frozenset(
     (".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".toml",
      ".ini", ".cfg", ".log", ".bib", ".tex", ".pdf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods", ".ppt", ".pptx",
      ".py", ".ipynb", ".r", ".m", ".js", ".css", ".sh", ".npy", ".npz", ".mat", ".pkl", ".pt", ".pth", ".safetensors",
@@ -39,7 +39,7 @@ _EXTRA = frozenset({".heic", ".heif"})  # read with a package more
 _NAMED = 3  # of each kind that is left out
 
 
-def find_pictures(folder: str | os.PathLike[str], *, subfolders: bool = True) -> tuple[list[Path], list[str]]:
+def find_images(folder: str | os.PathLike[str], *, subfolders: bool = True) -> tuple[list[Path], list[str]]:
     """The files of a folder and its subfolders that end like pictures, in the order of their paths.
 
     Links to folders are followed, each folder once, whatever leads to it. Hidden files and folders, and what macOS,
@@ -97,8 +97,8 @@ def find_pictures(folder: str | os.PathLike[str], *, subfolders: bool = True) ->
                     (links if entry.is_symlink() else todo).append(path)
                 elif entry.is_symlink() and not path.exists():
                     nowhere.append(path)
-                elif not _like_a_picture(entry.name):
-                    endings[path.suffix.lower()] += path.suffix.lower() not in _NO_PICTURES
+                elif not _like_an_image(entry.name):
+                    endings[path.suffix.lower()] += path.suffix.lower() not in _NO_IMAGES
                 elif not entry.is_file():
                     special.append(path)
                 elif entry.name == "overlay.png" and "explanation.json" in names:
@@ -118,7 +118,7 @@ def find_pictures(folder: str | os.PathLike[str], *, subfolders: bool = True) ->
     return sorted(found), left_out
 
 
-def _like_a_picture(name: str) -> bool:
+def _like_an_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  a name may be anything
 
 

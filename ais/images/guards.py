@@ -115,7 +115,7 @@ def too_many_frames(name: str) -> ImageError:
     return ImageError(f"{name} has more than {MAX_FRAMES:,} frames: save the one you mean.")
 
 
-def _more_than_picture(name: str, what: str) -> ImageError:
+def _more_than_image(name: str, what: str) -> ImageError:
     return ImageError(f"{name} holds more {what} than picture: save it again without them.")
 
 
@@ -199,7 +199,7 @@ def _jpeg(data: bytes, name: str) -> bytes:
             continue
         segments += 1
         if segments > _MAX_SEGMENTS:
-            raise _more_than_picture(name, "notes")
+            raise _more_than_image(name, "notes")
         size = int.from_bytes(data[at : at + 2], "big")
         if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 2):
             exif += 1
@@ -212,7 +212,7 @@ def _jpeg(data: bytes, name: str) -> bytes:
             break
         at += max(size, 2)
     if stray > _MAX_STRAY:
-        raise _more_than_picture(name, "stray bytes")
+        raise _more_than_image(name, "stray bytes")
     if not others:
         return data
     one = bytearray(data)
@@ -265,7 +265,7 @@ def _png(data: bytes, name: str) -> bytes:
     pieces, kept = [], 0
     for n, (kind, start, end) in enumerate(png_chunks(data)):
         if n > _MAX_CHUNKS:
-            raise _more_than_picture(name, "pieces")
+            raise _more_than_image(name, "pieces")
         text = kind in (b"tEXt", b"zTXt", b"iTXt")
         if (text and not (data.startswith(_KEPT_TEXTS, start) and end - start < 65_536)) or (
             kind == b"iCCP" and _unpacks_to_more(data[start:end])
@@ -324,7 +324,7 @@ def _gif(data: bytes, name: str) -> None:
             at += 2 if in_block else 1
         beside += not in_frame
         if beside > 10_000:
-            raise _more_than_picture(name, "comments")
+            raise _more_than_image(name, "comments")
         if frames > MAX_FRAMES:
             raise too_many_frames(name)
 

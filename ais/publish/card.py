@@ -26,7 +26,7 @@ from ais.training.strategies import STRATEGIES
 
 CURVE, EXAMPLES = "learning_curve.png", "heatmaps.png"  # the card's pictures, if the recipe names them
 
-PICTURES = {"curve": CURVE, "examples": EXAMPLES}  # by the key of the recipe that names them
+CARD_IMAGES = {"curve": CURVE, "examples": EXAMPLES}  # by the key of the recipe that names them
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 
@@ -173,8 +173,8 @@ def _python(named: str) -> str:
 
 def _grouped(metrics: dict[str, Any]) -> bool:
     """Pictures that belong together were kept together, as far as the head says; a group a picture keeps nothing."""
-    pictures, groups = metrics.get("pictures", 0), metrics.get("groups", 0)
-    return bool(metrics.get("grouped", True)) and groups < pictures
+    images, groups = metrics.get("pictures", 0), metrics.get("groups", 0)
+    return bool(metrics.get("grouped", True)) and groups < images
 
 
 def _base_model(config: Config) -> dict[str, Any]:

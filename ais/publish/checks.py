@@ -15,7 +15,7 @@ from ais.heads.base import Head
 from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config
 from ais.heads.loading import load_head
 from ais.images.reading import read_image
-from ais.publish.card import PICTURES, model_card, parse_card_links
+from ais.publish.card import CARD_IMAGES, model_card, parse_card_links
 
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{16,}",
@@ -53,7 +53,7 @@ def file_names(config: Config | None) -> list[str]:
     names = [CONFIG, WEIGHTS, CARD]
     if config is None or config.has_own_backbone:
         names.append(BACKBONE)
-    names += [name for key, name in PICTURES.items() if config is None or config.recipe.get(key) == name]
+    names += [name for key, name in CARD_IMAGES.items() if config is None or config.recipe.get(key) == name]
     return names
 
 
@@ -64,7 +64,7 @@ def _unexpected_files(folder: Path, config: Config) -> Iterator[str]:
             continue
         if file.name not in wanted or not file.is_file():
             yield f"{file.name} does not belong to this head. Remove it."
-        elif file.name in PICTURES.values():
+        elif file.name in CARD_IMAGES.values():
             try:
                 read_image(file)
             except ImageError as error:

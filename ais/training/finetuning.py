@@ -218,8 +218,8 @@ class _Learner:
     def epoch(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
         """One step after the other: how many pictures it had, and the losses before it, (K,)."""
 
-        def change(picture: Tensor, row: int) -> Tensor:
-            return augment(picture, np.random.default_rng([self.seed, epoch, row]))
+        def change(image: Tensor, row: int) -> Tensor:
+            return augment(image, np.random.default_rng([self.seed, epoch, row]))
 
         with _in_training(self.norms):
             for batch in self.images.batches(self.parts(epoch), change if self.tuning.augment else None):

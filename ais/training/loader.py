@@ -43,12 +43,12 @@ class ImageLoader:
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(files), 64):  # no more than these are held beside the kept ones
                 rows = range(start, min(start + 64, len(files)))
-                for row, picture in zip(rows, pool.map(self._try, rows), strict=True):
-                    if isinstance(picture, str):
-                        problems.append(picture)
-                    elif picture.numel() <= memory:
-                        memory -= picture.numel()
-                        self._kept[row] = picture
+                for row, image in zip(rows, pool.map(self._try, rows), strict=True):
+                    if isinstance(image, str):
+                        problems.append(image)
+                    elif image.numel() <= memory:
+                        memory -= image.numel()
+                        self._kept[row] = image
         if problems:
             raise DataError(listing("Some pictures cannot be read", problems))
 
@@ -60,8 +60,8 @@ class ImageLoader:
 
         def ready(row: int) -> Tensor:
             kept = self._kept.get(row)
-            picture = self._decode(row) if kept is None else kept
-            return picture if change is None else change(picture, row)
+            image = self._decode(row) if kept is None else kept
+            return image if change is None else change(image, row)
 
         with ThreadPoolExecutor(_THREADS) as pool:
 
@@ -73,18 +73,17 @@ class ImageLoader:
                 now, ahead = ahead, begin(parts[i + 1]) if i + 1 < len(parts) else []
                 yield self._grouped(rows, [future.result() for future in now])
 
-    def _grouped(self, rows: np.ndarray, pictures: list[Tensor]) -> list[Group]:
+    def _grouped(self, rows: np.ndarray, images: list[Tensor]) -> list[Group]:
         shapes: dict[torch.Size, list[int]] = {}
-        for i, picture in enumerate(pictures):
-            shapes.setdefault(picture.shape, []).append(i)
+        for i, image in enumerate(images):
+            shapes.setdefault(image.shape, []).append(i)
         return [
-            (rows[same], self._normalise(torch.stack([pictures[i] for i in same])))
-            for same in shapes.values()
+            (rows[same], self._normalise(torch.stack([images[i] for i in same]))) for same in shapes.values()
         ]
 
-    def _normalise(self, pictures: Tensor) -> Tensor:
+    def _normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) -> float32, bit by bit what `Preprocessing` gives."""
-        return (pictures.to(torch.float32).div(255) - self._mean) / self._std
+        return (images.to(torch.float32).div(255) - self._mean) / self._std
 
     def _decode(self, row: int) -> Tensor:
         seen = self._preprocessing(read_image(self.files[row]))

@@ -37,7 +37,7 @@ MOST, PART = 0.7, 0.3
 
 _FOLDS = 5
 
-_FEWEST_PICTURES, _FEWEST_GROUPS = 20, 4
+_FEWEST_IMAGES, _FEWEST_GROUPS = 20, 4
 
 _PENALTIES = 10.0 ** np.arange(-3, 4)  # times the mean eigenvalue of the Gram matrix
 
@@ -111,10 +111,10 @@ def advise(
     """
     count = len(embedding)
     names = [str(i) for i in range(count)] if groups is None else list(groups)
-    if count < _FEWEST_PICTURES or len(set(names)) < _FEWEST_GROUPS:
+    if count < _FEWEST_IMAGES or len(set(names)) < _FEWEST_GROUPS:
         raise DataError(
             f"{count} pictures in {len(set(names))} groups are too few to judge by: it takes at least "
-            f"{_FEWEST_PICTURES} pictures in {_FEWEST_GROUPS} groups."
+            f"{_FEWEST_IMAGES} pictures in {_FEWEST_GROUPS} groups."
         )
     if np.ptp(ratings) == 0:
         raise DataError(f"All ratings are {ratings[0]:g}: there is nothing to learn from.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ais.attribution.explain import score, score_of
 from ais.attribution.explanation import Score
-from ais.backbones.embeddings import Picture, Rows, embed_each
+from ais.backbones.embeddings import ImageFile, Rows, embed_each
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import HeadError, ImageError
 from ais.heads.loading import backbone_of
@@ -26,8 +26,8 @@ class Scored:
     error: str = ""
 
 
-def score_pictures(
-    pictures: Sequence[Picture], head: RatingHead, *, device: str = "auto", cache: bool = True
+def score_images(
+    images: Sequence[ImageFile], head: RatingHead, *, device: str = "auto", cache: bool = True
 ) -> Generator[Scored, None, None]:
     """The scores of pictures, in their order, each as soon as it is known.
 
@@ -49,9 +49,9 @@ def score_pictures(
         member.config.pruned and backbone.embedding_slice is None
         for member, backbone in zip(members, backbones, strict=True)
     ):
-        yield from _one_by_one(pictures, head, device)  # what is cached is of all maps
+        yield from _one_by_one(images, head, device)  # what is cached is of all maps
         return
-    for embedded in embed_each(pictures, backbones, cache=cache):
+    for embedded in embed_each(images, backbones, cache=cache):
         if embedded.problem:
             yield Scored(None, embedded.problem)
             continue
@@ -81,9 +81,9 @@ def _variants(head: RegressionHead, backbone: FrozenBackbone, rows: Rows) -> Ten
     return head(embedding)
 
 
-def _one_by_one(pictures: Sequence[Picture], head: RatingHead, device: str) -> Iterator[Scored]:
-    for picture in pictures:
+def _one_by_one(images: Sequence[ImageFile], head: RatingHead, device: str) -> Iterator[Scored]:
+    for image in images:
         try:
-            yield Scored(score(picture, head, device=device))
+            yield Scored(score(image, head, device=device))
         except ImageError as error:
             yield Scored(None, str(error))

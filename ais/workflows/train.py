@@ -27,7 +27,7 @@ from ais.training.plan import FitContext, Plan
 
 logger = logging.getLogger(__name__)
 
-_FEWEST_PICTURES, _FEWEST_GROUPS = 20, 4
+_FEWEST_IMAGES, _FEWEST_GROUPS = 20, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,9 +176,9 @@ def _check_test(test: RatedSet, learned: RatedSet) -> None:
 
 
 def _check(data: RatedSet, target: Target) -> None:
-    if len(data) < _FEWEST_PICTURES:
+    if len(data) < _FEWEST_IMAGES:
         raise DataError(
-            f"{data.folder} has {len(data)} pictures; a head needs at least {_FEWEST_PICTURES} pictures."
+            f"{data.folder} has {len(data)} pictures; a head needs at least {_FEWEST_IMAGES} pictures."
         )
     if data.groups is not None and len(set(data.groups)) < _FEWEST_GROUPS:
         raise DataError(

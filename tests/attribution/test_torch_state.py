@@ -156,8 +156,8 @@ CASES: dict[str, Case] = {
     "find_rate": lambda w: find_rate.find_rate(w.data, FitContext(w.backbone, _plan(w, "last-k"), cache=False)),
     "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
-    "score_pictures": lambda w: [
-        one.score for head in (w.tuned, w.stack) for one in score.score_pictures(w.data.files, load_head(head))
+    "score_images": lambda w: [
+        one.score for head in (w.tuned, w.stack) for one in score.score_images(w.data.files, load_head(head))
     ],
     "random_backbone": lambda w: backbone_loading.random_backbone("little1", 3).network.state_dict(),
 }  # fmt: skip

@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, after: int, number: int) -> None:
     """From now on the process gets a signal when a function of the command has given `after` results."""
-    module = scoring if name == "score_pictures" else attribution_explain
+    module = scoring if name == "score_images" else attribution_explain
     original, given = getattr(module, name), 0
 
     def one(*arguments: Any, **options: Any) -> Any:
@@ -62,13 +62,13 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, after: int, number: in
                 os.kill(os.getpid(), number)
             yield result
 
-    monkeypatch.setattr(module, name, each if name == "score_pictures" else one)
+    monkeypatch.setattr(module, name, each if name == "score_images" else one)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_lines_come_one_by_one(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(number)
-    interrupt(monkeypatch, "score_pictures", 3, number)
+    interrupt(monkeypatch, "score_images", 3, number)
     result = call("score", folder, status=128 + number)
     assert len(result.stdout.splitlines()) == 3
     assert f"3 of {COUNT} pictures are done, and printed." in result.stderr
@@ -76,14 +76,14 @@ def test_lines_come_one_by_one(number: int, folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_document_of_what_was_done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt(monkeypatch, "score_pictures", 3, signal.SIGINT)
+    interrupt(monkeypatch, "score_images", 3, signal.SIGINT)
     assert len(call("score", folder, "--json", status=130).json["pictures"]) == 3
 
 
 def test_the_table_holds_what_was_done(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "scores.csv"
     with monkeypatch.context() as patch:
-        interrupt(patch, "score_pictures", 3, signal.SIGINT)
+        interrupt(patch, "score_images", 3, signal.SIGINT)
         result = call("score", folder, "--output", table, status=130)
     assert str(table) in result.stderr
     assert not result.stdout

@@ -96,7 +96,7 @@ def _nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in (
         "attribution.explain.explain", "workflows.evaluate.score_held_out", "workflows.prune.prune_head",
-        "workflows.score.score_pictures", "heads.loading.resolve_revision", "workflows.align.align",
+        "workflows.score.score_images", "heads.loading.resolve_revision", "workflows.align.align",
         "backbones.loading.load_backbone", "workflows.combine.combine_heads", "workflows.find_rate.find_rate",
         "workflows.train.train_head",
     ):  # fmt: skip

@@ -441,7 +441,7 @@ def text(rows: list[list[Any]], mark: str = ",") -> str:
     return "".join(mark.join(str(cell) for cell in row) + "\n" for row in rows)
 
 
-PICTURES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
+CARD_IMAGES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
 
 @pytest.mark.parametrize("form", ["{}.png", "{}", "{}.PNG", "sub\\{}.png", "./{}.jpg"])
@@ -451,9 +451,9 @@ def test_rows_are_put_into_the_pictures_order_by_name(tmp_path: Path, form: str,
     rows = named(found, names, [3, 1, 4, 0, 2], [2, 4, 0, 1, 3])
     file = tmp_path / f"named{suffix}"
     workbook(file, rows) if suffix == ".xlsx" else file.write_text(text(rows))
-    folder(tmp_path / "pics", *PICTURES)
+    folder(tmp_path / "pics", *CARD_IMAGES)
     cohort = read_stimulus_set(tmp_path / "pics", file)
-    assert [picture.name for picture in cohort.files] == PICTURES
+    assert [picture.name for picture in cohort.files] == CARD_IMAGES
     assert (cohort.human_rdms.mean == found).all()
     own = read_human_rdms(file)
     assert own.names == tuple(names[i] for i in [3, 1, 4, 0, 2])
@@ -464,10 +464,10 @@ def test_each_file_has_its_own_order(tmp_path: Path) -> None:
     found = [matrix(seed=0), matrix(seed=1)]
     (tmp_path / "people").mkdir()
     for i, order in enumerate([[4, 3, 2, 1, 0], [1, 0, 2, 4, 3]]):
-        (tmp_path / "people" / f"{i}.csv").write_text(text(named(found[i], PICTURES, order, order)))
-    assert (read_human_rdms(tmp_path / "people", 5, PICTURES).rdms == found).all()
+        (tmp_path / "people" / f"{i}.csv").write_text(text(named(found[i], CARD_IMAGES, order, order)))
+    assert (read_human_rdms(tmp_path / "people", 5, CARD_IMAGES).rdms == found).all()
     reversed_ = read_human_rdms(tmp_path / "people")
-    assert reversed_.names == tuple(PICTURES[::-1])
+    assert reversed_.names == tuple(CARD_IMAGES[::-1])
     assert (reversed_.rdms[:, ::-1, ::-1] == found).all()
 
 
@@ -485,11 +485,11 @@ def test_each_file_has_its_own_order(tmp_path: Path) -> None:
 def test_other_names_are_refused(tmp_path: Path, names: list[str], says: str) -> None:
     (tmp_path / "named.csv").write_text(text(named(matrix(), names, [*range(5)], [*range(5)])))
     with pytest.raises(DataError, match=says):
-        read_human_rdms(tmp_path / "named.csv", 5, PICTURES)
+        read_human_rdms(tmp_path / "named.csv", 5, CARD_IMAGES)
 
 
 def test_rows_and_columns_of_other_names_are_refused(tmp_path: Path) -> None:
-    rows = named(matrix(), PICTURES, [*range(5)], [*range(5)])
+    rows = named(matrix(), CARD_IMAGES, [*range(5)], [*range(5)])
     rows[0][2] = "z.png"
     (tmp_path / "named.csv").write_text(text(rows))
     with pytest.raises(DataError, match=r"its columns differently: no column is called 'b\.png'"):
@@ -570,11 +570,11 @@ def test_rows_with_and_without_names_in_another_order_are_refused(tmp_path: Path
     people.mkdir()
     (people / "1.csv").write_text(text(matrix().tolist()))
     for order in ([0, 1, 2, 3, 4], [1, 0, 2, 4, 3]):
-        (people / "2.csv").write_text(text(named(matrix(), PICTURES, order, order)))
+        (people / "2.csv").write_text(text(named(matrix(), CARD_IMAGES, order, order)))
         if order == sorted(order):
-            assert len(read_human_rdms(people, 5, PICTURES)) == 2
+            assert len(read_human_rdms(people, 5, CARD_IMAGES)) == 2
     with pytest.raises(DataError, match=r"2\.csv names its rows, and .*1\.csv does not name its rows"):
-        read_human_rdms(people, 5, PICTURES)
+        read_human_rdms(people, 5, CARD_IMAGES)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".csv", ".tsv", ".txt", ".xlsx"])
@@ -607,11 +607,11 @@ def test_meadows_names_each_persons_pictures(tmp_path: Path) -> None:
         found, ("calm_cat", "shy_ox"), ([4, 3, 2, 1, 0], [1, 0, 2, 4, 3]), strict=True
     ):
         content[f"rdmutv_{person}"] = squareform(one[np.ix_(order, order)])[None]
-        content[f"stimuli_{person}"] = np.array([PICTURES[i][:1] for i in order], object)
+        content[f"stimuli_{person}"] = np.array([CARD_IMAGES[i][:1] for i in order], object)
     matlab.savemat(tmp_path / "Meadows.mat", content)
-    assert (read_human_rdms(tmp_path / "Meadows.mat", 5, PICTURES).rdms == found).all()
+    assert (read_human_rdms(tmp_path / "Meadows.mat", 5, CARD_IMAGES).rdms == found).all()
     with pytest.raises(DataError, match=r"Meadows\.mat, rdmutv_calm_cat has other names"):
-        read_human_rdms(tmp_path / "Meadows.mat", 5, [f"{i}{name}" for i, name in enumerate(PICTURES)])
+        read_human_rdms(tmp_path / "Meadows.mat", 5, [f"{i}{name}" for i, name in enumerate(CARD_IMAGES)])
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "  ", "; ", " ;  "])
@@ -643,12 +643,12 @@ def test_arrays_with_nan_on_the_diagonal(tmp_path: Path) -> None:
 
 def test_r_leaves_the_corner_out_and_pairs_in_rows_are_refused(tmp_path: Path) -> None:
     found = matrix()
-    rows = named(found, PICTURES, [*range(5)], [*range(5)])
+    rows = named(found, CARD_IMAGES, [*range(5)], [*range(5)])
     rows[0] = rows[0][1:]
     (tmp_path / "r.txt").write_text(
         text([[f'"{c}"' if isinstance(c, str) else c for c in row] for row in rows], " ")
     )
-    assert (read_human_rdms(tmp_path / "r.txt", 5, PICTURES).rdms[0] == found).all()
+    assert (read_human_rdms(tmp_path / "r.txt", 5, CARD_IMAGES).rdms[0] == found).all()
     (tmp_path / "long.csv").write_text("one,two,far\na,b,1\na,c,2\nb,c,3\n")
     with pytest.raises(DataError, match=r"a row for each pair .* pivot"):
         read_human_rdms(tmp_path / "long.csv")

@@ -22,7 +22,7 @@ from ais.heads.base import content_key
 from ais.heads.config import Member, StackConfig
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
-from ais.workflows.score import score_pictures
+from ais.workflows.score import score_images
 from helpers.heads import change_head, make_head
 from helpers.networks import add_backbone
 
@@ -126,7 +126,7 @@ def test_explaining_and_scoring_do_not_touch_the_callers_head(
     found = ais.explain(photograph, head)
     assert ais.score(photograph, head).score == found.score == expected.score
     np.testing.assert_array_equal(found.importance, expected.importance)
-    (scored,) = score_pictures([_file(photograph, tmp_path)], head, cache=False)
+    (scored,) = score_images([_file(photograph, tmp_path)], head, cache=False)
     assert scored.score is not None
     assert scored.score.score == pytest.approx(found.score, abs=1e-4)
     assert _state(head) == before

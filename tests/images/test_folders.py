@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ais.errors import DataError
-from ais.images.folders import find_pictures
+from ais.images.folders import find_images
 
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", ".git", ".Trash-1000")
 
@@ -22,22 +22,22 @@ def plant(folder: Path, *names: str) -> None:
 
 
 def names_of(folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in find_pictures(folder)[0]]
+    return [file.relative_to(folder).as_posix() for file in find_images(folder)[0]]
 
 
 def test_pictures_of_a_folder_and_those_below_in_the_order_of_their_paths(tmp_path: Path) -> None:
     plant(tmp_path, "b.JPG", "a.png", "sub/c.jpeg", "sub/d.tif", "a/z.webp", "metadata.csv", "notes.txt")
-    assert find_pictures(tmp_path) == (
+    assert find_images(tmp_path) == (
         [tmp_path / name for name in ("a/z.webp", "a.png", "b.JPG", "sub/c.jpeg", "sub/d.tif")],
         [],
     )
-    assert find_pictures(str(tmp_path))[0] == sorted(find_pictures(tmp_path)[0])
+    assert find_images(str(tmp_path))[0] == sorted(find_images(tmp_path)[0])
 
 
 def test_what_systems_leave_in_folders_is_no_picture(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "._a.jpg", ".b.jpg", "Thumbs.db", "desktop.ini", ".DS_Store")
     plant(tmp_path, *(f"{name}/c.jpg" for name in LEFT_BEHIND), "sub/__MACOSX/._d.jpg")
-    assert (names_of(tmp_path), find_pictures(tmp_path)[1]) == (["a.jpg"], [])
+    assert (names_of(tmp_path), find_images(tmp_path)[1]) == (["a.jpg"], [])
     plant(tmp_path, ".hidden/e.jpg")
     assert names_of(tmp_path / ".hidden") == ["e.jpg"]  # asked for by name
 
@@ -49,7 +49,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     (tmp_path / "pipe.png").parent.joinpath("pipe.png").unlink(missing_ok=True)
     os.mkfifo(tmp_path / "pipe.png")
     plant(tmp_path, "seen/overlay.png", "seen/explanation.json", "seen/heatmap.npy", "overlay.png")
-    found, left_out = find_pictures(tmp_path)
+    found, left_out = find_images(tmp_path)
     assert [file.name for file in found] == ["a.jpg", "overlay.png"]
     line = " ".join(left_out)
     assert "5 files of other kinds are left out: 2 .cr2, " in line
@@ -66,9 +66,9 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "shut/b.jpg")
     (tmp_path / "shut").chmod(0)
     try:
-        found, left_out = find_pictures(tmp_path)
+        found, left_out = find_images(tmp_path)
         with pytest.raises(DataError, match="cannot be looked into: Permission denied"):
-            find_pictures(tmp_path / "shut")
+            find_images(tmp_path / "shut")
     finally:
         (tmp_path / "shut").chmod(0o755)
     assert [file.name for file in found] == ["a.jpg"]
@@ -85,7 +85,7 @@ def test_a_folder_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytes
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", failing)
-    found, left_out = find_pictures(tmp_path)
+    found, left_out = find_images(tmp_path)
     assert [file.name for file in found] == ["a.jpg"]
     assert left_out == ["1 folder cannot be looked into: shut."]
 
@@ -108,7 +108,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 def test_names_may_be_anything(tmp_path: Path) -> None:
     names = ["🦓 z.jpg", "two\nlines.jpg", " lead.jpg", "=1+1.jpg", "--json.jpg", "\udcff.jpg"]
     plant(tmp_path, *names, "trail .jpg ", "\x1b[31m.\x1b[0m")
-    found, left_out = find_pictures(tmp_path)
+    found, left_out = find_images(tmp_path)
     assert {file.name for file in found} == set(names)
     assert all(c.isprintable() for c in " ".join(left_out))
     assert "2 files of other kinds are left out" in left_out[0]
@@ -118,7 +118,7 @@ def test_names_may_be_anything(tmp_path: Path) -> None:
 def test_what_is_no_folder_is_a_sentence(name: str, tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg")
     with pytest.raises(DataError, match="cannot be looked into"):
-        find_pictures(tmp_path / name)
+        find_images(tmp_path / name)
 
 
 def test_random_trees(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_random_trees(tmp_path: Path) -> None:
                     shown.add(path.with_suffix(".png"))
             else:
                 (parent / f"{step}.txt").touch()
-        found, _ = find_pictures(root)
+        found, _ = find_images(root)
         assert len(found) == len(set(found))
         assert shown <= set(found)
         assert len({file.resolve() for file in found}) == len(found)
