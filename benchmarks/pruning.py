@@ -18,7 +18,8 @@ import torch
 
 import ais
 from ais.backbones.loading import load_backbone
-from ais.training.pruning import ScoredFold, greedy, negative_impact
+from ais.training.criteria import ScoredFold
+from ais.training.pruning import greedy, negative_impact
 from benchmarks.ablation import head_for, seconds
 
 SAMPLE = 16  # maps that trying by the head is timed on

@@ -9,10 +9,30 @@ from typing import TYPE_CHECKING
 from ais.lazy import LazyFunction
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from ais.heads.regression import RegressionHead
     from ais.progress import Progress
-    from ais.training.pruning import ScoredFold
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredFold:
+    """Images, and the head that may score them: one that was trained on none of them.
+
+    A set of images is a list of these: one for every fold with the fold's own head, or a single one.
+
+    Attributes:
+        embedding: (N, D). delta: (N, C), as `ais.backbones.frozen.Features.delta`. Both on the head's device.
+        ratings: (N,), in points.
+        groups: N names; images of one group are resampled together.
+    """
+
+    head: RegressionHead
+    embedding: Tensor
+    delta: Tensor
+    ratings: np.ndarray
+    groups: Sequence[str]
 
 
 @dataclass(frozen=True)

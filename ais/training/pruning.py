@@ -16,31 +16,11 @@ from torch import Tensor
 
 from ais.attribution import importance
 from ais.errors import DataError
-from ais.heads.regression import RegressionHead
 from ais.metrics.regression import difference
 from ais.progress import Progress
-from ais.training.criteria import CRITERIA
+from ais.training.criteria import CRITERIA, ScoredFold
 
 _BLOCK_VALUES = 1 << 17  # hidden units worked on together: 512 KiB of float32 stay in a core's cache
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredFold:
-    """Images, and the head that may score them: one that was trained on none of them.
-
-    A set of images is a list of these: one for every fold with the fold's own head, or a single one.
-
-    Attributes:
-        embedding: (N, D). delta: (N, C), as `ais.backbones.frozen.Features.delta`. Both on the head's device.
-        ratings: (N,), in points.
-        groups: N names; images of one group are resampled together.
-    """
-
-    head: RegressionHead
-    embedding: Tensor
-    delta: Tensor
-    ratings: np.ndarray
-    groups: Sequence[str]
 
 
 @dataclass(frozen=True)

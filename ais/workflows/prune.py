@@ -20,9 +20,10 @@ from ais.metrics.regression import metrics
 from ais.progress import StageProgress
 from ais.torch_state import own_state
 from ais.training.calibration import calibrate
+from ais.training.criteria import ScoredFold
 from ais.training.cross_validation import EmbeddedRatings, embed_ratings, fit_head, fold_heads
 from ais.training.plan import FitContext, Plan
-from ais.training.pruning import PruningReport, ScoredFold, ablate, prune
+from ais.training.pruning import PruningReport, ablate, prune
 from ais.training.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.errors import DataError
 from ais.heads.regression import RegressionHead
 from ais.training import pruning
-from ais.training.criteria import CRITERIA
-from ais.training.pruning import ScoredFold, ablate, greedy, mean_residual, negative_impact, prune
+from ais.training.criteria import CRITERIA, ScoredFold
+from ais.training.pruning import ablate, greedy, mean_residual, negative_impact, prune
 from helpers.heads import make_head
 
 OWNER = range(3, 23)  # 20 maps feed the middle of 30 coordinates

@@ -25,9 +25,10 @@ from ais.images.reading import read_image
 from ais.metrics import bootstrap, regression
 from ais.training import calibration, cross_validation, mlp
 from ais.training import pruning as training_pruning
+from ais.training.criteria import ScoredFold
 from ais.training.cross_validation import embed_ratings, fit_head
 from ais.training.plan import FitContext
-from ais.training.pruning import PruningReport, ScoredFold
+from ais.training.pruning import PruningReport
 from ais.workflows import prune
 from ais.workflows.evaluate import score_held_out
 from ais.workflows.prune import prune_head
