@@ -197,7 +197,7 @@ def test_without_splits_nothing_is_said_of_pruning(folder: Path, people: Path, t
     assert f"by {PEOPLE} people, whose matrices were averaged" in done.stdout
     assert "no noise ceiling" in done.stdout
     assert not (tmp_path / "out" / "little1" / "pruning.png").exists()
-    with pytest.raises(AISError, match="One split tells nothing"):
+    with pytest.raises(AISError, match="One split says nothing"):
         runner.invoke(cli.app, [*arguments, "--splits", "1"], catch_exceptions=False)
 
 
