@@ -29,7 +29,7 @@ def test_the_heads_that_come_with_ais_are_there_before_anything_is_fetched() -> 
     catalogue = Catalog("user/head")
     *ours, coming = catalogue.entries()
     assert [offer.head for offer in ours] == shipped.list_heads()
-    assert ours[0].facts == "PLCC 0.73 (0.66 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
+    assert ours[0].facts == "PLCC 0.74 (0.67 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
     assert coming == HeadEntry("user/head")
 
 
