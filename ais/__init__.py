@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ais.heads.shipped import list_heads
     from ais.heads.stack import StackedHead
     from ais.heads.tasks import TASKS
+    from ais.images.preprocessing import Preprocessing
     from ais.publish.push import push_head
     from ais.training.strategies import STRATEGIES
 
@@ -41,6 +42,7 @@ __all__ = [
     "HeadError",
     "HubError",
     "ImageError",
+    "Preprocessing",
     "RegressionHead",
     "Score",
     "StackedHead",
@@ -70,6 +72,7 @@ _MODULES = {  # where each name is; the imports above say the same to editors an
     "HeadError": "ais.errors",
     "HubError": "ais.errors",
     "ImageError": "ais.errors",
+    "Preprocessing": "ais.images.preprocessing",
     "RegressionHead": "ais.heads.regression",
     "Score": "ais.attribution.explanation",
     "StackedHead": "ais.heads.stack",

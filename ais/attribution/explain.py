@@ -23,7 +23,6 @@ from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import pick_device
 from ais.errors import AISError, HeadError, _one_of
-from ais.heads.config import EMBEDDED
 from ais.heads.loading import HeadSource, load_head_cached, rating_head
 from ais.heads.regression import RatingHead
 from ais.images.reading import Source, read_image
@@ -36,7 +35,7 @@ _SCORE = "prediction"  # the kind that methods without importances draw
 @own_state()
 def explain(
     image: Source,
-    head: HeadSource = EMBEDDED,
+    head: HeadSource | None = None,
     method: str = "ais",
     *,
     kind: str = _SCORE,
@@ -52,7 +51,7 @@ def explain(
     Args:
         image: a path, bytes, an open file, a `PIL.Image.Image` or an array (see `ais.images.reading.read_image`).
         head: the name of a head that comes with AIS, the folder of one, its id on the Hub (``user/repo``, or
-            ``user/repo@revision``), or a loaded one.
+            ``user/repo@revision``), or a loaded one; None for the default, ``beauty-efficientnet-lite0``.
         method: how the heatmap is made: a key of `ais.METHODS`, whose entries say what each does.
         kind: what counts as a feature map's importance, for methods that draw it: a key of
             `ais.KINDS`, whose entries say what each is and whether it needs a `rating` or an
@@ -136,7 +135,7 @@ def explain(
 @own_state()
 def score(
     image: Source,
-    head: HeadSource = EMBEDDED,
+    head: HeadSource | None = None,
     *,
     backbone: FrozenBackbone | None = None,
     device: str = "auto",
@@ -171,7 +170,7 @@ def score_of(head: RatingHead, scores: Tensor) -> Score:
     return Score(mean, low, high, head.percentile(mean))
 
 
-def _load(head: HeadSource, device: str, backbone: FrozenBackbone | None) -> RatingHead:
+def _load(head: HeadSource | None, device: str, backbone: FrozenBackbone | None) -> RatingHead:
     """The head where it is to compute: beside the backbone, if one is given."""
     loaded = rating_head(load_head_cached(head))
     if backbone is None:
@@ -246,7 +245,7 @@ def _check(method: str, kind: str, scale: str) -> None:
     _one_of("scale", scale, IMAGE_SCALES)
     if kind != _SCORE and not METHODS[method].uses_importance:
         drawing = " or ".join(repr(name) for name, one in METHODS.items() if one.uses_importance)
-        raise AISError(f"The kind {kind!r} is one of importance, which only the method {drawing} draws.")
+        raise AISError(f"The kind {kind!r} works with the method {drawing} only.")
     if scale == "density":
         check_summable(method)
 

@@ -19,6 +19,7 @@ from ais.images.preprocessing import Preprocessing, view_name
 from ais.images.reading import read_image
 from ais.torch_state import own_precision, own_state
 
+_WIDTH = 4096  # numbers in a row of those that are summed together
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
 
 
@@ -165,10 +166,25 @@ class FrozenBackbone(nn.Module):
 
     @own_state()
     def _checksums(self) -> list[int]:
-        """The sums of each tensor's bits, which take no longer than reading the memory."""
+        """For each tensor the sum of its bits and that of the bits times their places, which take about as long as
+        reading the memory; so that values that have changed places are noticed, too."""
         parts = (self.network, self.trunk, self.tail)
         bits = [t.detach().view(_BITS[t.element_size()]) for part in parts for t in _tensors(part)]
-        return torch.stack([b.sum(dtype=torch.int64) for b in bits]).tolist() if bits else []
+        return [number for each in bits for number in _moments(each)]
+
+
+def _moments(bits: Tensor) -> list[int]:
+    """``sum(b)`` and ``sum(i * b)`` of whole numbers, i being the place in row-major order, each modulo 2**64."""
+    if not bits.numel():
+        return [0, 0]
+    flat = bits.flatten()  # row-major, whatever the layout in memory
+    whole = len(flat) // _WIDTH * _WIDTH
+    body, rest = flat[:whole].view(-1, _WIDTH), flat[whole:].to(torch.int64)
+    columns, rows = body.sum(0, dtype=torch.int64), body.sum(1, dtype=torch.int64)
+    place = torch.arange(max(_WIDTH, len(rows)), device=bits.device)
+    total = rows.sum() + rest.sum()
+    placed = (columns * place[:_WIDTH]).sum() + _WIDTH * (rows * place[: len(rows)]).sum()
+    return torch.stack([total, placed + (rest * (place[: len(rest)] + whole)).sum()]).tolist()
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -42,6 +42,11 @@ def load_backbone(
         AISError: no such backbone, layer or view.
         WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
     """
+    if not isinstance(name, str):
+        raise AISError(
+            "load_backbone takes a backbone's name. A network of your own becomes one by ais.FrozenBackbone(network, "
+            "name, layer, ais.Preprocessing(view, size, resize_to, interpolation, mean, std))."
+        )
     spec = backbone_spec(name)
     pretrained = weights == "default"
     network = _load_pretrained(name, spec, progress) if pretrained else spec.build()

@@ -17,6 +17,7 @@ from typer.models import CommandFunctionType as CommandFunction
 
 from ais.cli._choices import Command
 from ais.errors import AISError, DataError, HeadError
+from ais.heads.shipped import default_head
 from ais.version import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ def head_from_home(head: Any) -> Any:
     return from_home(head) if isinstance(head, str) else head and [from_home(one) for one in head]
 
 
+def typed_head(ctx: typer.Context, param: typer.CallbackParam, head: str) -> str:
+    """A head as it was typed; a default that nobody has typed is the one that comes with AIS, whatever folder of its
+    name lies here."""
+    source = ctx.get_parameter_source(str(param.name))
+    return str(default_head()) if source is not None and source.name == "DEFAULT" else from_home(head)
+
+
 app = Commands(
     name="ais",
     help="The score people would give a picture, and where in the picture it comes from.",
@@ -79,7 +87,7 @@ HeadName = Annotated[
     str,
     typer.Option(
         "--head",
-        callback=head_from_home,
+        callback=typed_head,
         help="A head by name (see `ais heads`), its folder, or its id on the Hub: USER/REPO[@REVISION].",
     ),
 ]
@@ -130,7 +138,7 @@ Group = Annotated[
     typer.Option(
         "--group",
         help="A column; pictures that share its value are never split between training and testing [default: "
-        "what the head was trained with, or else theme, if there is such a column; - for none].",
+        "what a head was trained with, or theme, if there is such a column; - for none].",
     ),
 ]
 

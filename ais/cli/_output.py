@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import typer
 from tqdm import tqdm
 
 from ais.cli._options import _from_home
+from ais.heads.shipped import list_heads
 
 if TYPE_CHECKING:
     from ais.heads.base import Head
@@ -118,12 +120,16 @@ def command_of(*folders: Path | None) -> str:
         at = words.index("--about")
         del words[at : at + 2]
 
-    def named(word: str) -> str:
+    def named(word: str, before: str) -> str:
         option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
         path = _from_home(Path(value))
-        return option + equals + (path.resolve().name if value and path in folders else value)
+        if not value or path not in folders:
+            return word
+        name = path.resolve().name
+        of_head = "--head" in (option, before) and name in list_heads()  # the name alone would mean that one
+        return option + equals + (f"./{name}" if of_head else name)
 
-    return shlex.join(["ais", *map(named, words)])
+    return shlex.join(["ais", *(named(word, before) for before, word in pairwise(["", *words]))])
 
 
 def quality(metrics: dict[str, Any]) -> str:

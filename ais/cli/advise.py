@@ -21,6 +21,7 @@ from ais.cli._options import (
     app,
     group_column,
     read_set,
+    warn_ungrouped,
 )
 from ais.cli._output import ProgressBars, print_json
 from ais.cli._training import BackboneName, View
@@ -49,7 +50,10 @@ def advise_command(
     from ais.training.cross_validation import embed_ratings
     from ais.workflows.advise import advise
 
+    asked = group
     group = group_column(data, group, table=table)
+    if group is None and asked is None:
+        warn_ungrouped(data, table)
     columns = RatingColumns(target, sd=sd, n=n, group=group, split=split, image=image)
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)

@@ -43,6 +43,12 @@ class _Converters(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"commands": _Registry()})
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = str(args[0])
+        if name not in _converters() and not name.startswith("-"):
+            ctx.fail(f"There is no data set {name!r}. Choose one of: {', '.join(_converters())}.")
+        return super().resolve_command(ctx, args)
+
 
 app.add_typer(
     Commands(

@@ -202,6 +202,7 @@ def _print_explanation(
     import numpy as np
 
     from ais.attribution.explanation import Score
+    from ais.attribution.kinds import KINDS
     from ais.attribution.methods import METHODS
     from ais.images.folders import printable
 
@@ -216,8 +217,9 @@ def _print_explanation(
     density = explanation.scale == "density"
     shown = explanation.density if density else explanation.grid
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    kind = KINDS[explanation.kind].label.lower()
     bars.echo(
-        f"{METHODS[explanation.method].label} heatmap of the {explanation.kind} by {explanation.head}: "
+        f"{METHODS[explanation.method].label} heatmap of the {kind} by {explanation.head}: "
         f"{'pixels' if density else 'cells'} from "
         f"{low:+.3g} to {high:+.3g} {explanation.unit}"
     )

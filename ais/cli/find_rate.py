@@ -22,6 +22,7 @@ from ais.cli._options import (
     group_column,
     inputs_of,
     read_set,
+    warn_ungrouped,
 )
 from ais.cli._output import ProgressBars, print_json
 from ais.cli._training import BackboneName, Strategy, View
@@ -59,7 +60,10 @@ def find_rate_command(
 
     if not STRATEGIES[strategy].trains_backbone:
         raise AISError(f"The strategy {strategy} does not train the backbone: there is no rate to find.")
+    asked = group
     group = group_column(data, group, table=table)
+    if group is None and asked is None:
+        warn_ungrouped(data, table)
     columns = RatingColumns(target, group=group, split=split, image=image)
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     check_outputs(out.parent, [out.name], inputs_of(rated))

@@ -37,6 +37,7 @@ def score_command(
         bool,
         typer.Option(
             " /--no-cache",
+            show_default=False,
             help="Do not keep what the network sees in ~/.cache/ais (or $AIS_CACHE), nor look there.",
         ),
     ] = True,

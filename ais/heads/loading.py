@@ -17,7 +17,7 @@ from ais.backbones.registry import backbone_spec, weights_size
 from ais.errors import AISError, HeadError, HubError
 from ais.heads import shipped
 from ais.heads.base import Head
-from ais.heads.config import BACKBONE, CARD, CONFIG, EMBEDDED, WEIGHTS, Config, Member
+from ais.heads.config import BACKBONE, CARD, CONFIG, WEIGHTS, Config, Member
 from ais.heads.format import (
     CONFIG_LIMIT,
     WEIGHTS_LIMIT,
@@ -95,14 +95,15 @@ class HeadLocation:
 
 
 @own_state()
-def load_head(source: str | os.PathLike[str] | Repository = EMBEDDED, revision: str | None = None) -> Head:
+def load_head(source: str | os.PathLike[str] | Repository | None = None, revision: str | None = None) -> Head:
     """A head: by the name of one that comes with AIS, by its folder, or by its repository on the Hugging Face Hub.
 
     The members of a stack are looked for beside its folder, then among the heads that come with AIS, then on the Hub
     with the stack's owner; one that is not the member the stack was made with is refused.
 
     Args:
-        source: such as ``beauty-stack``, ``folder/my-head`` or ``user/repo``, also ``user/repo@revision``.
+        source: such as ``beauty-stack``, ``folder/my-head`` or ``user/repo``, also ``user/repo@revision``; None for
+            the default one that comes with AIS, ``beauty-efficientnet-lite0``.
         revision: a branch, tag or commit of the repository.
 
     Raises:
@@ -210,7 +211,7 @@ def _sha256(file: Path, changed: int, size: int) -> str:
 
 
 def find_head(
-    source: str | os.PathLike[str] | Repository, revision: str | None = None, *, public: bool = False
+    source: str | os.PathLike[str] | Repository | None, revision: str | None = None, *, public: bool = False
 ) -> HeadLocation:
     """The folder of a head; of one on the Hub, after its files have been fetched.
 
@@ -222,6 +223,8 @@ def find_head(
         HeadError: there is none of this name or at this path.
         HubError: it cannot be fetched.
     """
+    if source is None:  # nobody has typed its name, so no folder here is meant
+        source = shipped.default_head()
     if isinstance(source, Repository):
         return _fetch_head(source, public)
     repository = parse_repository(source, revision) if isinstance(source, str) else None
@@ -386,7 +389,7 @@ def check_backbone(head: RegressionHead, backbone: FrozenBackbone) -> None:
 
 
 @own_state()
-def load_head_cached(head: HeadSource, *, public: bool = False) -> Head:
+def load_head_cached(head: HeadSource | None, *, public: bool = False) -> Head:
     """`load_head`, from a cache of the last few; a head that is loaded already passes through.
 
     Args:

@@ -13,6 +13,11 @@ def heads_directory() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "model_cards"
 
 
+def default_head() -> Path:
+    """The folder of the default head."""
+    return heads_directory() / EMBEDDED
+
+
 def list_heads() -> list[str]:
     """Names of the heads that come with AIS; the embedded default first."""
     names = [path.parent.name for path in heads_directory().glob(f"*/{CONFIG}")]

@@ -343,10 +343,13 @@ def test_the_hash_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
+_SWAPPED = [1, 0, *range(2, 12)]
 CHANGES: dict[str, Callable[[nn.Module], object]] = {
     "weight": lambda network: network.stem[0].weight.add_(1),  # type: ignore[index,operator,union-attr]
     "a statistic": lambda network: network.norm.running_mean.add_(1),  # type: ignore[operator,union-attr]
     "past autograd": lambda network: network.inner.weight.data.mul_(2),  # type: ignore[operator,union-attr]
+    "turned round": lambda network: network.inner.weight.data.copy_(network.inner.weight.data.flip(0)),  # type: ignore[operator,union-attr]
+    "two swapped": lambda network: network.norm.bias.data.copy_(network.norm.bias.data[_SWAPPED]),  # type: ignore[index,operator,union-attr]
     "by NumPy": lambda network: network.norm.weight.detach().numpy().fill(3),  # type: ignore[operator,union-attr]
     "loaded": lambda network: network.load_state_dict(randomise(TinyNetwork(), 1).state_dict()),
 }

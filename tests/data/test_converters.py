@@ -300,4 +300,7 @@ def test_a_converter_is_one_entry_in_the_registry(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "out" / "metadata.csv").read_text().endswith("a.png,source\n")
     monkeypatch.delitem(CONVERTERS, "dummy")
     assert "dummy" not in call("data", "--help").stdout
-    assert "No such command 'dummy'" in call(*arguments, status=2).stderr
+    assert (
+        "There is no data set 'dummy'. Choose one of: oasis, aigciqa2023."
+        in call(*arguments, status=2).stderr
+    )

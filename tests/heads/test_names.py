@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import ais
+from ais.cli._output import command_of
 from ais.heads.config import EMBEDDED
 from ais.heads.format import read_config
 from ais.publish.card import model_card
@@ -70,3 +71,20 @@ def test_a_folder_that_a_command_asks_for_is_one(here: Path) -> None:
     call("card", EMBEDDED, "--about", "Mine alone.")
     assert read_config(here / EMBEDDED).about == "Mine alone."
     assert "There is no head in beauty-stack" in call("push", "beauty-stack", "user/head", status=2).stderr
+
+
+def test_a_default_that_nobody_typed_is_the_one_that_comes_with_ais(here: Path) -> None:
+    assert call("score", "photo.png", "--json").json["head"] == EMBEDDED
+    assert ais.explain("photo.png").head == ais.load_head().config.name == EMBEDDED
+    assert ais.score("photo.png").score == ais.explain("photo.png").score
+
+
+def test_a_recorded_command_names_the_folder_again(
+    here: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a command was told of a head's folder with a shipped head's name means that folder when it is run again."""
+    monkeypatch.setattr(
+        "sys.argv", ["ais", "prune", str(data), "--head", f"./{EMBEDDED}", "--out", str(here / EMBEDDED)]
+    )
+    told = command_of(data, here / EMBEDDED, Path(f"./{EMBEDDED}"))
+    assert told == f"ais prune data --head ./{EMBEDDED} --out {EMBEDDED}"
