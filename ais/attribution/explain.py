@@ -245,7 +245,7 @@ def _check(method: str, kind: str, scale: str) -> None:
     _one_of("scale", scale, IMAGE_SCALES)
     if kind != _SCORE and not METHODS[method].uses_importance:
         drawing = " or ".join(repr(name) for name, one in METHODS.items() if one.uses_importance)
-        raise AISError(f"The kind {kind!r} works with the method {drawing} only.")
+        raise AISError(f"The kind {kind!r} is one of feature maps, which only the method {drawing} draws.")
     if scale == "density":
         check_summable(method)
 

@@ -180,15 +180,15 @@ class Preprocessing:
         """
         import torch
 
+        from ais.torch_state import own_state
+
         placement = self.geometry(*image.size)
         h, w = placement.input_size
-        seen = image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box)
-        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).to(torch.float32).div(255)
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return ((pixels - mean) / std).contiguous()
+        seen = np.array(image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box))
+        with own_state():
+            pixels = torch.from_numpy(seen).permute(2, 0, 1).to(torch.float32).div(255)
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+            return ((pixels - mean) / std).contiguous()
 
 
 def _resized(width: int, height: int, size: int) -> tuple[int, int]:

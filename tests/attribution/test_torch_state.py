@@ -126,6 +126,9 @@ CASES: dict[str, Case] = {
     "load_from": lambda w: load_head(w.tuned).state_dict(),
     "load_backbone": lambda w: ais.load_backbone("little1", view="resize").network.state_dict(),
     "FrozenBackbone": lambda w: list(w.backbone(w.backbone.preprocessing(Image.open(w.picture))[None])),
+    "Preprocessing": lambda w: ais.Preprocessing(
+        "resize", 32, 32, "bilinear", w.backbone.preprocessing.mean, w.backbone.preprocessing.std
+    )(Image.open(w.picture)),
     "RegressionHead": lambda w: [
         (made := RegressionHead(w.loaded.config)).load_state_dict(w.loaded.state_dict()) and made.state_dict(),
         made(w.embedding),

@@ -135,7 +135,7 @@ def test_the_owners_heads_come_while_the_page_is_used(
     upload(page, photo)
     page.select_option("#ais-choices select", STACK)
     page.wait_for_selector("#ais-choices option[value^='owner/secret@']", state="attached")
-    assert "PLCC 0.77" in page.inner_text("#ais-choices .facts")
+    assert "PLCC 0.78" in page.inner_text("#ais-choices .facts")
     page.wait_for_selector("#ais-choices .coming .failed")
     assert "owner/late cannot be fetched" in page.inner_text("#ais-choices .coming .failed")
     assert chosen(page) == STACK
