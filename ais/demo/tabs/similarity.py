@@ -354,7 +354,7 @@ def numbers(compared: StimuliRSA) -> list[dict[str, str]]:
     them = "the rule" if compared.stimuli.by_rule else "people"
     line = [
         {
-            "name": "Alignment",
+            "name": "RDM correlation",
             "value": f"{compared.rdm_correlation:.2f}".replace("-", "−"),
             "about": f"Spearman's correlation of the network's dissimilarities of all pairs with those by {them}.",
         }
