@@ -137,7 +137,7 @@ def test_tests_mirror_the_folders() -> None:
         for folder in (ROOT / "tests").iterdir()
         if folder.is_dir() and folder.name != "__pycache__"
     }
-    assert folders - {"helpers", "benchmarks"} <= FLOOR.keys()
+    assert folders - {"helpers"} <= FLOOR.keys()
 
 
 def test_every_package_is_named_for_the_install() -> None:

@@ -44,6 +44,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _heeded() -> Iterator[None]:
+    """Signals do what they do at first, also where the tests were started in the background, which ignores some."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, after: int, number: int) -> None:
     """From now on the process gets a signal when a function of the command has given `after` results."""
     module = scoring if name == "score_images" else attribution_explain

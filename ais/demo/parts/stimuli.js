@@ -8,6 +8,7 @@ let chosen = []; // one image or two, the first chosen first
 let kept = []; // those whose heatmaps are shown
 let pairing = false;
 let doing = ""; // what the page waits for
+let failed = ""; // the run whose problem was shown last
 
 function busy(sentence) {
   doing = sentence;
@@ -73,7 +74,11 @@ function card({ name, thumbnail }, index) {
 function load() {
   const value = props.value;
   if (!value) return;
-  if (value.error) return fail(value.error);
+  if (value.error) { // the last value of a stream comes twice, the second time perhaps after a newer sentence
+    if (value.run === failed) return;
+    failed = value.run;
+    return fail(value.error);
+  }
   fail("");
   if (value.busy) return busy(value.busy);
   if (value === data) return;
