@@ -51,6 +51,9 @@ def hints(cls: type) -> dict[str, Any]:
 def holds_arrays(kind: Any, within: tuple[Any, ...] = ()) -> bool:
     if kind in within or typing.get_origin(kind) is Callable:
         return False
+    alias = getattr(typing.get_origin(kind) or kind, "__value__", None)  # NumPy's NDArray on newer Pythons
+    if alias is not None:
+        return holds_arrays(alias, (*within, kind))
     inside = typing.get_args(kind)
     if isinstance(typing.get_origin(kind) or kind, type):
         plain = typing.get_origin(kind) or kind
