@@ -54,6 +54,11 @@ def listing(what: str, problems: list[str]) -> str:
     return "\n  ".join([f"{what}, {count}:", *lines])
 
 
-def _one_of(what: str, value: str, allowed: Any) -> None:
+def check_choice(what: str, value: str, allowed: Any) -> None:
+    """Refuse what is no key of a registry, and name the keys.
+
+    Raises:
+        AISError: `value` is none of `allowed`.
+    """
     if value not in allowed:
         raise AISError(f"There is no {what} {value!r}. Choose one of: {', '.join(allowed)}.")

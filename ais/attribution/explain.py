@@ -22,7 +22,7 @@ from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import pick_device
-from ais.errors import AISError, HeadError, _one_of
+from ais.errors import AISError, HeadError, check_choice
 from ais.heads.loading import HeadSource, load_head_cached, rating_head
 from ais.heads.regression import RatingHead
 from ais.images.reading import Source, read_image
@@ -240,9 +240,9 @@ def _stack_maps(passes: Sequence[ForwardPass], shape: Sequence[int]) -> Array:
 
 
 def _check(method: str, kind: str, scale: str) -> None:
-    _one_of("method", method, METHODS)
-    _one_of("kind", kind, KINDS)
-    _one_of("scale", scale, IMAGE_SCALES)
+    check_choice("method", method, METHODS)
+    check_choice("kind", kind, KINDS)
+    check_choice("scale", scale, IMAGE_SCALES)
     if kind != _SCORE and not METHODS[method].uses_importance:
         drawing = " or ".join(repr(name) for name, one in METHODS.items() if one.uses_importance)
         raise AISError(f"The kind {kind!r} is one of feature maps, which only the method {drawing} draws.")

@@ -14,7 +14,7 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.graph import resolve_layer
 from ais.backbones.registry import TIMM, BackboneSpec, backbone_spec
 from ais.backbones.weights import read_tensors, read_weights
-from ais.errors import AISError, WeightsError, _one_of
+from ais.errors import AISError, WeightsError, check_choice
 from ais.torch_state import own_state
 
 
@@ -157,7 +157,7 @@ def pick_device(device: str = "auto") -> str:
     Raises:
         AISError: no such device here.
     """
-    _one_of("device", device, ("auto", "cpu", "cuda"))
+    check_choice("device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise AISError("There is no CUDA device that PyTorch can use here. Choose the device auto or cpu.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -35,7 +35,7 @@ class Commands(typer.Typer):
         def decorate(function: CommandFunction) -> CommandFunction:
             @functools.wraps(function)
             def run(**values: Any) -> Any:
-                return function(**{name: _from_home(value) for name, value in values.items()})
+                return function(**{name: path_from_home(value) for name, value in values.items()})
 
             register(run)
             return function
@@ -43,9 +43,9 @@ class Commands(typer.Typer):
         return decorate
 
 
-def _from_home(value: Any) -> Any:
+def path_from_home(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_from_home, value))
+        return type(value)(map(path_from_home, value))
     return Path(from_home(str(value))) if isinstance(value, Path) else value
 
 

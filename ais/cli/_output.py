@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from tqdm import tqdm
 
-from ais.cli._options import _from_home
+from ais.cli._options import path_from_home
 from ais.heads.shipped import list_heads
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def command_of(*folders: Path | None) -> str:
 
     def named(word: str, before: str) -> str:
         option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
-        path = _from_home(Path(value))
+        path = path_from_home(Path(value))
         if not value or path not in folders:
             return word
         name = path.resolve().name

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import numpy as np
 from PIL import Image
 
-from ais.errors import _one_of
+from ais.errors import check_choice
 
 if TYPE_CHECKING:  # the methods import it, so that the views can be listed without
     import torch
@@ -37,7 +37,7 @@ def view_name(name: str) -> ViewName:
         AISError: no such view.
     """
     name = "resize" if name == "whole" else name
-    _one_of("view", name, VIEWS)
+    check_choice("view", name, VIEWS)
     return cast(ViewName, name)
 
 
