@@ -228,6 +228,23 @@ def test_a_wrong_upload_gives_its_sentence_and_the_tab_still_works(open_page: An
     assert choose(page, 2)["sides"]
 
 
+def test_what_comes_late_does_not_hide_a_newer_sentence(open_page: Any, tmp_path: Path) -> None:
+    page = tab(open_page)
+    count = 20  # enough that the answer comes after what is done meanwhile
+    pictures = own_pictures(tmp_path, count)
+    np.save(tmp_path / "people.npy", rdm.rdm(np.random.default_rng(0).random((count, 9))))
+    own(page, pictures, tmp_path / "people.npy")
+    page.wait_for_function(
+        "document.querySelector('#ais-stimuli .busy').innerText.includes('Looking at picture')"
+    )
+    page.set_input_files("#ais-gather .images", [str(p) for p in pictures[:1] * 61])
+    page.click("#ais-gather .go")
+    assert "61 pictures" in sentence(page)
+    page.wait_for_function(f"document.querySelectorAll('{PICTURES}').length === {count}")
+    assert "61 pictures" in sentence(page)
+    assert choose(page, 4)["title"] == "p12.png"  # the names are sorted as text
+
+
 def test_hostile_names_are_text(open_page: Any, tmp_path: Path) -> None:
     page = tab(open_page)
     pictures = [file.rename(file.with_name(f"{HOSTILE}{file.name}")) for file in own_pictures(tmp_path, 3)]

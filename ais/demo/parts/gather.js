@@ -8,6 +8,7 @@ let images = []; // files
 let matrix = null;
 let sent = false; // the server has them
 let asked = false;
+let number = 0; // of the newest request: what comes for an older one does not hide what is said of it
 
 const here = () => document.body.dataset.aisTab === "similarity";
 const carried = (path, file) => ({ path, orig_name: file.name, meta: { _type: "gradio.FileData" } });
@@ -26,32 +27,34 @@ function show() {
 }
 function send(files) {
   asked = true;
-  props.value = { ...chosen, ...files };
+  props.value = { ...chosen, ...files, number };
   trigger("gathered");
 }
 function compare() { // with what the server has already
   if (chosen.stimuli === "own" && !sent) return;
-  emit("comparing", { sentence: "Preparing the network" });
+  number += 1;
+  emit("comparing", { sentence: "Preparing the network", number });
   send({});
 }
 async function submit() {
-  if (images.length > props.most) return emit("comparing-failed", { sentence: `These are ${images.length} pictures. Choose up to ${props.most}.` });
+  number += 1;
+  if (images.length > props.most) return emit("comparing-failed", { sentence: `These are ${images.length} pictures. Choose up to ${props.most}.`, number });
   const large = [...images, matrix].find(({ size }) => size > limit * 1e6);
-  if (large) return emit("comparing-failed", { sentence: `${large.name}: ${sentences.large}` });
+  if (large) return emit("comparing-failed", { sentence: `${large.name}: ${sentences.large}`, number });
   find(".go").disabled = true;
   try {
     const files = [];
     for (const [index, file] of images.entries()) {
-      emit("comparing", { sentence: `Uploading picture ${index + 1} of ${images.length}` });
+      emit("comparing", { sentence: `Uploading picture ${index + 1} of ${images.length}`, number });
       files.push(carried((await upload(file)).path, file));
     }
     const values = carried((await upload(matrix)).path, matrix);
-    emit("comparing", { sentence: "Reading the matrix" });
+    emit("comparing", { sentence: "Reading the matrix", number });
     sent = true;
     send({ images: files, matrix: values });
   } catch (error) {
     console.error(error);
-    emit("comparing-failed", { sentence: sentences.uploadFailed });
+    emit("comparing-failed", { sentence: sentences.uploadFailed, number });
   }
   show();
 }

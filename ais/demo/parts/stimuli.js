@@ -8,6 +8,7 @@ let chosen = []; // one image or two, the first chosen first
 let kept = []; // those whose heatmaps are shown
 let pairing = false;
 let doing = ""; // what the page waits for
+let newest = 0; // the number of the request that was made last
 let failed = ""; // the run whose problem was shown last
 
 function busy(sentence) {
@@ -74,12 +75,14 @@ function card({ name, thumbnail }, index) {
 function load() {
   const value = props.value;
   if (!value) return;
+  const late = value.number < newest; // a newer request is on its way, or was refused: what is said is about that one
+  if (late && !value.images) return;
   if (value.error) { // the last value of a stream comes twice, the second time perhaps after a newer sentence
     if (value.run === failed) return;
     failed = value.run;
     return fail(value.error);
   }
-  fail("");
+  if (!late) fail("");
   if (value.busy) return busy(value.busy);
   if (value === data) return;
   data = value;
@@ -127,8 +130,8 @@ map.addEventListener("keydown", (event) => { // to the nearest image in that dir
   });
   if (best !== null) map.children[best].focus();
 });
-on("comparing", ({ sentence }) => { find(".problem").hidden = true; busy(sentence); });
-on("comparing-failed", ({ sentence }) => fail(sentence));
+on("comparing", ({ sentence, number }) => { newest = number; find(".problem").hidden = true; busy(sentence); });
+on("comparing-failed", ({ sentence, number }) => { newest = number; fail(sentence); });
 on("progress", ({ request, ...progress }) => {
   if (doing && request === "gather.gathered") find(".busy span").textContent = doing + soFar(progress);
 });

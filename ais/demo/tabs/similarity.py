@@ -274,21 +274,25 @@ def _network(backbone: str) -> FrozenBackbone:
 
 
 def on_gathered(asked: Any, session: Session | None) -> Iterator[tuple[Any, ...]]:
-    """Compare the images asked for: values for the map, the heatmaps and the session, as they come."""
+    """Compare the images asked for: values for the map, the heatmaps and the session, as they come.
+
+    Each value for the map has the request's number, by which the page knows what came late.
+    """
     session = session or Session()
+    asked = asked if isinstance(asked, dict) else {}
+    number = {"number": asked["number"]} if type(asked.get("number")) is int else {}
     try:
-        asked = asked if isinstance(asked, dict) else {}
         backbone = text_field(asked, "backbone", DEFAULT)
         stimuli = _stimuli(asked, session.state(State))
         with storage.using(*stimuli.files):
             for step in compare(stimuli, backbone):
                 if isinstance(step, str):
-                    yield {"busy": step}, gr.skip(), gr.skip()
+                    yield {"busy": step, **number}, gr.skip(), gr.skip()
                 else:
                     session.state(State).shown = step
-                    yield map_value(step), None, session
+                    yield map_value(step) | number, None, session
     except Exception as error:
-        yield problem(error), gr.skip(), session
+        yield problem(error) | number, gr.skip(), session
 
 
 def on_selected(session: Session | None, event: gr.EventData) -> dict[str, Any]:
