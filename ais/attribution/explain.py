@@ -97,7 +97,9 @@ def explain(
         return Explanation(
             image=upright,
             head=config.name,
-            backbone=backbone.name if backbone else " + ".join(one.head.config.backbone for one in passes),
+            backbone=backbone.label
+            if backbone
+            else " + ".join(one.head.config.sized_backbone for one in passes),
             layer=" + ".join(dict.fromkeys(one.head.config.layer for one in passes)),
             method=method,
             kind=kind,

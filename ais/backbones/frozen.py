@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from typing_extensions import Self
 
 from ais.backbones.graph import fuse, split
 from ais.errors import AISError
-from ais.images.preprocessing import Preprocessing, view_name
+from ais.images.preprocessing import Preprocessing, sized
 from ais.images.reading import read_image
 from ais.torch_state import own_precision, own_state
 
@@ -50,7 +49,7 @@ class FrozenBackbone(nn.Module):
         network: gives the embedding (N, D) for a batch (N, 3, H, W) of any size; becomes part of this one. For
             float64, give it in float64: the trunk's folded weights are made in its type.
         layer: the target layer, as in ``network.named_modules()``.
-        preprocessing: how an image becomes the network's input.
+        preprocessing: how an image becomes the network's input, at the size that is the network's own.
         embedding_slice: the coordinates of the embedding that the maps feed, in their order, where the tail treats
             each map on its own; None where it does not, or where that is not known.
     """
@@ -71,10 +70,12 @@ class FrozenBackbone(nn.Module):
         self.trunk, self.tail = split(network, layer)
         fuse(self.trunk)
         self.preprocessing = preprocessing
+        self.native = preprocessing
         self.embedding_slice = embedding_slice
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
-        self._hashes: dict[str, object] = {}  # shared by the views of one network
+        self._hashes: dict[str, object] = {}  # shared by the views and sizes of one network
+        self._fits: set[int] = set()  # sizes that were tried; shared, too
         self._made = self._checksums()
 
     @own_precision()
@@ -120,18 +121,43 @@ class FrozenBackbone(nn.Module):
         """Stays in eval mode: a frozen network's BatchNorm must not drift."""
         return super().train(False)
 
-    def with_view(self, view: str) -> Self:
-        """The same network, its weights shared, with another view.
+    def with_preprocessing(self, view: str | None = None, size: int | None = None) -> Self:
+        """The same network, its weights shared, with another view or size of its input. None: as it is here.
 
         Raises:
-            AISError: no such view.
+            AISError: no such view; or a size that cannot be asked for (see `Preprocessing.at`) or is too small for
+                this network.
         """
-        preprocessing = replace(self.preprocessing, view=view_name(view))
-        if preprocessing == self.preprocessing:
+        here = self.preprocessing
+        preprocessing = self.native.at(
+            here.view if view is None else view, here.size if size is None else size
+        )
+        if preprocessing == here:
             return self
+        self._check_size(preprocessing.size)
         other = copy.copy(self)
         other.preprocessing = preprocessing
         return other
+
+    def _check_size(self, size: int) -> None:
+        """That nothing is left out of so small an input's maps: tried out, since no network says it."""
+        if size >= self.native.size or size in self._fits:
+            return
+        parameter = next(self.network.parameters())
+        try:
+            with torch.no_grad():
+                self.network(torch.zeros((1, 3, size, size), device=parameter.device, dtype=parameter.dtype))
+        except RuntimeError as error:
+            raise AISError(
+                f"{self.name} cannot read pictures at {size} pixels: choose a larger size (its own is "
+                f"{self.native.size})."
+            ) from error
+        self._fits.add(size)
+
+    @property
+    def label(self) -> str:
+        """Its name, and its size where that is not the network's own."""
+        return sized(self.name, self.preprocessing.size, self.native.size)
 
     @property
     def device(self) -> torch.device:

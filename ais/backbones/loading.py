@@ -24,6 +24,7 @@ def load_backbone(
     layer: str | None = None,
     *,
     view: str = "crop",
+    size: int | None = None,
     weights: Path | Literal["default"] | None = "default",
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -34,12 +35,14 @@ def load_backbone(
         name: a key of `BACKBONES`, or ``timm:`` and a name of timm's, such as ``timm:convnext_small``.
         layer: the target layer; the backbone's default if None. Also in the spelling ``features.7.2.conv3``.
         view: what the network sees of an image: ``crop``, the square in the middle, or ``resize``, all of it.
+        size: of the network's input in pixels, its side (crop) or shorter side (resize): a multiple of 32 from 64 to
+            640, or the network's own, which None stands for.
         weights: ``"default"``, the path of a safetensors file with this network's tensors (a tuned backbone's),
             or None for random ones (for tests, and for training from scratch).
         progress: show a bar on stderr while weights are fetched.
 
     Raises:
-        AISError: no such backbone, layer or view.
+        AISError: no such backbone, layer, view or size.
         WeightsError: the weights are neither here nor to be fetched, or the file is damaged.
     """
     if not isinstance(name, str):
@@ -48,6 +51,7 @@ def load_backbone(
             "name, layer, ais.Preprocessing(view, size, resize_to, interpolation, mean, std))."
         )
     spec = backbone_spec(name)
+    spec.preprocessing(view, size)  # which raises before anything is loaded
     pretrained = weights == "default"
     network = _load_pretrained(name, spec, progress) if pretrained else spec.build()
     if spec.classifier:
@@ -62,10 +66,10 @@ def load_backbone(
     if name.startswith(TIMM):  # with its tag, which says which weights these are
         name = TIMM + spec.hub_id.rpartition("/")[2]
     layer = resolve_layer(network, layer or spec.layer)
-    backbone = FrozenBackbone(network, name, layer, spec.preprocessing(view), spec.target_layers.get(layer))
+    backbone = FrozenBackbone(network, name, layer, spec.preprocessing(), spec.target_layers.get(layer))
     if name.startswith(TIMM):
         backbone.embedding_slice = _probe(backbone, spec)
-    return backbone.to(device)
+    return backbone.to(device).with_preprocessing(view, size)
 
 
 @own_state()
@@ -75,16 +79,17 @@ def random_backbone(
     layer: str | None = None,
     *,
     view: str = "crop",
+    size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> FrozenBackbone:
     """A backbone of the registry with random weights that depend on the seed alone.
 
     Raises:
-        AISError: no such backbone, layer or view.
+        AISError: no such backbone, layer, view or size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return load_backbone(name, layer, view=view, weights=None, device=device)
+        return load_backbone(name, layer, view=view, size=size, weights=None, device=device)
 
 
 def _probe(backbone: FrozenBackbone, spec: BackboneSpec) -> range | None:
@@ -135,20 +140,22 @@ def backbone_cached(
     layer: str,
     *,
     view: str = "crop",
+    size: int | None = None,
     device: str = "auto",
     tuned: Path | None = None,
     tuned_sha256: str = "",
 ) -> FrozenBackbone:
-    """`load_backbone`, from a cache of the last few. One network serves both views.
+    """`load_backbone`, from a cache of the last few. One network serves both views and all sizes.
 
     Args:
         tuned, tuned_sha256: the file of a tuned backbone, and its hash.
 
     Raises:
-        AISError: no such device or view. WeightsError: the weights are unavailable.
+        AISError: no such device, view or size. WeightsError: the weights are unavailable.
     """
     with _lock:  # so that two requests at once do not load the same weights twice
-        return _backbone(name, layer, pick_device(device), tuned, tuned_sha256).with_view(view)
+        own = _backbone(name, layer, pick_device(device), tuned, tuned_sha256)
+        return own.with_preprocessing(view, own.native.size if size is None else size)
 
 
 def pick_device(device: str = "auto") -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ais.backbones.weights import State, weights_file
 from ais.errors import AISError
-from ais.images.preprocessing import Interpolation, Preprocessing, view_name
+from ais.images.preprocessing import Interpolation, Preprocessing
 
 if TYPE_CHECKING:  # the functions import what builds a network, so that the registry can be listed without
     from torch import nn
@@ -35,7 +35,8 @@ class BackboneSpec:
         target_layers: layers that can be explained at once, the default one first, each with the coordinates of the
             embedding that its maps feed, in their order; None where that is not known. Other layers can be named,
             too: they take the general, slower form of `ais.attribution.importance`.
-        size, resize_to: side of the input, and of the shorter side before the centre crop, in pixels.
+        size, resize_to: the network's own: side of the input, and of the shorter side before the centre crop, in
+            pixels.
         interpolation, mean, std: as in `Preprocessing`.
         source: where the weights come from, as `ais.backbones.weights` reads it.
         file: the checkpoint's name in torch's cache; that in `source` if empty.
@@ -75,15 +76,14 @@ class BackboneSpec:
         """Where the weights lie, or would lie."""
         return weights_file(self.source, self.file)
 
-    def preprocessing(self, view: str = "crop") -> Preprocessing:
-        """How an image becomes this network's input.
+    def preprocessing(self, view: str = "crop", size: int | None = None) -> Preprocessing:
+        """How an image becomes this network's input; at its own size if None.
 
         Raises:
-            AISError: no such view.
+            AISError: no such view or size (see `Preprocessing.at`).
         """
-        return Preprocessing(
-            view_name(view), self.size, self.resize_to, self.interpolation, self.mean, self.std
-        )
+        own = Preprocessing("crop", self.size, self.resize_to, self.interpolation, self.mean, self.std)
+        return own.at(view, size)
 
 
 def backbone_spec(name: str) -> BackboneSpec:

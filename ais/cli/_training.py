@@ -54,6 +54,15 @@ View = Annotated[
     ),
 ]
 
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        help="At how many pixels it sees the picture (its side, with resize its shorter one): a multiple of 32 from 64 "
+        "to 640. Larger ones show more detail, make finer heatmaps and take longer [default: the backbone's own].",
+    ),
+]
+
 Strategy = Annotated[str, Choice("--strategy", _strategies, "What learns.")]
 
 Dataset = Annotated[

@@ -24,7 +24,7 @@ from ais.cli._options import (
     warn_ungrouped,
 )
 from ais.cli._output import ProgressBars, print_json
-from ais.cli._training import BackboneName, View
+from ais.cli._training import BackboneName, Size, View
 
 
 @app.command("advise")
@@ -33,6 +33,7 @@ def advise_command(
     target: Target,
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "resize",
+    size: Size = None,
     table: TableFile = None,
     image: ImageColumn = None,
     group: Group = None,
@@ -58,7 +59,7 @@ def advise_command(
     rated = read_set(data, columns, table=table, skip_bad=skip_bad)
     rated = rated.part(test=False)
     with ProgressBars() as bars:
-        frozen = load_backbone(backbone, view=view, device=pick_device(device), progress=True)
+        frozen = load_backbone(backbone, view=view, size=size, device=pick_device(device), progress=True)
         embedded = embed_ratings(rated, frozen, bars)
     highest = None if rated.sd is None or rated.n is None else ceiling(rated.ratings, rated.sd, rated.n)
     advice = advise(embedded.embedding, rated.ratings, rated.groups, highest)

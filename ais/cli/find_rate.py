@@ -25,7 +25,7 @@ from ais.cli._options import (
     warn_ungrouped,
 )
 from ais.cli._output import ProgressBars, print_json
-from ais.cli._training import BackboneName, Strategy, View
+from ais.cli._training import BackboneName, Size, Strategy, View
 from ais.errors import AISError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def find_rate_command(
     out: Annotated[Path, typer.Option("--out", help="The picture to write, such as rate.png.")],
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "resize",
+    size: Size = None,
     strategy: Strategy = "head-then-all",
     table: TableFile = None,
     image: ImageColumn = None,
@@ -73,9 +74,9 @@ def find_rate_command(
     where = pick_device(device)
     with ProgressBars() as bars:
         frozen = (
-            load_backbone(backbone, view=view, device=where, progress=True)
+            load_backbone(backbone, view=view, size=size, device=where, progress=True)
             if STRATEGIES[strategy].pretrained
-            else random_backbone(backbone, seed, view=view, device=where)
+            else random_backbone(backbone, seed, view=view, size=size, device=where)
         )
         curve = find_rate(rated, FitContext(frozen, Plan(seed=seed, strategy=strategy), bars))
     figure = training.rate_curve(curve.rates, curve.curves, curve.losses, curve.suggested, curve.reason)

@@ -28,7 +28,7 @@ from ais.cli._options import (
     warn_ungrouped,
 )
 from ais.cli._output import ProgressBars, command_of
-from ais.cli._training import About, BackboneName, Dataset, Out, Strategy, View, save_head
+from ais.cli._training import About, BackboneName, Dataset, Out, Size, Strategy, View, save_head
 from ais.errors import AISError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def train_command(
     out: Out,
     backbone: BackboneName = "efficientnet_lite0",
     view: View = "resize",
+    size: Size = None,
     strategy: Strategy = "head",
     table: TableFile = None,
     image: ImageColumn = None,
@@ -141,9 +142,9 @@ def train_command(
     with ProgressBars() as bars:
         # What is trained from scratch needs no pretrained weights.
         frozen = (
-            load_backbone(backbone, view=view, device=pick_device(device), progress=True)
+            load_backbone(backbone, view=view, size=size, device=pick_device(device), progress=True)
             if STRATEGIES[strategy].pretrained
-            else random_backbone(backbone, seed, view=view, device=pick_device(device))
+            else random_backbone(backbone, seed, view=view, size=size, device=pick_device(device))
         )
         head, report = train_head(
             rated,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
+from ais.errors import AISError
+
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and a list of heads needs none of it
     from ais.images.preprocessing import ViewName
 
@@ -164,7 +166,7 @@ class BackboneConfig(Config):
     Attributes:
         backbone, layer: the network it reads and the layer that is explained.
         view: "crop" or "resize".
-        size: side of the network's input in pixels.
+        size: side of the network's input in pixels; the shorter side for "resize".
         dim, channels: D and C of the tensors.
         pruned: the feature maps that are set to zero for good.
         tuned_sha256: of ``backbone.safetensors`` beside the head, if its backbone was trained further.
@@ -209,8 +211,19 @@ class BackboneConfig(Config):
             yield "backbone_sha256 should be 16 hexadecimal digits, or empty"
 
     @property
+    def sized_backbone(self) -> str:
+        """The backbone's name, with the size of its input where that is not the backbone's own."""
+        from ais.backbones.registry import backbone_spec
+        from ais.images.preprocessing import sized
+
+        try:
+            return sized(self.backbone, self.size, backbone_spec(self.backbone).size)
+        except AISError:  # one that a newer AIS knows
+            return self.backbone
+
+    @property
     def backbone_label(self) -> str:
-        return self.backbone + (", tuned" if self.tuned_sha256 else "")
+        return self.sized_backbone + (", tuned" if self.tuned_sha256 else "")
 
     @property
     def backbone_names(self) -> Sequence[str]:

@@ -353,10 +353,12 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
         raise HeadError(
             f"The head {config.name!r} wants a backbone that this AIS does not know. {error}"
         ) from error
-    if config.size != spec.size:
+    try:
+        spec.preprocessing(config.view, config.size)
+    except AISError as error:
         raise HeadError(
-            f"The head {config.name!r} was trained at {config.size} pixels, but {config.backbone} takes {spec.size}."
-        )
+            f"The head {config.name!r} does not fit its backbone {config.backbone}. {error}"
+        ) from error
     where = pick_device(device)
     tuned = None
     if config.tuned_sha256:
@@ -365,6 +367,7 @@ def backbone_of(head: RegressionHead, device: str = "auto") -> FrozenBackbone:
         config.backbone,
         config.layer,
         view=config.view,
+        size=config.size,
         device=where,
         tuned=tuned,
         tuned_sha256=config.tuned_sha256,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import numpy as np
 from PIL import Image
 
-from ais.errors import check_choice
+from ais.errors import AISError, check_choice
 
 if TYPE_CHECKING:  # the methods import it, so that the views can be listed without
     import torch
@@ -24,6 +24,12 @@ ViewName = Literal["crop", "resize"]
 VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 
 Interpolation = Literal["bilinear", "bicubic"]
+
+SMALLEST, LARGEST, STEP = (
+    64,
+    640,
+    32,
+)  # sizes of a network's input that can be asked for, beside its own, in pixels
 
 _STRIP = 1 << 20  # pixels of a heatmap worked out at a time
 
@@ -39,6 +45,11 @@ def view_name(name: str) -> ViewName:
     name = "resize" if name == "whole" else name
     check_choice("view", name, VIEWS)
     return cast(ViewName, name)
+
+
+def sized(name: str, size: int, native: int) -> str:
+    """A network's name, with the size of its input where that is not its own."""
+    return name if size == native else f"{name} at {size} px"
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,28 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def at(self, view: str | None = None, size: int | None = None) -> Preprocessing:
+        """The same with another view or size, where this one is a network's own. None: as it is here.
+
+        A crop at another size shows the same part of an image: `resize_to` grows or shrinks as the size does,
+        rounded to the nearest pixel.
+
+        Raises:
+            AISError: no such view, or a size that is neither this one nor a multiple of 32 from 64 to 640.
+        """
+        size = self.size if size is None else size
+        if size != self.size and not (SMALLEST <= size <= LARGEST and size % STEP == 0):
+            raise AISError(
+                f"A size of {size} pixels cannot be used: choose {self.size}, the network's own, or a multiple of "
+                f"{STEP} from {SMALLEST} to {LARGEST}."
+            )
+        return replace(
+            self,
+            view=self.view if view is None else view_name(view),
+            size=size,
+            resize_to=round(self.resize_to * size / self.size),
+        )
 
     def geometry(self, width: int, height: int) -> Placement:
         """Which part of an image of this size the network sees, and the size of its input."""

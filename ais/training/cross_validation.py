@@ -165,10 +165,9 @@ def fit(
         return tuned.variants, backbone, None
     network = copy.deepcopy(backbone.network).cpu()
     network.load_state_dict(tuned.state)
-    own = FrozenBackbone(
-        network, backbone.name, backbone.layer, backbone.preprocessing, backbone.embedding_slice
-    ).to(backbone.device)
-    return tuned.variants, own, tuned.state
+    own = FrozenBackbone(network, backbone.name, backbone.layer, backbone.native, backbone.embedding_slice)
+    seen = backbone.preprocessing
+    return tuned.variants, own.to(backbone.device).with_preprocessing(seen.view, seen.size), tuned.state
 
 
 def fine_tuning_start(
@@ -187,8 +186,11 @@ def fine_tuning_start(
         training = np.flatnonzero(~validation_mask(rated.groups, plan))
         start = _fit_frozen(rated.rows(training), context)
     if not strategy.pretrained:
-        random = random_backbone(backbone.name, plan.seed, backbone.layer, device=backbone.device)
-        context = replace(context, backbone=random.with_view(backbone.preprocessing.view))
+        seen = backbone.preprocessing
+        random = random_backbone(
+            backbone.name, plan.seed, backbone.layer, view=seen.view, size=seen.size, device=backbone.device
+        )
+        context = replace(context, backbone=random)
     return replace(rated.data, groups=rated.groups), context, start
 
 

@@ -128,11 +128,10 @@ def _pretrained_backbone(head: RegressionHead, plan: Plan, device: str) -> Froze
     config = head.config
     if not config.tuned_sha256:
         return backbone_of(head, device)
+    name, layer, where = config.backbone, config.layer, pick_device(device)
     if STRATEGIES[plan.strategy].pretrained:
-        return load_backbone(config.backbone, config.layer, view=config.view, device=pick_device(device))
-    return random_backbone(
-        config.backbone, plan.seed, config.layer, view=config.view, device=pick_device(device)
-    )
+        return load_backbone(name, layer, view=config.view, size=config.size, device=where)
+    return random_backbone(name, plan.seed, layer, view=config.view, size=config.size, device=where)
 
 
 @own_state()

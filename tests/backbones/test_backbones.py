@@ -6,6 +6,8 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 
 from ais.attribution import importance
 from ais.backbones.frozen import FrozenBackbone
-from ais.backbones.loading import load_backbone
+from ais.backbones.loading import backbone_cached, load_backbone, random_backbone
 from ais.backbones.registry import BACKBONES, backbone_spec
 from ais.errors import AISError
+from ais.images.preprocessing import Preprocessing
 from ais.images.reading import read_image
 from helpers.heads import make_head
 from helpers.networks import PREPROCESSING, TinyNetwork, randomise
@@ -312,18 +315,82 @@ def test_looking_a_network_of_timms_up_again_builds_nothing(monkeypatch: pytest.
 
 def test_two_views_share_one_network(photograph: Image.Image) -> None:
     first = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
-    other = first.with_view("crop")
+    other = first.with_preprocessing("crop")
     assert other.network is first.network
     assert other.trunk is first.trunk
     assert (first.preprocessing.view, other.preprocessing.view) == ("resize", "crop")
-    assert first.with_view("whole") is first  # its old name
+    assert first.with_preprocessing("whole") is first  # its old name
     assert other.sha256 == first.sha256
     for backbone in (first, other):
         embedding = backbone(photograph).embedding  # an image as well as a tensor
         assert torch.equal(embedding, backbone(backbone.preprocessing(photograph)[None]).embedding)
     assert not torch.equal(first(photograph).embedding, other(photograph).embedding)
     with pytest.raises(AISError, match=r"no view 'middle'\. Choose one of: crop, resize"):
-        first.with_view("middle")
+        first.with_preprocessing("middle")
+
+
+def test_views_and_sizes_share_one_network(photograph: Image.Image) -> None:
+    """In whatever order they are asked for."""
+    crop = replace(PREPROCESSING, view="crop", resize_to=37)
+    first = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", crop, range(12))
+    large = first.with_preprocessing(size=96)
+    assert large.network is first.network
+    assert large.trunk is first.trunk
+    assert large.preprocessing == replace(crop, size=96, resize_to=111)
+    assert large.with_preprocessing(view="crop") is large
+    assert large.with_preprocessing("resize").preprocessing.size == 96
+    assert large.with_preprocessing(size=64).with_preprocessing(size=32).preprocessing == crop
+    assert (first.label, large.label) == ("tiny", "tiny at 96 px")
+    assert first(photograph).maps.shape[2:] == (4, 4)
+    assert large(photograph).maps.shape[2:] == (12, 12)
+    assert large.sha256 == first.sha256
+    with pytest.raises(
+        AISError, match=r"A size of 100 pixels cannot be used: choose 32, the network's own, or a"
+    ):
+        large.with_preprocessing(size=100)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_has_its_own_size_unless_asked(name: str) -> None:
+    spec = backbone_spec(name)
+    own = Preprocessing("crop", spec.size, spec.resize_to, spec.interpolation, spec.mean, spec.std)
+    assert spec.preprocessing() == spec.preprocessing("crop", spec.size) == own
+    assert spec.preprocessing("resize") == replace(own, view="resize")
+    assert spec.preprocessing("crop", 448).resize_to == round(spec.resize_to * 448 / spec.size)
+
+
+@pytest.mark.parametrize("size", [64, 192])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in ("vgg19", "resnet152")])
+def test_every_backbone_at_another_size(name: str, size: int) -> None:
+    """Or a sentence: Inception v3 leaves nothing of 64 pixels."""
+    if (name, size) == ("inception_v3", 64):
+        with pytest.raises(
+            AISError, match=r"inception_v3 cannot read pictures at 64 pixels: choose a larger size"
+        ):
+            load_backbone(name, weights=None, size=size)
+        return
+    backbone = random_backbone(name, 0, view="resize", size=size)
+    features = backbone(Image.new("RGB", (90, 60)))
+    assert features.maps.shape[3] > features.maps.shape[2] * 1.2
+    assert features.delta is not None
+
+
+def test_a_wrong_size_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ais.backbones.loading.read_weights", pytest.fail)
+    for call in (load_backbone, partial(random_backbone, seed=0)):
+        with pytest.raises(AISError, match="size of 330 pixels cannot be used: choose 224"):
+            call("efficientnet_lite0", size=330)
+
+
+def test_one_network_in_memory_serves_all_sizes() -> None:
+    name, layer = "efficientnet_lite0", "conv_head"
+    first, *others = (
+        backbone_cached(name, layer, view=view, size=size, device="cpu")
+        for view, size in (("crop", None), ("resize", 320), ("crop", 448), ("resize", 224))
+    )
+    assert all(other.network is first.network and other.trunk is first.trunk for other in others)
+    assert [b.preprocessing.size for b in (first, *others)] == [224, 320, 448, 224]
+    assert [b.preprocessing.resize_to for b in (first, others[1])] == [256, 512]
 
 
 def test_the_hash_is_that_of_the_published_rule() -> None:
@@ -339,7 +406,7 @@ def test_the_hash_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
     made, digest = [], hashlib.sha256
     monkeypatch.setattr(hashlib, "sha256", lambda: made.append(1) or digest())
-    assert backbone.sha256 == backbone.sha256 == backbone.with_view("crop").sha256
+    assert backbone.sha256 == backbone.sha256 == backbone.with_preprocessing("crop").sha256
     assert len(made) == 1
 
 
@@ -360,7 +427,7 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 def test_a_change_after_the_making_is_noticed(change: str, hashed: bool) -> None:
     """The trunk's folded weights are those of before: no cache may hold what it gives under the hash of either."""
     backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
-    other = backbone.with_view("crop")
+    other = backbone.with_preprocessing("crop")
     before = backbone.sha256 if hashed else ""
     assert not backbone.changed()
     CHANGES[change](backbone.network)

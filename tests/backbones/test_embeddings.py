@@ -135,6 +135,14 @@ def test_settings_do_not_share_shards(files: list[Path]) -> None:
     other.network.stem[0].weight[0] += 1  # type: ignore[index, operator, union-attr]
     embed(files[:3], other)
     assert other.seen == 3
+    for view in ("crop", "resize"):
+        for size in (64, 96):
+            larger = backbone.with_preprocessing(view, size)
+            larger.seen = 0
+            found = embed(files[:3], larger)
+            assert larger.seen == 3
+            assert torch.equal(found.embedding, embed(files[:3], larger.with_preprocessing()).embedding)
+            assert larger.seen == 3
     general = make_backbone("stem.0")
     assert embed(files[:3], general).delta is None
     assert general.seen == 3

@@ -378,6 +378,43 @@ def test_tunes_the_embedded_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert report["metrics"].items() <= config["metrics"].items()
 
 
+def test_a_head_of_another_size(place: Place, tmp_path: Path) -> None:
+    """Trained, kept, shown, scored and combined with one of the backbone's own size."""
+    command = ["train", place.data, *LEARN, "--backbone", "little1", "--size", "64"]
+    config = call(*command, "--out", place.heads / "large", "--json").json
+    assert (config["size"], config["view"]) == (64, "resize")
+    assert "--size 64" in config["recipe"]["command"]
+    assert "at 64 pixels" in (place.heads / "large" / "README.md").read_text()
+    head = ais.load_head(place.heads / "large")
+    data = read_ratings(place.data, RatingColumns("rating_mean", group="theme"))
+    pictures = embed_ratings(data, ais.load_backbone("little1", view="resize", size=64))
+    scores = call("score", place.data, "--head", place.heads / "large", "--json").json["pictures"]
+    expected = dict(zip(map(str, data.files), head.score(pictures.embedding).tolist(), strict=True))
+    assert {row["path"]: row["score"] for row in scores} == pytest.approx(expected, abs=1e-5)
+    assert call("evaluate", place.data, "--head", place.heads / "large", "--json").json[
+        "metrics"
+    ].items() <= (config["metrics"].items())
+    heads = ["--head", place.heads / "little1", "--head", place.heads / "large"]
+    call("combine", place.data, *heads, "--out", place.heads / "sizes")
+    out = tmp_path / "explained"
+    shown = call("explain", data.files[0], "--head", place.heads / "sizes", "--out", out, "--json").json
+    assert shown["backbone"] == "little1 + little1 at 64 px"
+    parts = [
+        ais.score(data.files[0], ais.load_head(place.heads / name)).score for name in ("little1", "large")
+    ]
+    stack = ais.load_head(place.heads / "sizes")
+    assert isinstance(stack, StackedHead)
+    assert shown["score"] == pytest.approx(np.dot(parts, stack.member_weights) + stack.constant, abs=1e-5)
+
+
+@pytest.mark.parametrize("command", ["train", "advise", "find-rate"])
+def test_a_size_that_cannot_be_is_a_sentence(command: str, place: Place, tmp_path: Path) -> None:
+    words: list[object] = [command, place.data, "--target", "rating_mean", "--backbone", "little1"]
+    words += [] if command == "advise" else ["--out", tmp_path / "x.png"]
+    result = call(*words, "--size", "72", status=2)
+    assert "A size of 72 pixels cannot be used: choose 32, the network's own, or a multiple" in result.stderr
+
+
 def test_find_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "new" / "rate.png"
     command = ["find-rate", place.data, "--target", "rating_mean", "--backbone", "little1", "--out", out]

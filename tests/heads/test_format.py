@@ -95,7 +95,8 @@ def some_tensors(config: dict[str, Any], seed: int = 0) -> Tensors:
 
 def network_input(picture: Image.Image, config: dict[str, Any]) -> np.ndarray:
     """What EfficientNet-Lite0 sees of a picture, (1, 3, h, w)."""
-    size, resize, short = config["size"], 256, min(picture.size)
+    size, short = config["size"], min(picture.size)
+    resize = round(256 * size / 224)
     if config["view"] == "resize":
         shape = tuple(size if side == short else math.floor(size * side / short) for side in picture.size)
         box = (0, 0, *picture.size)
@@ -246,6 +247,25 @@ def test_a_head_of_format_1_loads(tmp_path: Path, photograph: Image.Image, state
     again = ais.load_head(tmp_path / "new")
     assert (again.config.format, again.config.trained_on) == (2, 2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.parametrize("view", ["crop", "resize"])
+@pytest.mark.parametrize("size", [64, 320])
+def test_a_head_of_another_size(size: int, view: str, tmp_path: Path, photograph: Image.Image) -> None:
+    config, tensors = EXAMPLE | {"view": view, "size": size}, some_tensors(EXAMPLE)
+    write_folder(tmp_path / "head", config, tensors)
+    s = variant_scores(tensors, embedding(photograph, config))
+    result = ais.explain(photograph, tmp_path / "head")
+    check_explanation(result, s, config, tensors["rating_quantiles"])
+    assert result.backbone == f"efficientnet_lite0 at {size} px"
+
+
+def test_a_size_that_cannot_be_is_refused(tmp_path: Path, photograph: Image.Image) -> None:
+    write_folder(tmp_path / "odd", EXAMPLE | {"size": 225}, some_tensors(EXAMPLE))
+    with pytest.raises(
+        HeadError, match=r"does not fit its backbone efficientnet_lite0\. A size of 225 pixels"
+    ):
+        ais.explain(photograph, tmp_path / "odd")
 
 
 def test_the_weights_hash_is_what_the_page_says() -> None:

@@ -19,6 +19,7 @@ from ais.attribution.explanation import FILES, Explanation
 from ais.attribution.grids import Grids
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
+from ais.backbones import loading
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
 from ais.heads import shipped
@@ -248,6 +249,53 @@ def test_saving_writes_the_members_too(stack: StackedHead, photograph: Image.Ima
     assert written["importance"] == result.importance.tolist()
     alone = json.loads((tmp_path / "out/two/explanation.json").read_text())
     assert (alone["head"], alone["score"], alone["members"]) == ("two", result.members[1].score, [])
+
+
+@pytest.fixture(scope="module")
+def sizes(backbones: None, tmp_path_factory: pytest.TempPathFactory) -> StackedHead:
+    """Three heads on one backbone: at its own size, a larger and a smaller one."""
+    heads = [
+        change_head(make_head("tiny12", size=size, view="resize", seed=size), name=name)
+        for name, size in (("own", 64), ("large", 160), ("larger", 96))
+    ]
+    head = load_head(save_stack(tmp_path_factory.mktemp("sizes"), heads, WEIGHTS))
+    assert isinstance(head, StackedHead)
+    return head
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_backbone_at_several_sizes(
+    method: str, sizes: StackedHead, photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weighted sum of the scores; grids added in points on the finest; one network; members told apart."""
+    loaded, load = [], loading.load_backbone
+    monkeypatch.setattr(loading, "load_backbone", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    loading._backbone.cache_clear()
+    result = ais.explain(photograph, sizes, method, scale="points")
+    assert len(loaded) == 1
+    assert result.score == pytest.approx(naive(sizes, photograph), abs=1e-5)
+    assert result.backbone == "tiny12 + tiny12 at 160 px + tiny12 at 96 px"
+    assert [member.backbone for member in result.members] == ["tiny12", "tiny12 at 160 px", "tiny12 at 96 px"]
+    assert {c.backbone for c in result.contributions(9, 9, 36)} == {m.backbone for m in result.members}
+    grids = [member.grids["points"] for member in result.members]
+    assert len({grid.shape for grid in grids}) > 1
+    assert result.grid.size == max(grid.size for grid in grids)
+    if METHODS[method].per_cell:  # occlusion's windows are its own
+        assert result.grid.shape == grids[1].shape == (20, 30)
+    expected = sum(
+        weight * spread(grid, result.grid.shape, METHODS[method].per_cell)
+        for weight, grid in zip(WEIGHTS, grids, strict=True)
+    )
+    np.testing.assert_allclose(result.grid, expected, atol=1e-6)
+    picture = result.placement
+    assert picture.box == (0, 0, photograph.width, photograph.height)
+
+
+def test_importance_over_sizes_is_what_ablation_does(sizes: StackedHead, photograph: Image.Image) -> None:
+    result, score = ais.explain(photograph, sizes, scale="points"), naive(sizes, photograph)
+    drops = [score - naive(sizes, photograph, m.config.name, [c]) for m in sizes.members for c in range(12)]
+    np.testing.assert_allclose(result.importance, drops, atol=1e-5)
+    assert result.grid.sum() == pytest.approx(sum(drops), abs=1e-4)
 
 
 def test_two_real_backbones(photograph: Image.Image, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def naive_score(
         output[:, silent] = 0
         return output
 
-    preprocessing = BACKBONES[head.config.backbone].preprocessing(head.config.view)
+    preprocessing = BACKBONES[head.config.backbone].preprocessing(head.config.view, head.config.size)
     handle = network.get_submodule(head.config.layer).register_forward_hook(silence)
     with torch.no_grad():
         scores = head(network(preprocessing(picture)[None]))[0]

@@ -142,13 +142,13 @@ TARGET = Target("brightness", 0, 10, "made for a test")
 
 
 def trained(
-    data: RatedSet, out: Path, plan: Plan = PLAN, backbone: str = "little1"
+    data: RatedSet, out: Path, plan: Plan = PLAN, backbone: str = "little1", size: int | None = None
 ) -> tuple[RegressionHead, TrainingReport]:
     """A head from its folder, as the command would leave it."""
     begin = (
-        random_backbone(backbone, plan.seed, view="resize")
+        random_backbone(backbone, plan.seed, view="resize", size=size)
         if plan.strategy == "scratch"
-        else load_backbone(backbone, view="resize")
+        else load_backbone(backbone, view="resize", size=size)
     )
     head, report = train_head(data, begin, name=out.name, target=TARGET, plan=plan)
     head.save(out, extra={} if report.tuned is None else {BACKBONE: save(report.tuned)})
@@ -168,7 +168,8 @@ def pruned(head: RegressionHead, channels: list[int], out: Path) -> RegressionHe
 
 def by_hand(head: RegressionHead, data: RatedSet) -> np.ndarray:
     """Scores (N, K), picture by picture, its pruned maps silenced in the network itself."""
-    backbone = load_backbone(head.config.backbone, head.config.layer, view=head.config.view)
+    config = head.config
+    backbone = load_backbone(config.backbone, config.layer, view=config.view, size=config.size)
     tensors = [backbone.preprocessing(read_image(file))[None] for file in data.files]
     return torch.cat([head(backbone(picture, head.keep).embedding) for picture in tensors]).numpy()
 

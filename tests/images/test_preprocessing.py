@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
-from ais.errors import ImageError
+from ais.errors import AISError, ImageError
 from ais.images.preprocessing import Interpolation, Placement, Preprocessing, ViewName
 from ais.images.reading import read_image
 from helpers.pictures import FORMATS, photo
@@ -78,6 +78,55 @@ def test_the_box(picture: tuple[int, int], preprocessing: Preprocessing) -> None
         scale = min(preprocessing.size / min(picture), 2 * preprocessing.size / (width * height) ** 0.5)
         assert abs(width * scale - w) <= 1
         assert abs(height * scale - h) <= 1
+
+
+asked = st.integers(2, 20).map(lambda steps: 32 * steps)
+
+
+@many
+@given(pictures(), views, asked)
+def test_another_size_shows_the_same(
+    picture: tuple[int, int], preprocessing: Preprocessing, size: int
+) -> None:
+    """The same part of the picture, but for the rounding to whole pixels; and as many as were asked for."""
+    other = preprocessing.at(size=size)
+    assert (other.view, other.size, other.interpolation) == (preprocessing.view, size, "bilinear")
+    (native, own), (placement, seen) = ((p.geometry(*picture), p) for p in (preprocessing, other))
+    assert (
+        min(placement.input_size) == size or placement.input_size[0] * placement.input_size[1] > 3.8 * size**2
+    )
+    if preprocessing.view == "resize":
+        assert placement.box == native.box
+    else:
+        assert placement.input_size == (size, size)
+        # Half a pixel each of: the shorter side, the longer side and the place of the crop, at either size.
+        pixel = min(picture) * (1 / own.resize_to + 1 / seen.resize_to)
+        np.testing.assert_allclose(placement.box, native.box, atol=1.6 * pixel * max(picture) / min(picture))
+        share, before = size / seen.resize_to, own.size / own.resize_to
+        assert abs(share - before) <= 0.5 * before / seen.resize_to + 1e-9
+    assert preprocessing.at() == preprocessing.at(preprocessing.view, preprocessing.size) == preprocessing
+
+
+@pytest.mark.parametrize("size", [0, -32, 32, 63, 65, 100, 225, 639, 641, 672, 1 << 40])
+def test_sizes_that_cannot_be_asked_for(size: int) -> None:
+    with pytest.raises(
+        AISError, match=f"size of {size} pixels cannot be used: choose 224, .* 32 from 64 to 640"
+    ):
+        make_preprocessing().at(size=size)
+
+
+@pytest.mark.parametrize("view", ["crop", "resize"])
+@pytest.mark.parametrize("size", [64, 320, 448])
+def test_tensor_at_another_size_equals_torchvision(view: ViewName, size: int) -> None:
+    image = photo(640, 427)
+    if view == "crop":
+        steps: list[Any] = [v2.Resize(round(256 * size / 224)), v2.CenterCrop(size)]
+    else:
+        steps = [v2.Resize(size)]
+    expected = v2.Compose([*steps, v2.PILToTensor()])(image).float().div(255).sub(0.5).div(0.5)
+    found = make_preprocessing(view).at(size=size)(image)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().mean() < 0.01
 
 
 def test_the_whole_view_stays_bounded_on_strips() -> None:

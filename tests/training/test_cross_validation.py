@@ -185,6 +185,8 @@ def test_what_a_fold_depends_on_is_in_its_key(
         (pictures, backbone, replace(PLAN, variants=1)),
         (pictures, backbone, replace(PLAN, recipe=replace(SMALL, epochs=5))),
         (embed_ratings(data, other), other, PLAN),
+        (pictures, backbone.with_preprocessing(size=64), PLAN),
+        (pictures, backbone.with_preprocessing(view="crop"), PLAN),
         (pictures, backbone, weighted),
         (changed(pictures, sd=data.sd + np.eye(36)[0]), backbone, weighted),
     ]
@@ -370,6 +372,21 @@ def test_from_scratch_means_random_weights_and_no_start(
     assert start is None
     random = random_backbone("little1", 5).network.state_dict()
     assert all(torch.equal(value, random[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "last-k"])
+def test_tuning_keeps_the_size(
+    strategy: str, rated: RatedSet, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunings = record(monkeypatch, "fine_tune")
+    large = backbone.with_preprocessing(size=64)
+    plan = replace(TUNED, strategy=strategy, seed=5)
+    _, own, state = fit(embed_ratings(rated, large), FitContext(large, plan))
+    assert state is not None
+    _, context, _ = tunings[0][0]
+    assert context.backbone.preprocessing == own.preprocessing == large.preprocessing
+    assert own.label == "little1 at 64 px"
+    assert own.with_preprocessing(size=32).preprocessing == backbone.preprocessing
 
 
 def test_tuning_counts_sure_ratings_more(

@@ -108,6 +108,24 @@ def test_a_tuned_backbone_does_not_judge_what_it_was_tuned_on(
     np.testing.assert_allclose(score_held_out(others, head).scores, head(embedding), atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["head", "last-k", "scratch"])
+def test_a_head_of_another_size_is_judged_at_it(
+    strategy: str, rated: RatedSet, others: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(TUNED, strategy=strategy)
+    head, report = trained(rated, tmp_path / "head", plan, size=64)
+    assert head.config.size == 64
+    assert head.config.backbone_label.startswith("little1 at 64 px")
+    forbid_fitting(monkeypatch)
+    np.testing.assert_array_equal(score_held_out(rated, head).scores, report.out_of_fold.scores)
+    weights = tmp_path / "head" / BACKBONE if report.tuned else "default"
+    network = load_backbone("little1", weights=weights).network
+    preprocessing = load_backbone("little1", view="resize", size=64).preprocessing
+    with torch.no_grad():
+        embedding = torch.cat([network(preprocessing(read_image(file))[None]) for file in others.files])
+    np.testing.assert_allclose(score_held_out(others, head).scores, head(embedding), atol=1e-4)
+
+
 def test_of_a_mixed_set_only_the_unseen_are_scored(rated: RatedSet, others: RatedSet, tmp_path: Path) -> None:
     """Known by their content: under other names, too."""
     head, _ = trained(rated, tmp_path / "head")
