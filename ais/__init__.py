@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ais.version import __version__
 
 if TYPE_CHECKING:
+    from ais.attribution.baselines import BASELINES
     from ais.attribution.explain import explain, score
     from ais.attribution.explanation import Explanation, Score
     from ais.attribution.kinds import KINDS
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKBONES",
+    "BASELINES",
     "CONVERTERS",
     "KINDS",
     "METHODS",
@@ -59,6 +61,7 @@ __all__ = [
 
 _MODULES = {  # where each name is; the imports above say the same to editors and type checkers
     "BACKBONES": "ais.backbones.registry",
+    "BASELINES": "ais.attribution.baselines",
     "CONVERTERS": "ais.data.converters",
     "KINDS": "ais.attribution.kinds",
     "METHODS": "ais.attribution.methods",

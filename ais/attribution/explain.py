@@ -6,17 +6,20 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ais.attribution.baselines import BASELINES
+from ais.attribution.drawing import Drawing
 from ais.attribution.explanation import Array, Explanation, Score, check_summable
-from ais.attribution.forward import ForwardPass, forward
-from ais.attribution.grids import IMAGE_SCALES, Grids, Scale, combine_points, resample, to_unit
+from ais.attribution.forward import ForwardPass, doubled, forward
+from ais.attribution.grids import IMAGE_SCALES, Scale, combine_points, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
@@ -39,7 +42,9 @@ def explain(
     method: str = "ais",
     *,
     kind: str = _SCORE,
+    baseline: str | None = None,
     scale: Scale = "relative",
+    fine: bool = False,
     rating: float | None = None,
     alignment: str | os.PathLike[str] | MapImportance | None = None,
     backbone: FrozenBackbone | None = None,
@@ -56,8 +61,12 @@ def explain(
         kind: what counts as a feature map's importance, for methods that draw it: a key of
             `ais.KINDS`, whose entries say what each is and whether it needs a `rating` or an
             `alignment`.
+        baseline: what an ablated map becomes, for methods that ablate: a key of `ais.BASELINES`; the method's own
+            if None, which is ``zero`` for ``ais``, as published.
         scale: of `Explanation.heatmap`: ``relative`` in [-1, 1]; ``points``, what a cell of the network's grid at
             the place is worth; or ``density``, points per pixel, which sum to the total.
+        fine: a finer heatmap, on the scale ``relative`` alone: the mean of the one at the network's input size and of
+            the one at twice that size, each divided by its largest value. It takes five times as long.
         rating: what people said of this image, on the head's scale.
         alignment: the file that `ais align` wrote, of the head's own backbone.
         backbone: the network to use instead of the one of `ais.BACKBONES` that the head names, such as one built by
@@ -75,24 +84,50 @@ def explain(
     """
     start = time.perf_counter()
     _check(method, kind, scale)
+    baseline = _check_baseline(baseline, method, kind)
+    if fine and scale != "relative":
+        raise AISError(
+            f"A fine heatmap is the mean of two, which has no {scale}: choose the scale 'relative', or leave out fine."
+        )
     upright = read_image(image)
     loaded = _load(head, device, backbone)
     rating = _check_rating(rating, kind, loaded)
     map_importance = _check_alignment(alignment, kind)
-    passes = [forward(upright, member, device, backbone) for member in loaded.members]
-    drawings = [_Drawing(method, one, _part(progress, n, len(passes))) for n, one in enumerate(passes)]
+    parts = len(loaded.members) * (1 + fine)
+    told = [_part(progress, n, parts) for n in range(parts)]
+    passes = [forward(upright, member, device, backbone).against(baseline) for member in loaded.members]
+    members = [_Member(method, seen, tell) for seen, tell in zip(passes, told, strict=False)]
+    finer = []
+    if fine:
+        finer = [
+            _Member(method, doubled(upright, seen), tell)
+            for seen, tell in zip(passes, told[len(passes) :], strict=True)
+        ]
 
-    def explanation(shown: RatingHead, drawings: list[_Drawing], weights: list[float]) -> Explanation:
-        passes = [drawing.forward for drawing in drawings]
-        scores = _scores(shown, passes)
-        score = score_of(shown, scores)
+    def drawn(shown: RatingHead, members: list[_Member], weights: list[float]) -> tuple[_Drawn, Tensor]:
+        passes = [member.seen for member in members]
+        scores = _scores(shown, [seen.hidden for seen in passes], passes)
         truth = None if rating is None else scores.new_tensor([rating])
         ablations = Ablations(passes, weights, scores.mean(-1), truth, map_importance)
-        importances = _importances(kind, ablations)
-        weighted = zip(drawings, weights, importances, strict=True)
-        grids = _combine(method, [drawing.grids(weight, own) for drawing, weight, own in weighted])
-        for values in (*importances, *grids.values()):
+        importances = _importances(method, kind, ablations)
+        each = [
+            member.draw(weight, own)
+            for member, weight, own in zip(members, weights, importances, strict=True)
+        ]
+        return _combine(method, each, importances, passes), scores
+
+    def explanation(shown: RatingHead, chosen: slice, weights: list[float]) -> Explanation:
+        passes = [member.seen for member in members[chosen]]
+        found, scores = drawn(shown, members[chosen], weights)
+        score = score_of(shown, scores)
+        variants = _scaled(found)
+        if fine:
+            variants = _mean_of(variants, _scaled(drawn(shown, finer[chosen], weights)[0]))
+        for values in (found.importance, *variants.values()):
             shown.finite(values, "heatmap")
+        typical = None
+        if all(seen.head.has_typical for seen in passes):
+            typical = _scores(shown, [seen.typical_hidden for seen in passes], passes).mean().item()
         config = shown.config
         return Explanation(
             image=upright,
@@ -103,6 +138,7 @@ def explain(
             layer=" + ".join(dict.fromkeys(one.head.config.layer for one in passes)),
             method=method,
             kind=kind,
+            baseline=baseline if METHODS[method].baselines and KINDS[kind].ablates else "",
             scale=scale,
             target=config.target.name,
             rating_range=(config.target.low, config.target.high),
@@ -110,13 +146,15 @@ def explain(
             score=score.score,
             interval=(score.low, score.high),
             percentile=score.percentile,
-            importance=_array(torch.cat(importances)),
-            maps=_stack_maps(passes, grids["points"].shape)
-            if len(passes) > 1
-            else _array(passes[0].features.maps[0]),
-            grids={name: _array(grid) for name, grid in grids.items()},
+            typical_score=typical,
+            importance=_array(found.importance.mean(0)),
+            maps=found.maps,
+            slopes=found.slopes,
+            grids={name: _array(grids.mean(0)) for name, grids in variants.items()},
+            variants={name: _array(grids) for name, grids in variants.items()},
             placement=passes[0].placement,
             seconds=time.perf_counter() - start,
+            fine=fine,
             source=str(shown.repository or ""),
             revision=shown.repository.revision if shown.repository else "",
             head_sha256=config.weights_sha256,
@@ -126,12 +164,14 @@ def explain(
     weights = loaded.member_weights
     if loaded.config.parts:
         return replace(
-            explanation(loaded, drawings, weights),
-            members=tuple(explanation(one.forward.head, [one], [1.0]) for one in drawings),
+            explanation(loaded, slice(None), weights),
+            members=tuple(
+                explanation(member.seen.head, slice(n, n + 1), [1.0]) for n, member in enumerate(members)
+            ),
             weights=tuple(weights),
             intercept=loaded.constant,
         )
-    return explanation(loaded, drawings, weights)
+    return explanation(loaded, slice(None), weights)
 
 
 @own_state()
@@ -150,7 +190,7 @@ def score(
     upright = read_image(image)
     loaded = _load(head, device, backbone)
     passes = [forward(upright, member, device, backbone) for member in loaded.members]
-    return score_of(loaded, _scores(loaded, passes))
+    return score_of(loaded, _scores(loaded, [seen.hidden for seen in passes], passes))
 
 
 def score_of(head: RatingHead, scores: Tensor) -> Score:
@@ -184,17 +224,20 @@ def _load(head: HeadSource | None, device: str, backbone: FrozenBackbone | None)
     return loaded.on(backbone.device)
 
 
-def _scores(head: RatingHead, passes: Sequence[ForwardPass]) -> Tensor:
-    """The scores of the head's variants, (1, K)."""
-    return head.combine([one.head.readout(one.hidden) for one in passes])
+def _scores(head: RatingHead, hidden: Sequence[Tensor], passes: Sequence[ForwardPass]) -> Tensor:
+    """The scores of the head's variants from the members' first layers, (1, K)."""
+    return head.combine([one.head.readout(layer) for one, layer in zip(passes, hidden, strict=True)])
 
 
-def _importances(kind: str, ablations: Ablations) -> list[Tensor]:
-    """For each backbone (C,): what its maps do to the score of all of them together; nothing if they are pruned."""
+def _importances(method: str, kind: str, ablations: Ablations) -> list[Tensor]:
+    """For each backbone (V, C): what its maps do to the score of all of them together; nothing if they are pruned, and
+    no values where the method has its own."""
     members = ablations.members
+    if METHODS[method].own_maps:
+        return [member.hidden.new_empty(0, 0) for member in members]
     kept = torch.cat([member.head.keep for member in members])
-    importance = torch.where(kept, KINDS[kind].importance(ablations), 0)
-    return list(importance.split([member.head.config.channels for member in members]))
+    importance = torch.where(kept, torch.atleast_2d(KINDS[kind].importance(ablations)), 0)
+    return list(importance.split([member.head.config.channels for member in members], dim=1))
 
 
 def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
@@ -204,41 +247,80 @@ def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
     return lambda done, total: progress(index * total + done, count * total)
 
 
-class _Drawing:
+class _Member:
     """One backbone's part in the heatmap. What needs no importances is made once, for the stack and its member."""
 
-    def __init__(self, method: str, forward: ForwardPass, progress: Progress | None) -> None:
-        self.forward = forward
+    def __init__(self, method: str, seen: ForwardPass, progress: Progress | None) -> None:
+        self.seen = seen
         self._method = METHODS[method]
         self._last = (progress,) if self._method.slow else ()
-        self._made: Grids | None = None
+        self._made: Drawing | None = None
 
-    def grids(self, weight: float, importance: Tensor) -> Grids:
-        """Its grids times its weight, which importances hold already."""
+    def draw(self, weight: float, importance: Tensor) -> Drawing:
+        """Its drawing times its weight, which importances hold already."""
         if self._method.uses_importance:
             return self._make(importance)
         if self._made is None:
             self._made = self._make(importance)
-        return self._made if weight == 1 else {**self._made, "points": weight * self._made["points"]}
+        return self._made.times(weight)
 
-    def _make(self, importance: Tensor) -> Grids:
-        own = self.forward
-        return self._method.grids(own.backbone, own.head, own.image, own.features, importance, *self._last)
-
-
-def _combine(method: str, grids: list[Grids]) -> Grids:
-    """Several backbones' grids as one, added in points: the one unit that they share."""
-    if len(grids) == 1:
-        return grids[0]
-    points = [_array(grid["points"]) for grid in grids]
-    total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell)).float()
-    return {"relative": to_unit(total), "points": total}
+    def _make(self, importance: Tensor) -> Drawing:
+        drawing: Drawing = self._method.draw(self.seen, importance, *self._last)
+        return drawing
 
 
-def _stack_maps(passes: Sequence[ForwardPass], shape: Sequence[int]) -> Array:
-    """The positive parts of all backbones' maps on one grid, so that a place's parts can be told."""
-    height, width = shape
-    return np.concatenate([resample(_array(one.features.maps[0].relu()), (height, width)) for one in passes])
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The drawings of all backbones as one; the fields are those of `Drawing`, of all backbones' maps."""
+
+    points: Tensor
+    relative: Tensor
+    importance: Tensor
+    maps: Array
+    slopes: Array | None
+
+
+def _combine(
+    method: str, drawings: list[Drawing], importances: list[Tensor], passes: Sequence[ForwardPass]
+) -> _Drawn:
+    """Several backbones' drawings as one, added in points: the one unit that they share."""
+    pairs = list(zip(drawings, importances, strict=True))
+    importance = torch.cat(
+        [own if made.importance is None else made.importance for made, own in pairs], dim=1
+    )
+    maps = [
+        _array(seen.features.maps[0] if made.maps is None else made.maps)
+        for made, seen in zip(drawings, passes, strict=True)
+    ]
+    slopes = [made.slopes for made in drawings if made.slopes is not None]
+    if len(drawings) == 1:
+        made = drawings[0]
+        relative = made.points if made.relative is None else made.relative
+        return _Drawn(made.points, relative, importance, maps[0], _array(slopes[0]) if slopes else None)
+    points = [made.points.detach().cpu().numpy() for made in drawings]
+    total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell))
+    shape: tuple[int, int] = tuple(total.shape[-2:])  # type: ignore[assignment]
+    if slopes:  # a cell of another size is worth its share
+        shares = [grid[0].size / total[0].numel() for grid in points]
+        worth = torch.cat([share * own for share, own in zip(shares, slopes, strict=True)])
+        return _Drawn(total, total, importance, _on_grid(maps, shape), _array(worth))
+    return _Drawn(total, total, importance, _on_grid([np.maximum(own, 0) for own in maps], shape), None)
+
+
+def _on_grid(maps: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """All backbones' maps on one grid, so that a place's parts can be told."""
+    return np.concatenate([resample(own, shape) for own in maps]).astype(np.float32)
+
+
+def _scaled(drawn: _Drawn) -> dict[Scale, Tensor]:
+    """The variants' grids (V, h, w) on every scale."""
+    return {"relative": to_unit(drawn.relative), "points": drawn.points}
+
+
+def _mean_of(coarse: dict[Scale, Tensor], finer: dict[Scale, Tensor]) -> dict[Scale, Tensor]:
+    """A fine heatmap's: the mean of both, on the finer grid."""
+    one, other = coarse["relative"], finer["relative"]
+    return {"relative": to_unit(F.interpolate(one[None], other.shape[-2:], mode="bilinear")[0] + other)}
 
 
 def _check(method: str, kind: str, scale: str) -> None:
@@ -250,6 +332,29 @@ def _check(method: str, kind: str, scale: str) -> None:
         raise AISError(f"The kind {kind!r} is one of feature maps, which only the method {drawing} draws.")
     if scale == "density":
         check_summable(method)
+
+
+def _check_baseline(baseline: str | None, method: str, kind: str) -> str:
+    """The baseline to ablate to.
+
+    Raises:
+        AISError: there is no such baseline, or the method or the kind has none.
+    """
+    allowed = METHODS[method].baselines
+    if baseline is None:
+        return allowed[0] if allowed else "zero"
+    check_choice("baseline", baseline, BASELINES)
+    if not allowed:
+        raise AISError(f"The method {method!r} ablates no feature maps: leave out the baseline.")
+    if baseline not in allowed:
+        raise AISError(
+            f"The method {method!r} has no baseline {baseline!r}. Choose one of: {', '.join(allowed)}."
+        )
+    if baseline != allowed[0] and not KINDS[kind].ablates:
+        raise AISError(
+            f"The kind {kind!r} was measured with feature maps ablated to {allowed[0]}: choose that baseline."
+        )
+    return baseline
 
 
 def _check_rating(rating: float | None, kind: str, head: RatingHead) -> float | None:

@@ -88,15 +88,23 @@ class Explanation:
     Attributes:
         image: upright RGB.
         head, backbone, layer: what looked at it.
-        method, kind, scale: how the heatmap was made; keys of `METHODS` and `KINDS`, and a `Scale`.
+        method, kind, baseline, scale: how the heatmap was made; keys of `METHODS`, `KINDS` and `BASELINES` (empty
+            where nothing was ablated), and a `Scale`.
         target: the word for what is rated; `rating_range` its scale's ends; `level` the interval's.
         score, interval, percentile: as in `Score`.
+        typical_score: that of the mean embedding of the images that the head was trained on; None where it is not
+            known. With a complete method, such as ``contribution``, it and the cells in points sum to the score.
         importance: (C,) of every feature map, by `kind`; for a stack of all its members' maps, one member after
             the other, for the stack's score.
-        maps: (C, h, w) the feature maps; for a stack their positive parts on the finest of its members' grids.
-        grids: the heatmap on the network's grid, (h, w), on every scale.
+        maps: (C, h, w) the feature maps; for a stack their positive parts on the finest of its members' grids. Of the
+            method ``contribution`` instead how far each coordinate of the embedding is from typical at each cell, and
+        slopes: (C,), how many points a unit of that is worth; None for the other methods.
+        grids: the heatmap on the network's grid, (h, w), on every scale; a fine one on the scale ``relative`` alone.
+        variants: those of each of V variants of the head, (V, h, w), whose mean is the heatmap; V is 1 where the method
+            or the kind tells none apart.
         placement: where the network looked.
         seconds: how long it took, reading the image and loading the weights included.
+        fine: the heatmap is the mean of two, at one and at two times the input's size.
         members: of a stack, each member's own explanation.
         weights, intercept: of a stack, whose score is the sum of each member's score times its weight, and the
             intercept; empty and 0 for a head on one backbone.
@@ -112,6 +120,7 @@ class Explanation:
     layer: str
     method: str
     kind: str
+    baseline: str
     scale: Scale
     target: str
     rating_range: tuple[float, float]
@@ -119,11 +128,15 @@ class Explanation:
     score: float
     interval: tuple[float, float]
     percentile: float
+    typical_score: float | None
     importance: Array = field(repr=False)
     maps: Array = field(repr=False)
+    slopes: Array | None = field(repr=False)
     grids: Mapping[Scale, Array] = field(repr=False)
+    variants: Mapping[Scale, Array] = field(repr=False)
     placement: Placement
     seconds: float
+    fine: bool = False
     members: tuple[Explanation, ...] = ()
     weights: tuple[float, ...] = ()
     intercept: float = 0.0
@@ -145,7 +158,12 @@ class Explanation:
     @property
     def grid(self) -> Array:
         """The heatmap on the network's grid, (h, w), on the explanation's scale; of ``density`` the points."""
-        return self.grids["points" if self.scale == "density" else self.scale]
+        return self.grids[self._cells]
+
+    @property
+    def _cells(self) -> Scale:
+        """The scale of the cells."""
+        return "points" if self.scale == "density" else self.scale
 
     @property
     def heatmap(self) -> Array:
@@ -171,7 +189,25 @@ class Explanation:
 
         It is the sum of the importances where the method draws them.
         """
-        return float(self.grids["points"].sum(dtype=np.float64)) if METHODS[self.method].per_cell else None
+        if "points" not in self.grids or not METHODS[self.method].per_cell:
+            return None
+        return float(self.grids["points"].sum(dtype=np.float64))
+
+    @property
+    def spread(self) -> dict[Scale, Array]:
+        """The standard deviation of each cell over the head's variants, (h, w), on every scale; empty where the
+        heatmap tells no variants apart."""
+        return {name: grids.std(0) for name, grids in self.variants.items() if len(grids) > 1}
+
+    @property
+    def agreement(self) -> Array | None:
+        """The share of the variants whose cell has the sign of the heatmap's, (h, w) from 0 to 1; None as above.
+
+        Where it is not near 1, the variants, which learned on other splits, disagree on whether the place raises it.
+        """
+        grids = self.variants[self._cells]
+        same = np.sign(grids) == np.sign(self.grid)
+        return same.mean(0, dtype=np.float32) if len(grids) > 1 else None
 
     @property
     def unit(self) -> str:
@@ -231,11 +267,17 @@ class Explanation:
         if not (x0 <= x < x1 and y0 <= y < y1 and 0 <= x < self.image.width and 0 <= y < self.image.height):
             raise ImageError("The network did not look there. Choose a place inside the part that it saw.")
         _, h, w = self.maps.shape
-        active = np.maximum(self.maps, 0)
-        total = active.sum((1, 2))
-        here = active[:, int((y - y0) / (y1 - y0) * h), int((x - x0) / (x1 - x0) * w)]
-        share = np.divide(here, total, out=np.full_like(total, 1 / (h * w)), where=total > 0)
-        values = self.importance * share
+        cell = int((y - y0) / (y1 - y0) * h), int((x - x0) / (x1 - x0) * w)
+        if self.slopes is not None:
+            drawn = self.maps
+            values = self.slopes * drawn[(slice(None), *cell)]
+        else:
+            drawn = np.maximum(self.maps, 0)
+            total = drawn.sum((1, 2))
+            share = np.divide(
+                drawn[(slice(None), *cell)], total, out=np.full_like(total, 1 / (h * w)), where=total > 0
+            )
+            values = self.importance * share
         order = np.argsort(-np.abs(values), kind="stable")[:n]
         found = []
         for c in order.tolist():
@@ -246,7 +288,7 @@ class Explanation:
                     break
                 number -= len(member.importance)
             found.append(
-                Contribution(c, backbone, number, float(self.importance[c]), float(values[c]), active[c])
+                Contribution(c, backbone, number, float(self.importance[c]), float(values[c]), drawn[c])
             )
         return found
 
@@ -261,12 +303,15 @@ class Explanation:
               points, of the word that is rated and its scale.
             - ``head``, ``source``, ``revision``, ``head_sha256``: the head's name, its repository on the Hub at its
               commit, that commit, and the SHA-256 of its ``model.safetensors``; ``version``: AIS's.
-            - ``backbone``, ``layer``, ``method``, ``kind``, ``scale``: how it was made.
+            - ``typical_score``: that of a typical image, null where it is not known.
+            - ``backbone``, ``layer``, ``method``, ``kind``, ``baseline``, ``scale``, ``fine``: how it was made.
             - ``picture``, ``width``, ``height``: the file's name and its pixels; ``seen``: the box (left, top, right,
               bottom) in them that the network saw.
             - ``unit``: of the colour bar; ``pixel_unit``: what a pixel of ``heatmap.npy`` is; ``heatmap_size``: its
               rows and columns; ``total``: what the grid in points sums to, null where its cells do not add up.
             - ``grids``: the heatmap on the network's grid by scale, rows of cells; ``importance``: of every map.
+            - ``spread``: each cell's standard deviation over the head's variants, by scale, and ``agreement``: the
+              share of them that has the heatmap's sign there, rows of cells; null where it tells no variants apart.
             - ``intercept``, and ``members``, of a stack: each one's ``head``, ``source``, ``revision``,
               ``head_sha256``, ``score``, ``weight``, ``contribution`` (score times weight; with the intercept these
               sum to the stack's score) and how many ``maps`` of the importances are its own.
@@ -279,6 +324,7 @@ class Explanation:
             "high": self.interval[1],
             "level": self.level,
             "percentile": self.percentile,
+            "typical_score": self.typical_score,
             "target": self.target,
             "rating_range": list(self.rating_range),
             "head": self.head,
@@ -290,7 +336,9 @@ class Explanation:
             "layer": self.layer,
             "method": self.method,
             "kind": self.kind,
+            "baseline": self.baseline,
             "scale": self.scale,
+            "fine": self.fine,
             "unit": self.unit,
             "pixel_unit": self.pixel_unit,
             "total": self.total,
@@ -301,6 +349,8 @@ class Explanation:
             "heatmap_size": [size.height, size.width],
             "seen": list(self.placement.box),
             "grids": {scale: grid.tolist() for scale, grid in self.grids.items()},
+            "spread": {scale: grid.tolist() for scale, grid in self.spread.items()} or None,
+            "agreement": None if (agreement := self.agreement) is None else agreement.tolist(),
             "importance": self.importance.tolist(),
             "weights": list(self.weights),
             "intercept": self.intercept,

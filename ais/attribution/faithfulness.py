@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from ais.attribution import importance
+from ais.attribution.forward import ForwardPass
+from ais.attribution.grids import to_unit
 from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
+from ais.images.preprocessing import Placement
 from ais.images.reading import Source, read_image
 from ais.metrics.bootstrap import with_ci
 from ais.metrics.correlation import spearman
@@ -71,8 +73,10 @@ def faithfulness(
     changes = np.empty((len(COMPARED), len(images), 2))
     similarities = np.empty((len(images), 2))
     for n, source in enumerate(images):
-        image = backbone.preprocessing(read_image(source))[None]
-        changes[:, n], similarities[n] = _examine(image, backbone, head, others, generator)
+        upright = read_image(source)
+        image = backbone.preprocessing(upright)[None]
+        placement = backbone.preprocessing.geometry(*upright.size)
+        changes[:, n], similarities[n] = _examine(image, placement, backbone, head, others, generator)
         if progress:
             progress(n + 1, len(images))
     both = ("deletion", "insertion")
@@ -90,6 +94,7 @@ def faithfulness(
 
 def _examine(
     image: Tensor,
+    placement: Placement,
     backbone: FrozenBackbone,
     head: RegressionHead,
     others: Sequence[RegressionHead],
@@ -100,8 +105,9 @@ def _examine(
     features = backbone(image, head.keep)
 
     def grid(method: str, head: RegressionHead) -> Tensor:
-        weights = importance.prediction(backbone, features, head)[0]
-        return METHODS[method].grids(backbone, head, image, features, weights)["relative"]
+        seen = ForwardPass(head, backbone, image, placement, features, head.hidden(features.embedding))
+        made = METHODS[method].draw(seen, seen.prediction)
+        return to_unit(made.points if made.relative is None else made.relative).mean(0)
 
     ours, gradcam = grid("ais", head), grid("gradcam", head)
     noise = [torch.rand(ours.shape, generator=generator) for _ in range(_DRAWS)]

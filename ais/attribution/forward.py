@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -10,11 +10,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ais.attribution import importance
+from ais.attribution.baselines import BASELINES
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import AISError, HeadError
 from ais.heads.loading import backbone_of, check_backbone
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import Placement
+from ais.images.preprocessing import Placement, Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class ForwardPass:
         placement: where it lies on the image as it was given.
         features: of the backbone.
         hidden: (1, K, H), the head's first layer.
+        baseline: what an ablated map becomes, a key of `BASELINES`.
     """
 
     head: RegressionHead
@@ -35,11 +37,27 @@ class ForwardPass:
     placement: Placement
     features: Features
     hidden: Tensor
+    baseline: str = "zero"
 
     @cached_property
     def prediction(self) -> Tensor:
-        """(1, C), what each map adds to this head's own score."""
-        return importance.prediction(self.backbone, self.features, self.head, self.hidden)
+        """(K, C), what each map adds to the score of each of this head's variants.
+
+        Raises:
+            AISError: this head, or its backbone, has no such baseline.
+        """
+        delta = BASELINES[self.baseline].delta(self.backbone, self.features, self.head)
+        features = self.features._replace(delta=delta)
+        return importance.variant_predictions(self.backbone, features, self.head, self.hidden)[0]
+
+    @cached_property
+    def typical_hidden(self) -> Tensor:
+        """(1, K, H), the head's first layer for the mean embedding of the images it was trained on."""
+        return self.head.hidden(self.head.typical[None])
+
+    def against(self, baseline: str) -> ForwardPass:
+        """The same pass, with another baseline."""
+        return replace(self, baseline=baseline)
 
 
 def forward(
@@ -59,7 +77,22 @@ def forward(
         backbone = backbone_of(head, device)
     else:
         _check_fit(head, backbone)
-    tensor = backbone.preprocessing(image)[None]
+    return run(head, backbone, backbone.preprocessing, image)
+
+
+def run(
+    head: RegressionHead,
+    backbone: FrozenBackbone,
+    preprocessing: Preprocessing,
+    image: Image,
+    baseline: str = "zero",
+) -> ForwardPass:
+    """`forward` on a backbone, whose input is made by any preprocessing.
+
+    Raises:
+        HeadError: the head does not fit the backbone.
+    """
+    tensor = preprocessing(image)[None]
     try:
         features = backbone(tensor, head.keep)
     except AISError as error:
@@ -69,8 +102,15 @@ def forward(
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
             f"{features.embedding.shape[1]}."
         )
-    placement = backbone.preprocessing.geometry(image.width, image.height)
-    return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding))
+    placement = preprocessing.geometry(image.width, image.height)
+    return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding), baseline)
+
+
+def doubled(image: Image, seen: ForwardPass) -> ForwardPass:
+    """The same with an input of twice the size, for a map of twice as many cells a side."""
+    one = seen.backbone.preprocessing
+    larger = replace(one, size=2 * one.size, resize_to=2 * one.resize_to)
+    return run(seen.head, seen.backbone, larger, image, seen.baseline)
 
 
 def _check_fit(head: RegressionHead, backbone: FrozenBackbone) -> None:

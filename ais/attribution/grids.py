@@ -21,7 +21,18 @@ SCALES: tuple[Scale, ...] = ("relative", "points")  # of a grid
 
 IMAGE_SCALES: tuple[Scale, ...] = (*SCALES, "density")  # of a heatmap on the image
 
-Grids = dict[Scale, "Tensor"]
+
+def weighted_maps(maps: Tensor, importance: Tensor) -> Tensor:
+    """``H = sum_c w_c ReLU(A_c)``.
+
+    Args:
+        maps: (C, h, w).
+        importance: (..., C).
+
+    Returns:
+        (..., h, w).
+    """
+    return (importance @ maps.relu().flatten(1)).unflatten(-1, maps.shape[1:])
 
 
 def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
@@ -34,7 +45,7 @@ def relative_grid(maps: Tensor, importance: Tensor) -> Tensor:
     Returns:
         (h, w) in [-1, 1]; 0 everywhere if H is.
     """
-    return to_unit((importance @ maps.relu().flatten(1)).view(maps.shape[1:]))
+    return to_unit(weighted_maps(maps, importance)[None])[0]
 
 
 def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
@@ -42,10 +53,10 @@ def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
 
     Args:
         maps: (C, h, w).
-        importance: (C,), in points.
+        importance: (..., C), in points.
 
     Returns:
-        (h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
+        (..., h, w); what each cell is worth, in points. The cells sum to the sum of the importances.
     """
     import torch  # here, so that the scales can be listed without it
 
@@ -53,14 +64,14 @@ def points_grid(maps: Tensor, importance: Tensor) -> Tensor:
     peak = active.amax(1, keepdim=True)  # divided by first, so that no sum of tiny or of huge values is lost
     active = active / torch.where(peak > 0, peak, 1)
     share = active / torch.where(peak > 0, active.sum(1, keepdim=True), 1)
-    evenly = torch.where(peak[:, 0] > 0, 0, importance).sum() / active.shape[1]
-    return (importance @ share + evenly).view(maps.shape[1:])
+    evenly = torch.where(peak[:, 0] > 0, 0, importance).sum(-1, keepdim=True) / active.shape[1]
+    return (importance @ share + evenly).unflatten(-1, maps.shape[1:])
 
 
-def to_unit(grid: Tensor) -> Tensor:
-    """Divided by its largest absolute value; 0 everywhere if it is."""
-    largest = grid.abs().max()
-    return grid / largest if largest > 0 else grid
+def to_unit(grids: Tensor) -> Tensor:
+    """The variants' grids (V, h, w) divided by the largest absolute value of their mean; as they are if that is 0."""
+    largest = grids.mean(0).abs().max()
+    return grids / largest if largest > 0 else grids
 
 
 def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -85,19 +96,19 @@ def combine_points(grids: Sequence[np.ndarray], weights: Sequence[float], per_ce
     """The weighted sum of the members' grids on the finest of them, the one with the most cells.
 
     Args:
-        grids: of each member, (h_m, w_m); all of the same part of the image.
+        grids: of each member, (..., h_m, w_m); all of the same part of the image.
         weights: of each member.
         per_cell: the values are points a cell is worth: the sum over the result is the weighted sum of
             the members' sums. Else they have no area, and a constant stays what it is.
 
     Returns:
-        (H, W) float64.
+        (..., H, W) float64.
     """
     finest = max(grids, key=np.size)
     combined = np.zeros(finest.shape)
     for grid, weight in zip(grids, weights, strict=True):
         share = grid.size / finest.size if per_cell else 1.0
-        combined += weight * share * resample(grid, finest.shape)
+        combined += weight * share * resample(grid, finest.shape[-2:])
     return combined
 
 

@@ -38,8 +38,8 @@ class Ablations:
     alignment: MapImportance | None = None
 
     @cached_property
-    def prediction(self) -> Tensor:
-        """(1, C), the members' maps one after another.
+    def variants(self) -> Tensor:
+        """(K, C), what each map adds to the score of each variant; the members' maps one after another.
 
         Ablating a map of one member changes a stack's score by the member's weight times the change of its own.
         """
@@ -47,6 +47,11 @@ class Ablations:
 
         weighted = zip(self.members, self.weights, strict=True)
         return torch.cat([weight * member.prediction for member, weight in weighted], dim=1)
+
+    @property
+    def prediction(self) -> Tensor:
+        """(1, C), what each map adds to the score."""
+        return self.variants.mean(0, keepdim=True)
 
     @property
     def residual(self) -> Tensor:
@@ -64,10 +69,12 @@ class Kind:
     Attributes:
         label: its name on the page.
         about: what the importance of a map is, in a sentence.
-        importance: the function; gives (C,), the members' maps one after another. (Pruned maps count for 0, whatever
-            it gives them.)
+        importance: the function; gives (C,), the members' maps one after another, or (K, C) where each variant has an
+            importance of its own, of which that of the head is the mean. (Pruned maps count for 0, whatever it gives
+            them.)
         needs: the argument of `ais.explain` that it needs: the rating of the image, or the file of `ais align`.
         unit: of an importance.
+        ablates: it is made of ablations of the image's own maps, which `ais.explain` can make to another baseline.
     """
 
     label: str
@@ -75,10 +82,11 @@ class Kind:
     importance: Callable[[Ablations], Tensor]
     needs: Literal["rating", "alignment"] | None = None
     unit: str = "points"
+    ablates: bool = True
 
 
 def _prediction(ablations: Ablations) -> Tensor:
-    return ablations.prediction[0]
+    return ablations.variants
 
 
 def _residual(ablations: Ablations) -> Tensor:
@@ -136,7 +144,10 @@ KINDS: dict[str, Kind] = {
         "of the largest importance",
     ),
     "mean_residual": Kind(
-        "Mean residual", "The mean of residual over the pictures that the head was tested on.", _mean_residual
+        "Mean residual",
+        "The mean of residual over the pictures that the head was tested on.",
+        _mean_residual,
+        ablates=False,
     ),
     "alignment": Kind(
         "Alignment",
@@ -144,5 +155,6 @@ KINDS: dict[str, Kind] = {
         _alignment,
         "alignment",
         "of Spearman's correlation",
+        ablates=False,
     ),
 }

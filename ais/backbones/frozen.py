@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from typing_extensions import Self
 
-from ais.backbones.graph import fuse, split
+from ais.backbones.graph import before_pooling, fuse, split
 from ais.errors import AISError
 from ais.images.preprocessing import Preprocessing, sized
 from ais.images.reading import read_image
 from ais.torch_state import own_precision, own_state
 
+_ENOUGH = 16  # places by which it can be told what is averaged over them
 _WIDTH = 4096  # numbers in a row of those that are summed together
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
 
@@ -76,6 +77,7 @@ class FrozenBackbone(nn.Module):
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
         self._hashes: dict[str, object] = {}  # shared by the views and sizes of one network
         self._fits: set[int] = set()  # sizes that were tried; shared, too
+        self._before_pooling: dict[str, fx.GraphModule | None] = {}  # found when it is first wanted
         self._made = self._checksums()
 
     @own_precision()
@@ -116,6 +118,27 @@ class FrozenBackbone(nn.Module):
                     :, self.embedding_slice.start : self.embedding_slice.stop
                 ]
         return Features(maps, embedding, delta, tuple(side_inputs))
+
+    @own_precision()
+    def places(self, features: Features) -> Tensor | None:
+        """What the embedding is the mean of: (N, D, h, w), the network's vector at each of h × w places.
+
+        Args:
+            features: as `forward` gives them, so without the maps that it did not keep.
+
+        Returns:
+            None where the embedding is no mean over places. Of an input so small that it may have one place alone, that
+            place is the embedding.
+        """
+        maps, side_inputs = features.maps, features.side_inputs
+        with torch.no_grad():
+            if "part" not in self._before_pooling:
+                part = before_pooling(self.tail, maps, side_inputs)
+                if part is None and maps.shape[2:].numel() < _ENOUGH:
+                    return features.embedding[:, :, None, None]
+                self._before_pooling["part"] = part
+            part = self._before_pooling["part"]
+            return None if part is None else part(maps, *side_inputs)
 
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Stays in eval mode: a frozen network's BatchNorm must not drift."""

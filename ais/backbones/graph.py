@@ -13,11 +13,11 @@ import difflib
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from timm.layers import get_notrace_modules
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ais.errors import AISError
@@ -111,6 +111,45 @@ def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModul
         _work_out_of_place(network, copied[node])
     tail.output(copied[result])
     return fx.GraphModule(network, trunk), fx.GraphModule(network, tail)
+
+
+def before_pooling(
+    tail: fx.GraphModule, maps: Tensor, side_inputs: Sequence[Tensor]
+) -> fx.GraphModule | None:
+    """The part of a tail before its global pooling, found by what it gives for these maps.
+
+    Args:
+        tail: as `split` gives it. maps, side_inputs: what it takes, with more than one place.
+
+    Returns:
+        The last part of it whose output (N, D, h, w) has the network's output (N, D) for its mean over the places;
+        None if there is none.
+    """
+    values: dict[fx.Node, Any] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    embedding = Recorder(tail).run(maps, *side_inputs)
+    tolerance = 1e-4 * embedding.abs().max()
+    for node in reversed(list(tail.graph.nodes)):
+        value = values.get(node)
+        if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[2:].numel() == 1:
+            continue
+        pooled = value.mean((2, 3))
+        if pooled.shape == embedding.shape and bool(((pooled - embedding).abs() <= tolerance).all()):
+            break
+    else:
+        return None
+    part = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    for other in tail.graph.nodes:
+        if other.op == "placeholder" or other in _upstream([node]):
+            copied[other] = part.node_copy(other, copied.__getitem__)
+    part.output(copied[node])
+    return fx.GraphModule(tail, part)
 
 
 def fuse(graph: fx.GraphModule) -> None:

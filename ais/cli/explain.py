@@ -36,6 +36,12 @@ def _kinds() -> Mapping[Any, Any]:
     return KINDS
 
 
+def _baselines() -> Mapping[Any, Any]:
+    from ais.attribution.baselines import BASELINES
+
+    return BASELINES
+
+
 def _scales() -> Mapping[Any, Any]:
     from ais.attribution.grids import IMAGE_SCALES
 
@@ -59,6 +65,15 @@ def explain_command(
         str,
         Choice("--kind", _kinds, "What counts as a feature map's importance."),
     ] = "prediction",
+    baseline: Annotated[
+        str | None,
+        Choice(
+            "--baseline",
+            _baselines,
+            "For methods that ablate feature maps: what an ablated map becomes [default: the method's own; zero for "
+            "ais].",
+        ),
+    ] = None,
     scale: Annotated[
         str,
         Choice(
@@ -69,6 +84,14 @@ def explain_command(
             "(density).",
         ),
     ] = "relative",
+    fine: Annotated[
+        bool,
+        typer.Option(
+            "--fine",
+            help="A finer heatmap, on the scale relative: the mean of those at one and at two times the network's "
+            "input size. It takes five times as long.",
+        ),
+    ] = False,
     rating: Annotated[
         float | None, typer.Option(help="What people said of this picture, on the head's scale.")
     ] = None,
@@ -112,7 +135,9 @@ def explain_command(
                         loaded,
                         method,
                         kind=kind,
+                        baseline=baseline,
                         scale=scale,  # type: ignore[arg-type]
+                        fine=fine,
                         rating=rating,
                         alignment=alignment,
                         device=device,
@@ -214,6 +239,11 @@ def _print_explanation(
     bars.echo(words)
     if explanation.members:
         bars.echo(f"  {explanation.sum_in_words}")
+    if METHODS[explanation.method].complete and explanation.total is not None:
+        bars.echo(
+            f"  {explanation.score:.2f} = {explanation.typical_score:.2f} (a typical picture) "
+            f"{explanation.total:+.2f} (the places of this one)"
+        )
     density = explanation.scale == "density"
     shown = explanation.density if density else explanation.grid
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))

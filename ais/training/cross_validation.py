@@ -240,7 +240,7 @@ def _score_fold(
         residuals = torch.zeros(channels, dtype=torch.float64)
         if backbone.embedding_slice is not None:
             truth = torch.from_numpy(rated.data.ratings).to(scores)
-            effects = importance.channelwise(hidden, delta, backbone.embedding_slice, head)
+            effects = importance.channelwise(hidden, delta, backbone.embedding_slice, head).mean(1)
             residuals = importance.residual(effects, scores.mean(1), truth).double().sum(0)
     return {"scores": scores.double().cpu(), "residuals": residuals.cpu()}
 

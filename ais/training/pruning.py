@@ -162,7 +162,7 @@ def mean_residual(parts: Sequence[ScoredFold], embedding_slice: range) -> Tensor
         with torch.no_grad():
             hidden = part.head.hidden(part.embedding)
             score = part.head.readout(hidden).mean(1)
-        effects = importance.channelwise(hidden, part.delta, embedding_slice, part.head)
+        effects = importance.channelwise(hidden, part.delta, embedding_slice, part.head).mean(1)
         rating = torch.from_numpy(np.asarray(part.ratings)).to(score)
         total += importance.residual(effects, score, rating).double().sum(0).cpu()
     return total / sum(len(part.ratings) for part in parts)

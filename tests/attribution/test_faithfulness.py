@@ -28,7 +28,7 @@ from ais.errors import DataError
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import Placement, Preprocessing
 from helpers.heads import make_head
-from helpers.networks import PREPROCESSING
+from helpers.networks import PREPROCESSING, forward_pass
 
 
 class Brightness(nn.Module):
@@ -190,9 +190,9 @@ def test_means_are_those_of_the_pictures(
     each = []
     for file in lamps:
         picture = small_view(Image.open(file))[None]
-        features = tiny(picture)
-        grids = methods.METHODS["gradcam"].grids(tiny, tiny_head, picture, features, torch.zeros(12))
-        each.append(deletion_insertion(tiny, tiny_head, picture, grids["relative"]))
+        seen = forward_pass(tiny, tiny_head, picture)
+        drawn = methods.METHODS["gradcam"].draw(seen, torch.zeros(1, 12))
+        each.append(deletion_insertion(tiny, tiny_head, picture, drawn.points.mean(0)))
     gradcam = found["methods"]["gradcam"]
     assert (gradcam["deletion"], gradcam["insertion"]) == pytest.approx(np.mean(each, axis=0))
     assert gradcam["deletion_low"] < gradcam["deletion"] < gradcam["deletion_high"]

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ais.attribution import colors, grids, importance, methods
-from ais.attribution import grids as attribution_grids
 from ais.attribution.methods.ablation import ablation
 from ais.attribution.methods.gradcam import gradcam
 from ais.attribution.methods.occlusion import occlusion
@@ -19,7 +18,7 @@ from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 from ais.images.preprocessing import Preprocessing
 from helpers.heads import make_head
-from helpers.networks import PREPROCESSING, TinyNetwork, randomise
+from helpers.networks import PREPROCESSING, TinyNetwork, forward_pass, randomise
 
 
 class Window(nn.Module):
@@ -62,9 +61,9 @@ def test_gradcam_is_the_gradient_times_the_maps(tiny: FrozenBackbone, tiny_head:
     maps = features.maps.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(tiny_head.score(tiny.tail(maps, *features.side_inputs)).sum(), maps)
     oracle = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)[0].detach()
-    grids = gradcam(tiny, tiny_head, picture, features, torch.zeros(12))
-    torch.testing.assert_close(grids["points"], oracle)
-    assert grids["relative"].abs().max() == 1
+    drawn = gradcam(forward_pass(tiny, tiny_head, picture), torch.zeros(1, 12))
+    torch.testing.assert_close(drawn.points.mean(0), oracle)
+    assert grids.to_unit(drawn.points).mean(0).abs().max() == 1
     assert not features.maps.requires_grad
     assert not any(module._forward_hooks for module in tiny.modules())
 
@@ -79,14 +78,13 @@ def test_occlusion_finds_the_only_place_that_counts() -> None:
     )
     picture = torch.zeros(1, 3, 224, 224)
     picture[..., :48, :48] = 1
-    features = backbone(picture)
-    grids = occlusion(backbone, head, picture, features, torch.zeros(2))
-    assert grids["points"].shape == (14, 14)
-    assert grids["points"][0, 0] > 0
-    assert grids["points"][8:, 8:].abs().max() == pytest.approx(0, abs=1e-5)
+    points = occlusion(forward_pass(backbone, head, picture), torch.zeros(1, 2)).points.mean(0)
+    assert points.shape == (14, 14)
+    assert points[0, 0] > 0
+    assert points[8:, 8:].abs().max() == pytest.approx(0, abs=1e-5)
     picture = -picture
-    grids = occlusion(backbone, head, picture, backbone(picture), torch.zeros(2))
-    assert grids["relative"][0, 0] == pytest.approx(-1, abs=0.2)
+    points = occlusion(forward_pass(backbone, head, picture), torch.zeros(1, 2)).points.mean(0)
+    assert points[0, 0] / points.abs().max() == pytest.approx(-1, abs=0.2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -125,20 +123,25 @@ def test_a_lit_place_is_found_again(width: int, aspect: float, view: str, u: flo
 
 
 def test_ablation_uses_the_importance(tiny: FrozenBackbone, tiny_head: RegressionHead) -> None:
-    features = tiny(torch.randn(1, 3, 64, 64))
-    weights = importance.prediction(tiny, features, tiny_head)[0]
-    grids = ablation(tiny, tiny_head, torch.zeros(1), features, weights)
-    assert set(grids) == set(attribution_grids.SCALES)
-    assert grids["points"].sum().item() == pytest.approx(weights.sum().item(), abs=1e-12)
+    seen = forward_pass(tiny, tiny_head, torch.randn(1, 3, 64, 64))
+    weights = importance.variant_predictions(tiny, seen.features, tiny_head)[0]
+    drawn = ablation(seen, weights)
+    assert drawn.relative is not None
+    for n, own in enumerate(weights):  # each variant's by its own importances
+        torch.testing.assert_close(drawn.points[n], grids.points_grid(seen.features.maps[0], own))
+        assert drawn.points[n].sum().item() == pytest.approx(own.sum().item(), abs=1e-12)
+    torch.testing.assert_close(
+        grids.to_unit(drawn.relative).mean(0), grids.relative_grid(seen.features.maps[0], weights.mean(0))
+    )
 
 
 def test_other_networks_keep_no_state() -> None:
     backbone = FrozenBackbone(randomise(TinyNetwork()), "tiny", "inner", PREPROCESSING, range(12))
     head, picture = make_head(), torch.randn(1, 3, 64, 64)
-    features = backbone(picture)
+    seen = forward_pass(backbone, head, picture)
     before = backbone(picture).embedding
     for method in methods.METHODS.values():
-        method.grids(backbone, head, picture, features, torch.ones(12))
+        method.draw(seen, torch.ones(1, 12))
     assert torch.equal(backbone(picture).embedding, before)
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ais.attribution import importance
+from ais.attribution.methods.contribution import contribution
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
 from ais.heads.regression import RegressionHead
 from helpers.heads import make_head
-from helpers.networks import randomise
+from helpers.networks import forward_pass, randomise
 
 # Every default target layer, and those that papers name beside it.
 LAYERS = [(name, None) for name in BACKBONES] + [
@@ -100,6 +101,35 @@ def test_equals_the_naive_loop(name: str, layer: str | None) -> None:
     # In float32 the general form is a difference of scores, so it is as exact as those are.
     scale = head.score(backbone(pictures).embedding).abs().max().item() if general else scale
     torch.testing.assert_close(single.double(), oracle, rtol=1e-5, atol=1e-5 * scale)
+    check_typical_and_contribution(backbone, head, pictures.double(), channels)
+
+
+def check_typical_and_contribution(
+    backbone: FrozenBackbone, head: RegressionHead, pictures: Tensor, channels: list[int]
+) -> None:
+    """In float64: maps set to what makes their coordinate typical, one by one; and the places' shares of the score."""
+    embedding = backbone.network(pictures).detach()
+    head.typical.copy_(embedding.mean(0) + embedding.std() * torch.randn(embedding.shape[1]).double() / 3)
+    for picture in pictures.split(1):
+        seen = forward_pass(backbone, head, picture)
+        score, embedding = head.score(seen.features.embedding), backbone.network(picture)
+        if backbone.embedding_slice is not None:
+            for channel in channels:
+                owner = backbone.embedding_slice[channel]
+                changed = embedding.clone()
+                changed[:, owner] = head.typical[owner]
+                oracle = (score - head.score(changed)).item()
+                ablated = seen.against("typical").prediction.mean(0)[channel].item()
+                assert ablated == pytest.approx(oracle, rel=1e-9, abs=1e-9 * score.abs().item())
+        places = backbone.places(seen.features)
+        assert places is not None
+        torch.testing.assert_close(places.mean((2, 3)), seen.features.embedding, rtol=1e-9, atol=1e-12)
+        drawn = contribution(seen, torch.zeros(0, 0))
+        difference = (score - head.score(head.typical[None])).item()
+        size = drawn.points.abs().sum().item()
+        assert drawn.importance is not None
+        assert drawn.points.mean(0).sum().item() == pytest.approx(difference, abs=1e-9 * size)
+        assert drawn.importance.mean(0).sum().item() == pytest.approx(difference, abs=1e-9 * size)
 
 
 @pytest.mark.parametrize("fixture", ["tiny", "tiny_general"])
@@ -123,7 +153,7 @@ def test_short_cut_equals_every_hidden_unit_worked_out(size: float) -> None:
     ablated = embedding[:, None].repeat(1, 30, 1)
     ablated[:, torch.arange(30), torch.tensor(owner)] += delta
     oracle = head.score(embedding)[:, None] - head.score(ablated.flatten(0, 1)).view(5, 30)
-    result = importance.channelwise(head.hidden(embedding), delta, owner, head)
+    result = importance.channelwise(head.hidden(embedding), delta, owner, head).mean(1)
     torch.testing.assert_close(result, oracle, rtol=1e-9, atol=1e-12)
 
 
@@ -157,7 +187,7 @@ def test_permuting_maps_permutes_importance(tiny: FrozenBackbone, tiny_head: Reg
     permuted = make_head().double()
     permuted.load_state_dict(tiny_head.state_dict() | {"weight1": tiny_head.weight1[:, :, order]})
     hidden = permuted.hidden(features.embedding[:, order])
-    after = importance.channelwise(hidden, features.delta[:, order], tiny.embedding_slice, permuted)
+    after = importance.channelwise(hidden, features.delta[:, order], tiny.embedding_slice, permuted).mean(1)
     torch.testing.assert_close(after, before[:, order], rtol=1e-12, atol=1e-13)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +11,16 @@ import torch
 from PIL import Image
 
 import ais
+from ais.attribution.drawing import Drawing
+from ais.attribution.forward import ForwardPass
 from ais.attribution.kinds import KINDS, Ablations, Kind
 from ais.attribution.methods import METHODS, Method
 
 
 @pytest.fixture
 def dummy_method(monkeypatch: pytest.MonkeyPatch) -> str:
-    def first_map(*arguments: Any) -> dict[str, torch.Tensor]:
-        grid = arguments[3].maps[0, 0]
-        return {"relative": grid / grid.abs().max(), "points": grid}
+    def first_map(seen: ForwardPass, importance: torch.Tensor) -> Drawing:
+        return Drawing(seen.features.maps[0, :1])
 
     monkeypatch.setitem(METHODS, "dummy", Method("A dummy", "What a dummy is for.", first_map))
     return "dummy"
@@ -44,7 +44,7 @@ def test_a_method_is_an_entry(dummy_method: str, photograph: Image.Image) -> Non
     np.testing.assert_array_equal(made.grid, made.maps[0])
     stacked = ais.explain(photograph, "beauty-stack", dummy_method)
     assert all(member.method == "dummy" for member in stacked.members)
-    with pytest.raises(ais.AISError, match="Choose one of: ais, gradcam, occlusion, dummy"):
+    with pytest.raises(ais.AISError, match=r"Choose one of: contribution, ais, gradcam, .*dummy"):
         ais.explain(photograph, method="x")
     with pytest.raises(ais.AISError, match="only the method 'ais' draws"):
         ais.explain(photograph, method=dummy_method, kind="dual", rating=5)

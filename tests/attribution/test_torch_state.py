@@ -169,6 +169,7 @@ CASES: dict[str, Case] = {
 WITHOUT_TORCH = {
     *(
         "BACKBONES",
+        "BASELINES",
         "BackboneSpec",
         "CONVERTERS",
         "KINDS",

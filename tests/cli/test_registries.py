@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ais.attribution.drawing import Drawing
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.training.criteria import CRITERIA, Criterion
@@ -44,16 +45,16 @@ def check_listed(command: str, option: str, *arguments: object) -> None:
 
 def test_a_method(cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dummy(*given: Any) -> Any:
-        return {name: 0 * grid + 0.5 for name, grid in METHODS["ais"].grids(*given).items()}
+        return Drawing(0 * METHODS["ais"].draw(*given).points + 0.5)
 
-    method = replace(METHODS["ais"], label="Dummy", about=ABOUT, grids=dummy)
+    method = replace(METHODS["ais"], label="Dummy", about=ABOUT, draw=dummy)
     monkeypatch.setitem(METHODS, "dummy", method)
     command = ["explain", cat, "--out", tmp_path / "out"]
     check_listed("explain", "--method", *command[1:])
     document = call(*command, "--method", "dummy", "--json").json
     assert document["method"] == "dummy"
     heatmap = np.load(document["files"][0])
-    np.testing.assert_allclose(heatmap[np.isfinite(heatmap)], 0.5)
+    np.testing.assert_allclose(heatmap[np.isfinite(heatmap)], 1)
     assert "Dummy heatmap of the prediction" in call(*command, "--method", "dummy").stdout
 
 

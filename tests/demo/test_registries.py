@@ -39,10 +39,10 @@ def dummy_method(monkeypatch: pytest.MonkeyPatch) -> str:
     gradcam = METHODS["gradcam"]
 
     def negative(*arguments: Any) -> Any:
-        return {scale: -grid for scale, grid in gradcam.grids(*arguments).items()}
+        return gradcam.draw(*arguments).times(-1)
 
     monkeypatch.setitem(
-        METHODS, "dummy", replace(gradcam, label="A dummy", about="What it shows.", grids=negative)
+        METHODS, "dummy", replace(gradcam, label="A dummy", about="What it shows.", draw=negative)
     )
     return "dummy"
 

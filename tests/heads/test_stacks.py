@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import ais
+from ais.attribution.drawing import Drawing
 from ais.attribution.explanation import FILES, Explanation
-from ais.attribution.grids import Grids
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
 from ais.backbones import loading
@@ -168,15 +168,16 @@ def test_nothing_is_worked_out_twice(
         ablated.append(arguments)
         return importance(*arguments)
 
-    def grids(*arguments: Any) -> Grids:
+    def draw(*arguments: Any) -> Drawing:
         drawn.append(arguments)
-        return original.grids(*arguments)
+        made: Drawing = original.draw(*arguments)
+        return made
 
-    importance, original = ais.attribution.importance.prediction, METHODS[method]
-    monkeypatch.setattr(ais.attribution.importance, "prediction", prediction)
-    monkeypatch.setitem(METHODS, method, replace(original, grids=grids))
+    importance, original = ais.attribution.importance.variant_predictions, METHODS[method]
+    monkeypatch.setattr(ais.attribution.importance, "variant_predictions", prediction)
+    monkeypatch.setitem(METHODS, method, replace(original, draw=draw))
     ais.explain(photograph, stack, method)
-    assert len(ablated) == 3
+    assert len(ablated) == (0 if original.own_maps else 3)
     assert len(drawn) == (6 if original.uses_importance else 3)
 
 
@@ -195,7 +196,7 @@ def test_heatmap_is_the_weighted_sum_of_the_members(
     result = ais.explain(photograph, stack, method, scale="points")
     per_cell = METHODS[method].per_cell
     grids = [member.grids["points"] for member in result.members]
-    assert len({grid.shape for grid in grids}) == (3 if per_cell else 2)
+    assert len({grid.shape for grid in grids}) == (3 if per_cell and not METHODS[method].own_maps else 2)
     expected = sum(
         weight * spread(grid, result.grid.shape, per_cell)
         for weight, grid in zip(WEIGHTS, grids, strict=True)

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ais.attribution.forward import ForwardPass
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.backbones.registry import BACKBONES, BackboneSpec
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import Preprocessing, ViewName
+from ais.images.preprocessing import Placement, Preprocessing, ViewName
 from helpers.heads import change_head
 
 
@@ -53,6 +54,14 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
             ):
                 value.copy_(torch.rand(value.shape, generator=generator) * (high - low) + low)
     return network
+
+
+def forward_pass(backbone: FrozenBackbone, head: RegressionHead, picture: Tensor) -> ForwardPass:
+    """Of a network's input, (1, 3, H, W)."""
+    height, width = picture.shape[-2:]
+    placement = Placement(width, height, (0.0, 0.0, float(width), float(height)), (height, width))
+    features = backbone(picture, head.keep)
+    return ForwardPass(head, backbone, picture, placement, features, head.hidden(features.embedding))
 
 
 MEAN = STD = (0.5, 0.5, 0.5)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ais.lazy import LazyFunction
 
 if TYPE_CHECKING:
-    from ais.attribution.grids import Grids
+    from ais.attribution.drawing import Drawing
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,43 @@ class Method:
     Attributes:
         label: its name on the page.
         about: what it shows, and how quickly, in a sentence.
-        grids: the function, imported when it is called; all share the signature of `ablation`.
+        draw: the function, imported when it is called; all share the signature of `ablation`: a `ForwardPass` and the
+            kind's importance (V, C) of its maps.
         uses_importance: it draws the importances that it is given.
         per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
-        slow: it takes many passes, and `grids` a last argument, which it calls between them: a `Progress` or None.
+        slow: it takes many passes, and `draw` a last argument, which it calls between them: a `Progress` or None.
+        baselines: keys of `ais.attribution.baselines.BASELINES` that it can be drawn against, the default first; none
+            if it ablates nothing.
+        complete: the score of the typical embedding and all cells in points add up to the score.
+        own_maps: it has feature maps of its own, with their importance, and needs none.
     """
 
     label: str
     about: str
-    grids: Callable[..., Grids]
+    draw: Callable[..., Drawing]
     uses_importance: bool = False
     per_cell: bool = True
     slow: bool = False
+    baselines: tuple[str, ...] = ()
+    complete: bool = False
+    own_maps: bool = False
 
 
 METHODS: dict[str, Method] = {
+    "contribution": Method(
+        "Contribution",
+        "What each place adds to the score of a typical picture, or takes from it: all places add up to the score.",
+        LazyFunction("ais.attribution.methods.contribution", "contribution"),
+        baselines=("typical",),
+        complete=True,
+        own_maps=True,
+    ),
     "ais": Method(
         "AIS",
         "What each feature map adds to the score, measured by taking it away: exact and quick.",
         LazyFunction("ais.attribution.methods.ablation", "ablation"),
         uses_importance=True,
+        baselines=("zero", "typical"),
     ),
     "gradcam": Method(
         "Grad-CAM",

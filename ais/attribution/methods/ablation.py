@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ais.attribution.grids import Grids, points_grid, relative_grid
-from ais.backbones.frozen import Features, FrozenBackbone
-from ais.heads.regression import RegressionHead
+from ais.attribution.drawing import Drawing
+from ais.attribution.forward import ForwardPass
+from ais.attribution.grids import points_grid, weighted_maps
 
 
-def ablation(
-    backbone: FrozenBackbone, head: RegressionHead, image: Tensor, features: Features, importance: Tensor
-) -> Grids:
+def ablation(seen: ForwardPass, importance: Tensor) -> Drawing:
     """The AIS heatmap: the importance-weighted sum of the feature maps.
 
     Args:
-        image: (1, 3, H, W), the network's input.
-        features: of that image.
-        importance: (C,).
-
-    Returns:
-        A grid (h, w) for every scale.
+        importance: (V, C).
     """
-    maps = features.maps[0]
-    return {"relative": relative_grid(maps, importance), "points": points_grid(maps, importance)}
+    maps = seen.features.maps[0]
+    return Drawing(points_grid(maps, importance), weighted_maps(maps, importance))

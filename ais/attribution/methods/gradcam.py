@@ -6,23 +6,21 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from ais.attribution.grids import Grids, to_unit
-from ais.backbones.frozen import Features, FrozenBackbone
+from ais.attribution.drawing import Drawing
+from ais.attribution.forward import ForwardPass
+from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 
 
-def gradcam(
-    backbone: FrozenBackbone, head: RegressionHead, image: Tensor, features: Features, importance: Tensor
-) -> Grids:
+def gradcam(seen: ForwardPass, importance: Tensor) -> Drawing:
     """Grad-CAM without its final ReLU, so that it keeps its sign (Selvaraju et al., arXiv 1610.02391; captum).
 
     Its raw values are the first-order change of the score, in points. `importance` is not used.
     """
-    after = _AfterLayer(backbone, head, features.side_inputs)
+    after = _AfterLayer(seen.backbone, seen.head, seen.features.side_inputs)
     with torch.enable_grad():
-        grid = LayerGradCam(after, after.maps).attribute(features.maps.detach().requires_grad_())
-    grid = grid.detach()[0, 0]
-    return {"relative": to_unit(grid), "points": grid}
+        grid = LayerGradCam(after, after.maps).attribute(seen.features.maps.detach().requires_grad_())
+    return Drawing(grid.detach()[0])
 
 
 class _AfterLayer(nn.Module):

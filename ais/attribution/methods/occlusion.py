@@ -9,22 +9,14 @@ import torch.nn.functional as F
 from captum.attr import Occlusion
 from torch import Tensor
 
-from ais.attribution.grids import Grids, to_unit
-from ais.backbones.frozen import Features, FrozenBackbone
-from ais.heads.regression import RegressionHead
+from ais.attribution.drawing import Drawing
+from ais.attribution.forward import ForwardPass
 from ais.progress import Progress
 
 _OCCLUSION_BATCH = 16
 
 
-def occlusion(
-    backbone: FrozenBackbone,
-    head: RegressionHead,
-    image: Tensor,
-    features: Features,
-    importance: Tensor,
-    progress: Progress | None = None,
-) -> Grids:
+def occlusion(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
     """By how much the score falls when a grey window covers the place (Zeiler & Fergus, arXiv 1311.2901; captum).
 
     The window is a seventh of the input's shorter side and moves by half of that: about 170 forward passes.
@@ -33,6 +25,7 @@ def occlusion(
     Args:
         progress: called before each batch of windows with how many are done, and of how many.
     """
+    backbone, head, image = seen.backbone, seen.head, seen.image
     height, width = image.shape[-2:]
     step = max(1, min(height, width) // 14)
     windows = math.prod(1 + math.ceil((side - 2 * step) / step) for side in (height, width))
@@ -47,11 +40,10 @@ def occlusion(
 
     with torch.no_grad():
         change = Occlusion(score).attribute(
-            image.to(features.maps.device, features.maps.dtype),
+            image.to(seen.features.maps.device, seen.features.maps.dtype),
             sliding_window_shapes=(3, 2 * step, 2 * step),
             strides=(3, step, step),
             perturbations_per_eval=_OCCLUSION_BATCH,
         )
         cells = (max(1, round(height / step)), max(1, round(width / step)))
-        grid = F.adaptive_avg_pool2d(change.mean(1, keepdim=True), cells)[0, 0]
-    return {"relative": to_unit(grid), "points": grid}
+        return Drawing(F.adaptive_avg_pool2d(change.mean(1, keepdim=True), cells)[0])
