@@ -209,7 +209,7 @@ def test_wrong_calls_are_sentences(
 def test_head_that_does_not_fit_is_a_sentence(photograph: Image.Image) -> None:
     for head, sentence in (
         (make_head("resnet51", "x"), "does not know"),
-        (make_head("efficientnet_lite0", "conv_head", size=200), "trained at 200 pixels"),
+        (make_head("efficientnet_lite0", "conv_head", size=200), "A size of 200 pixels cannot be used"),
         (make_head("efficientnet_lite0", "conv_head", channels=1280), "reads 12 values, but.* gives 1280"),
         (make_head("efficientnet_lite0", "conv_head", dim=1280), "gives 1280 feature maps, not 12"),
         (make_head("efficientnet_lite0", "no_layer"), "no layer"),
