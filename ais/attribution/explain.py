@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ais.attribution.baselines import BASELINES
 from ais.attribution.drawing import Drawing
 from ais.attribution.explanation import Array, Explanation, Score, check_summable
 from ais.attribution.forward import ForwardPass, doubled, forward
-from ais.attribution.grids import IMAGE_SCALES, Scale, combine_points, resample, to_unit
+from ais.attribution.grids import IMAGE_SCALES, Scale, combine_points, fine_mean, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
@@ -122,7 +121,8 @@ def explain(
         score = score_of(shown, scores)
         variants = _scaled(found)
         if fine:
-            variants = _mean_of(variants, _scaled(drawn(shown, finer[chosen], weights)[0]))
+            finer_variants = _scaled(drawn(shown, finer[chosen], weights)[0])
+            variants = {"relative": fine_mean(variants["relative"], finer_variants["relative"])}
         for values in (found.importance, *variants.values()):
             shown.finite(values, "heatmap")
         typical = None
@@ -315,12 +315,6 @@ def _on_grid(maps: Sequence[Array], shape: tuple[int, int]) -> Array:
 def _scaled(drawn: _Drawn) -> dict[Scale, Tensor]:
     """The variants' grids (V, h, w) on every scale."""
     return {"relative": to_unit(drawn.relative), "points": drawn.points}
-
-
-def _mean_of(coarse: dict[Scale, Tensor], finer: dict[Scale, Tensor]) -> dict[Scale, Tensor]:
-    """A fine heatmap's: the mean of both, on the finer grid."""
-    one, other = coarse["relative"], finer["relative"]
-    return {"relative": to_unit(F.interpolate(one[None], other.shape[-2:], mode="bilinear")[0] + other)}
 
 
 def _check(method: str, kind: str, scale: str) -> None:

@@ -74,6 +74,20 @@ def to_unit(grids: Tensor) -> Tensor:
     return grids / largest if largest > 0 else grids
 
 
+def fine_mean(coarse: Tensor, finer: Tensor) -> Tensor:
+    """The mean of the grids at two sizes of the network's input, on the finer grid.
+
+    Args:
+        coarse: (V, h, w), finer: (V, H, W); each as `to_unit` makes it.
+
+    Returns:
+        (V, H, W), made by `to_unit`, too.
+    """
+    from torch.nn.functional import interpolate
+
+    return to_unit(interpolate(coarse[None], finer.shape[-2:], mode="bilinear")[0] + finer)
+
+
 def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Grids of one image on another number of cells, by area.
 

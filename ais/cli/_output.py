@@ -140,6 +140,14 @@ def quality(metrics: dict[str, Any]) -> str:
     return f"PLCC {plcc:.3f} ({low:.3f} to {high:.3f}), RMSE {rmse:.2f}"
 
 
+def duration(seconds: float) -> str:
+    """How long something takes, in words, as exactly as an estimate is."""
+    if seconds < 90:
+        return f"{max(2, round(seconds))} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 90 else f"{seconds / 3600:.1f} hours"
+
+
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,17 +31,21 @@ from ais.cli._options import (
     read_set,
     target_column,
 )
-from ais.cli._output import ProgressBars, print_json, print_table
-from ais.errors import AISError
+from ais.cli._output import ProgressBars, duration, print_json, print_table
+from ais.errors import AISError, check_choice
 from ais.heads.config import EMBEDDED
 
 if TYPE_CHECKING:
+    from ais.attribution.faithfulness.measure import Comparison
     from ais.data.ratings import RatedSet
     from ais.heads.base import Head
-    from ais.heads.regression import RegressionHead
+    from ais.heads.regression import RatingHead
+    from ais.progress import StageProgress
     from ais.workflows.evaluate import HeldOut
 
 EVALUATION = ("evaluation.json", "predictions.csv", "scatter.png", "worst.jpg")
+
+_TIMED = 4  # pictures, from which the time for all is told
 
 _HOW = {
     "unseen": "pictures that the head has not seen",
@@ -77,12 +82,30 @@ def evaluate_command(
         bool,
         typer.Option(
             "--heatmaps",
-            help="Also measure how faithful the heatmaps are (insertion, deletion, randomised head).",
+            help="Also measure how good the heatmaps are: deletion, insertion, stability, randomised heads …",
         ),
     ] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="A heatmap to measure, METHOD or METHOD:BASELINE, each also with +fine; again for more, which are "
+            "compared with the first [default: contribution, ais, ais:typical, gradcam, random].",
+        ),
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option("--hide", help="What hidden places show, blur or grey; again for both [default: blur]."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", min=2, help="In how many steps places are hidden and shown.")
+    ] = 14,
     pictures: Annotated[
-        int, typer.Option("--pictures", min=2, help="How many pictures --heatmaps takes, drawn by chance.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            "--pictures", min=2, help="How many pictures --heatmaps takes, drawn by chance [default: all]."
+        ),
+    ] = None,
     device: OnDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -95,10 +118,11 @@ def evaluate_command(
     from ais.heads.loading import load_head, rating_head
     from ais.io.files import check_outputs, write_atomically
     from ais.workflows.evaluate import evaluate_head, score_held_out
+    from ais.workflows.heatmaps import judge_heatmaps
 
     loaded = rating_head(load_head(head))
-    if heatmaps and loaded.config.parts:
-        raise AISError("--heatmaps measures heads on a single backbone: name a member of this stack.")
+    if not heatmaps and (method or hide or pictures):
+        raise AISError("--method, --hide and --pictures say how --heatmaps measures: give --heatmaps, too.")
     columns = RatingColumns(
         target_column(loaded, target),
         sd=sd,
@@ -113,10 +137,14 @@ def evaluate_command(
     if out is not None:
         check_outputs(out, EVALUATION, [*inputs_of(rated), *head_files(head)])
     with ProgressBars() as bars:
+        comparison = _comparison(rated, loaded, method, hide, steps, device, bars) if heatmaps else None
         held = score_held_out(rated, loaded, device=device, progress=bars)
         report = evaluate_head(held, loaded)
-        if heatmaps:
-            report["heatmaps"] = _faithfulness(held.data, loaded.members[0], pictures, device, bars)
+        if comparison:
+            told = _with_estimate(bars, comparison)
+            report["heatmaps"] = judge_heatmaps(
+                held, loaded, comparison, pictures=pictures, device=device, progress=told
+            )
     if out is not None:
         report["files"] = [str(file) for file in write_atomically(out, _files(held, loaded, report))]
     if as_json:
@@ -125,21 +153,44 @@ def evaluate_command(
         _print_report(report)
 
 
-def _faithfulness(
-    data: RatedSet, head: RegressionHead, count: int, device: str, bars: ProgressBars
-) -> dict[str, Any]:
-    import numpy as np
+def _comparison(
+    rated: RatedSet,
+    head: RatingHead,
+    method: list[str] | None,
+    hide: list[str] | None,
+    steps: int,
+    device: str,
+    bars: ProgressBars,
+) -> Comparison:
+    """What --heatmaps measures, refused or said before anything takes long."""
+    from ais.attribution.faithfulness.hiding import HIDINGS
+    from ais.attribution.faithfulness.measure import Comparison
+    from ais.workflows.heatmaps import choose_heatmaps
 
-    from ais.attribution.faithfulness import faithfulness
-    from ais.heads.loading import backbone_of
+    for way in hide or ():
+        check_choice("way of hiding", way, HIDINGS)
+    methods, left_out = choose_heatmaps(rated, head, method, device=device)
+    for line in left_out:
+        bars.echo(line, err=True)
+    return Comparison(methods, tuple(dict.fromkeys(hide or ["blur"])), steps)
 
-    drawn = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
-    return faithfulness(
-        [data.files[i] for i in drawn],
-        backbone_of(head, device),
-        head,
-        progress=lambda done, total: bars("heatmaps", done, total),
-    )
+
+def _with_estimate(bars: ProgressBars, comparison: Comparison) -> StageProgress:
+    """The bars; and how long the heatmaps will take, as soon as that can be told by the first few."""
+    start = 0.0
+
+    def told(stage: str, done: int, total: int) -> None:
+        nonlocal start
+        bars(stage, done, total)
+        if stage == "heatmaps" and done == 1:  # the first is slow: all is loaded
+            start = time.monotonic()
+        if stage == "heatmaps" and done == _TIMED and total > _TIMED:
+            left = (time.monotonic() - start) / (_TIMED - 1) * (total - done)
+            many = len(comparison.methods)
+            what = "1 heatmap" if many == 1 else f"{many} heatmaps"
+            bars.echo(f"Measuring {what} of {total} pictures will take about {duration(left)}.", err=True)
+
+    return told
 
 
 def _files(held: HeldOut, head: Head, report: dict[str, Any]) -> dict[str, bytes]:
@@ -198,27 +249,53 @@ def _print_report(report: dict[str, Any]) -> None:
         ]
         print_table(("category", "pictures", "PLCC", "RMSE", "mean error"), by_category)
     if "heatmaps" in report:
-        _print_faithfulness(report["heatmaps"])
+        _print_heatmaps(report["heatmaps"], report["how"])
     for file in report.get("files", []):
         typer.echo(f"  {file}")
 
 
-def _print_faithfulness(report: dict[str, Any]) -> None:
-    def cell(values: dict[str, float], key: str) -> str:
-        return f"{values[key]:+.3f} ({values[f'{key}_low']:+.3f} to {values[f'{key}_high']:+.3f})"
+def _print_heatmaps(report: dict[str, Any], how: str) -> None:
+    from ais.attribution.faithfulness.summary import CHANGES, MEASURES
 
+    by = "the head of its fold, which has not seen it" if how == "cross-validation" else "the head"
+    groups = "" if report["groups"] == report["pictures"] else f" in {report['groups']} groups"
+    typer.echo(f"Heatmaps of {report['pictures']} pictures{groups}, each explained by {by}; 95 % intervals")
     typer.echo(
-        f"Heatmaps of {report['pictures']} pictures: points of score, with 95 % intervals; higher is better."
+        "By how many points the score changes while the highest places are hidden (deletion), or alone shown "
+        "(insertion); higher is better:"
     )
-    lines = {
-        **report["methods"],
-        **{f"ais less {name}": values for name, values in report["differences"].items()},
-    }
+    header = ("heatmap", *(f"{change}, {way}" for way in report["hide"] for change in CHANGES))
+    print_table(header, [(name, *_changes(report, one)) for name, one in report["methods"].items()])
     print_table(
-        ("method", "deletion", "insertion"),
-        [(name, cell(values, "deletion"), cell(values, "insertion")) for name, values in lines.items()],
+        ("difference", *header[1:]),
+        [(f"{one['of']} less {one['less']}", *_changes(report, one)) for one in report["differences"]],
     )
     typer.echo(
-        f"Another head's map resembles the head's by {cell(report, 'sanity')}, and two other heads' maps each other by "
-        f"{cell(report, 'sanity_chance')}: the map follows the head if the first is about as low, and far from 1."
+        "One-sided: share of pictures with nearly all of the map on one side of zero. Stable: correlation with the map "
+        "of the picture saved as a JPEG, moved by 2 pixels, resized. Agreed: share of cells whose sign 80 % of the "
+        "head's variants agree on. Blind: likeness to the map of a randomised head, which follows the head if that is "
+        "about as low as by chance, the likeness of two of those. Passes: of the network, by their pixels."
     )
+    rows = []
+    for name, one in report["methods"].items():
+        if one["passes"] is not None:
+            passes = f"{one['passes']:,.0f}" + (f" + {one['backward']:,.0f} back" if one["backward"] else "")
+            measured = [_cell(one, key, ".2f") for key in MEASURES]
+            rows.append((name, *measured, passes, f"{one['seconds']:.2f} s"))
+    print_table(("heatmap", "one-sided", "agreed", "stable", "blind", "chance", "passes", "time"), rows)
+    few = {one["checked"] for one in report["methods"].values() if 0 < one["checked"] < report["pictures"]}
+    for checked in few:
+        typer.echo(f"Stable, blind and chance of slow methods are of {checked} of the pictures.")
+
+
+def _changes(report: dict[str, Any], one: dict[str, Any]) -> list[str]:
+    from ais.attribution.faithfulness.summary import CHANGES
+
+    return [_cell(one[way], change, "+.3f") for way in report["hide"] for change in CHANGES]
+
+
+def _cell(values: dict[str, Any], key: str, form: str) -> str:
+    if values[key] is None:
+        return "-"
+    value, low, high = (format(values[name], form) for name in (key, f"{key}_low", f"{key}_high"))
+    return f"{value} ({low} to {high})"

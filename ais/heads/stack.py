@@ -34,6 +34,23 @@ class StackedHead(RatingHead):
     def build(cls, config: Any, members: Sequence[Any]) -> StackedHead:
         return cls(config, members)
 
+    @own_state()
+    def made_of(
+        self,
+        members: Sequence[RegressionHead],
+        weights: Sequence[float] | None = None,
+        intercept: float | None = None,
+    ) -> StackedHead:
+        """This stack with other members on the same backbones, and other weights, (M,), and intercept if given."""
+        other = StackedHead(self.config, members)
+        own = {name: value for name, value in self.state_dict().items() if name in self.config.shapes()}
+        if weights is not None:
+            own["weight"] = torch.tensor(weights, dtype=self.weight.dtype)
+        if intercept is not None:
+            own["intercept"] = torch.tensor(intercept, dtype=self.intercept.dtype)
+        other.load_state_dict(own, strict=False)
+        return other.to(self.weight.device).eval()
+
     @property
     def members(self) -> Sequence[RegressionHead]:
         return tuple(self._members)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from ais.backbones.loading import random_backbone
 from ais.data.ratings import RatedSet
 from ais.data.splits import grouped_folds
 from ais.errors import AISError, DataError
+from ais.heads.base import content_key
 from ais.heads.config import HeadConfig, Interval, Target
 from ais.heads.regression import RegressionHead
 from ais.images.reading import read_image
@@ -29,6 +30,7 @@ from ais.torch_state import own_state
 from ais.training.finetuning import fine_tune, validation_mask
 from ais.training.mlp import Variants, fit_variants
 from ais.training.plan import FitContext, sample_weight
+from ais.training.pruning import ablate
 from ais.training.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
@@ -148,8 +150,19 @@ def fold_heads(
 
 @own_state()
 def fit_head(rated: EmbeddedRatings, context: FitContext, config: HeadConfig) -> RegressionHead:
-    """A head like another one, by the same plan on these images and the frozen backbone."""
-    return _head_for_scoring(_fit_frozen(rated, context), config).to(context.device)
+    """A head like another one, by the same plan on these images and the frozen backbone.
+
+    It knows which images it was trained on, and their mean embedding; not what a finished head has measured.
+    """
+    embedding, owner = rated.embedding, context.backbone.embedding_slice
+    if config.pruned and owner is not None:
+        keep = torch.ones(config.channels, dtype=torch.bool)
+        keep[config.pruned] = False
+        embedding, _ = ablate(embedding, rated.delta, owner, keep)
+    keys = torch.tensor([content_key(value) for value in rated.embedded.hashes])
+    fitted = _fit_frozen(rated, context)
+    head = fitted.head(replace(config, trained_on=len(keys)), trained_on=keys, typical=embedding.mean(0))
+    return head.to(context.device)
 
 
 @own_state()
@@ -207,11 +220,6 @@ def _fit_frozen(rated: EmbeddedRatings, context: FitContext) -> Variants:
     )
 
 
-def _head_for_scoring(fitted: Variants, config: HeadConfig) -> RegressionHead:
-    """A head for scoring held-out images: without what only a finished one has."""
-    return fitted.head(replace(config, trained_on=0))
-
-
 def _score_fold(
     fitted: Variants, rated: EmbeddedRatings, context: FitContext, channels: int
 ) -> dict[str, Tensor]:
@@ -232,7 +240,7 @@ def _score_fold(
         target=Target(rated.data.target, 0, 1),
         interval=Interval(0.5, 0, 0),
     )
-    head = _head_for_scoring(fitted, config).to(backbone.device)
+    head = fitted.head(config).to(backbone.device)
     embedding, delta = rated.embedding.to(backbone.device), rated.delta.to(backbone.device)
     with torch.no_grad():
         hidden = head.hidden(embedding)

@@ -75,13 +75,26 @@ def cross_fitted(
         DataError: as `fit_stack`, or there is only one fold.
     """
     scores, folds = np.asarray(scores, np.float64), np.asarray(folds)
+    means = scores.reshape(len(scores), -1, scores.shape[-1]).mean(1)  # (N, M)
+    predicted = np.empty(scores.shape[:-1])
+    for fold, (weights, intercept) in fold_stacks(means, ratings, folds, ridge).items():
+        held = folds == fold
+        predicted[held] = scores[held] @ weights + intercept
+    return predicted
+
+
+def fold_stacks(
+    scores: np.ndarray, ratings: np.ndarray, folds: np.ndarray, ridge: float = RIDGE
+) -> dict[int, tuple[np.ndarray, float]]:
+    """For each fold the weights and the intercept that `fit_stack` finds on the others.
+
+    Args:
+        scores: (N, M), out of fold. ratings, folds: (N,).
+
+    Raises:
+        DataError: as `cross_fitted`.
+    """
     names = np.unique(folds)
     if len(names) < 2:
         raise DataError("All pictures are in one fold: none are left to fit the members' weights on.")
-    means = scores.reshape(len(scores), -1, scores.shape[-1]).mean(1)  # (N, M)
-    predicted = np.empty(scores.shape[:-1])
-    for fold in names:
-        held = folds == fold
-        weights, intercept = fit_stack(means[~held], ratings[~held], ridge)
-        predicted[held] = scores[held] @ weights + intercept
-    return predicted
+    return {int(fold): fit_stack(scores[folds != fold], ratings[folds != fold], ridge) for fold in names}

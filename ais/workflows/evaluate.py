@@ -74,8 +74,8 @@ def score_held_out(
     """
     head = head.on("cpu")
     members = head.members
-    seen = np.array(head.was_trained_on(content_hashes(data.files)), dtype=bool)
-    if seen.all() and all(member.config.trained_on == len(data) for member in members):
+    seen = _seen(data, head)
+    if _learned_exactly(head, seen):
         return _cross_validated(data, head, members, device, progress, cache)
     rows = np.flatnonzero(~seen)
     if len(rows) < _FEWEST:
@@ -91,6 +91,19 @@ def score_held_out(
     combined = head.finite(head.combine(scores))
     protocol: Protocol = "unseen" if head.config.trained_on else "unknown"
     return HeldOut(part, pictures.groups, combined.double().numpy(), None, protocol, int(seen.sum()))
+
+
+def is_training_set(data: RatedSet, head: RatingHead) -> bool:
+    """Whether the head was trained on exactly these images."""
+    return _learned_exactly(head, _seen(data, head))
+
+
+def _seen(data: RatedSet, head: RatingHead) -> np.ndarray:
+    return np.array(head.was_trained_on(content_hashes(data.files)), dtype=bool)
+
+
+def _learned_exactly(head: RatingHead, seen: np.ndarray) -> bool:
+    return bool(seen.all()) and all(member.config.trained_on == len(seen) for member in head.members)
 
 
 def _cross_validated(

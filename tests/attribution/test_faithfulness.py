@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +13,48 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ais.attribution import faithfulness as attribution_faithfulness
 from ais.attribution import methods
-from ais.attribution.faithfulness import (
-    COMPARED,
-    STEPS,
-    blur,
-    deletion_insertion,
-    faithfulness,
+from ais.attribution.explain import explain
+from ais.attribution.faithfulness import measure
+from ais.attribution.faithfulness.compared import COMPARED, compared
+from ais.attribution.faithfulness.deletion import STEPS, Look, changes, deletion_insertion, step_scores
+from ais.attribution.faithfulness.hiding import HIDINGS, blur, grey
+from ais.attribution.faithfulness.measure import Comparison, faithfulness, undrawable
+from ais.attribution.faithfulness.measures import (
+    agreed,
+    correlation,
+    disturbed,
+    one_sided,
     randomised,
     rank_similarity,
 )
+from ais.attribution.faithfulness.sight import see
 from ais.backbones.frozen import FrozenBackbone
-from ais.errors import DataError
-from ais.heads.regression import RegressionHead
+from ais.errors import AISError, DataError
+from ais.heads.loading import load_head
+from ais.heads.regression import RatingHead, RegressionHead
 from ais.images.preprocessing import Placement, Preprocessing
-from helpers.heads import make_head
-from helpers.networks import PREPROCESSING, forward_pass
+from ais.images.reading import read_image
+from ais.metrics.bootstrap import bootstrap_ci
+from helpers.heads import change_head, make_head, save_stack, small_members
+from helpers.networks import PREPROCESSING, add_backbone, forward_pass
+
+FEW = Comparison(("ais", "gradcam", "random"))
+
+
+def judged(
+    files: list[Path],
+    backbone: FrozenBackbone,
+    head: RegressionHead,
+    comparison: Comparison = FEW,
+    **others: Any,
+) -> dict[str, Any]:
+    return faithfulness(files, [head] * len(files), [backbone], comparison, **others)
+
+
+def difference(report: dict[str, Any], of: str, less: str) -> dict[str, Any]:
+    (found,) = [one for one in report["differences"] if (one["of"], one["less"]) == (of, less)]
+    return found
 
 
 class Brightness(nn.Module):
@@ -83,7 +109,12 @@ def lamps(tmp_path: Path) -> list[Path]:
 
 
 def naive(
-    backbone: FrozenBackbone, head: RegressionHead, picture: Tensor, grid: Tensor, steps: int
+    backbone: FrozenBackbone,
+    head: RegressionHead,
+    picture: Tensor,
+    grid: Tensor,
+    steps: int,
+    hide: str = "blur",
 ) -> tuple[float, float]:
     """One pixel after the other, one forward pass for each step; the grid is as large as the picture."""
 
@@ -92,7 +123,7 @@ def naive(
 
     height, width = grid.shape
     pixels = sorted(np.ndindex(height, width), key=lambda p: (-grid[p].item(), p))
-    hidden = blur(picture)
+    hidden = blur(picture) if hide == "blur" else torch.zeros_like(picture)
     falls, rises = [], []
     for k in range(1, steps + 1):
         without, alone = picture.clone(), hidden.clone()
@@ -115,6 +146,22 @@ def test_they_are_the_loop_over_pixels(tiny: FrozenBackbone, tiny_head: Regressi
     pruned = naive(tiny, tiny_head, picture, grid, steps)
     assert pruned != pytest.approx(expected, abs=1e-3)
     assert deletion_insertion(tiny, tiny_head, picture, grid, steps) == pytest.approx(pruned, abs=1e-12)
+
+
+@pytest.mark.parametrize("hide", ["blur", "grey"])
+def test_several_heatmaps_share_their_passes(
+    tiny: FrozenBackbone, tiny_head: RegressionHead, hide: str
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    picture = torch.randn(1, 3, 20, 24, generator=generator, dtype=torch.float64)
+    grids = [torch.randn(20, 24, generator=generator) for _ in range(3)]
+    passes: list[int] = []
+    handle = tiny.trunk.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    found = changes(step_scores(Look(tiny_head, tiny, picture), grids, hide, 5))
+    handle.remove()
+    assert sum(passes) == 2 + 3 * 2 * 4
+    expected = [naive(tiny, tiny_head, picture, grid, 5, hide) for grid in grids]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
 
 
 def test_grid_is_laid_over_the_input_as_it_is_shown(tiny: FrozenBackbone, tiny_head: RegressionHead) -> None:
@@ -152,6 +199,13 @@ def test_changes_are_points(linear: tuple[FrozenBackbone, RegressionHead]) -> No
     assert deletion_insertion(backbone, head, picture, grid) == pytest.approx([2 * v for v in one])
 
 
+def test_grey_is_what_the_preprocessing_makes_nothing_of() -> None:
+    mean = Image.new("RGB", (40, 30), (127, 128, 127))
+    assert PREPROCESSING(mean).abs().max() < 0.01
+    assert not grey(torch.ones(1, 3, 4, 5)).any()
+    assert list(HIDINGS) == ["blur", "grey"]
+
+
 @pytest.mark.parametrize("size", [(48, 64), (150, 40), (8, 9)])
 def test_hidden_is_a_gaussian_blur_of_an_eighth(size: tuple[int, int]) -> None:
     picture = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -165,44 +219,83 @@ def test_bright_places_are_found(
     linear: tuple[FrozenBackbone, RegressionHead], small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     seen: list[tuple[int, int]] = []
-    found = faithfulness(lamps, *linear, progress=lambda done, total: seen.append((done, total)))
+    found = judged(lamps, *linear, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 6) for n in range(1, 7)]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert (found["pictures"], found["steps"], list(found["methods"])) == (6, STEPS, list(COMPARED))
+    assert (found["pictures"], found["steps"], list(found["methods"])) == (6, STEPS, list(FEW.methods))
     for what in ("deletion", "insertion"):
-        ours, chance = found["methods"]["ais"][what], found["methods"]["random"][what]
-        assert found["differences"]["random"][what] == pytest.approx(ours - chance)
-        assert found["differences"]["random"][f"{what}_low"] > 0
+        ours, chance = (found["methods"][name]["blur"][what] for name in ("ais", "random"))
+        assert difference(found, "ais", "random")["blur"][what] == pytest.approx(ours - chance)
+        assert difference(found, "ais", "random")["blur"][f"{what}_low"] > 0
         # Of a linear score, Grad-CAM's map ranks the places the same.
-        assert found["differences"]["gradcam"][what] == pytest.approx(0, abs=1e-9)
+        assert difference(found, "ais", "gradcam")["blur"][what] == pytest.approx(0, abs=1e-9)
+        assert difference(found, "random", "gradcam")["blur"][what] == pytest.approx(chance - ours)
+    assert len(found["differences"]) == 3
 
 
 def test_means_are_those_of_the_pictures(
     tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     state = torch.get_rng_state()
-    found = faithfulness(lamps, tiny, tiny_head, seed=3)
+    found = without_times(judged(lamps, tiny, tiny_head, Comparison(FEW.methods, seed=3)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert faithfulness(lamps, tiny, tiny_head, seed=3) == found
-    other = faithfulness(lamps, tiny, tiny_head, seed=4)
+    assert without_times(judged(lamps, tiny, tiny_head, Comparison(FEW.methods, seed=3))) == found
+    other = without_times(judged(lamps, tiny, tiny_head, Comparison(FEW.methods, seed=4)))
     assert other["methods"]["random"] != found["methods"]["random"]
-    assert other["methods"]["gradcam"] == found["methods"]["gradcam"]
+    assert other["methods"]["gradcam"]["blur"] == found["methods"]["gradcam"]["blur"]
     each = []
     for file in lamps:
         picture = small_view(Image.open(file))[None]
         seen = forward_pass(tiny, tiny_head, picture)
         drawn = methods.METHODS["gradcam"].draw(seen, torch.zeros(1, 12))
         each.append(deletion_insertion(tiny, tiny_head, picture, drawn.points.mean(0)))
-    gradcam = found["methods"]["gradcam"]
+    gradcam = found["methods"]["gradcam"]["blur"]
     assert (gradcam["deletion"], gradcam["insertion"]) == pytest.approx(np.mean(each, axis=0))
     assert gradcam["deletion_low"] < gradcam["deletion"] < gradcam["deletion_high"]
+    groups = ["a", "a", "b", "b", "b", "c"]
+    low, high = bootstrap_ci(lambda rows: np.array(each)[rows].mean(0), groups)
+    grouped = judged(lamps, tiny, tiny_head, FEW, groups=groups)
+    assert grouped["groups"] == 3
+    gradcam = grouped["methods"]["gradcam"]["blur"]
+    assert (gradcam["deletion_low"], gradcam["insertion_low"]) == pytest.approx(low)
+    assert (gradcam["deletion_high"], gradcam["insertion_high"]) == pytest.approx(high)
+
+
+def without_times(report: dict[str, Any]) -> dict[str, Any]:
+    for one in report["methods"].values():
+        del one["seconds"]
+    return report
+
+
+def test_every_picture_has_its_head_and_every_hiding_its_figures(
+    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
+) -> None:
+    heads = [tiny_head, make_head(seed=1).double()] * 3
+    comparison = Comparison(("contribution", "ais:typical"), hide=("grey", "blur"), steps=4)
+    found = faithfulness(lamps, heads, [tiny], comparison)
+    assert (found["hide"], found["steps"]) == (["grey", "blur"], 4)
+    for name, one in found["methods"].items():
+        way = compared([name])[0]
+        for hide in comparison.hide:
+            expected = []
+            for file, head in zip(lamps, heads, strict=True):
+                grid = way.draw(see(read_image(file), head, [tiny])).mean(0)
+                picture = small_view(Image.open(file))[None]
+                expected.append(deletion_insertion(tiny, head, picture, grid, 4, hide))
+            assert (one[hide]["deletion"], one[hide]["insertion"]) == pytest.approx(
+                np.mean(expected, axis=0), abs=1e-6
+            )
 
 
 def test_one_picture_is_too_few(
     tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
 ) -> None:
     with pytest.raises(DataError, match="more pictures"):
-        faithfulness(lamps[:1], tiny, tiny_head)
+        judged(lamps[:1], tiny, tiny_head)
+    with pytest.raises(DataError, match="two groups"):
+        judged(lamps[:2], tiny, tiny_head, groups=["a", "a"])
+    with pytest.raises(AISError, match=r"no way of hiding 'black'. Choose one of: blur, grey"):
+        judged(lamps, tiny, tiny_head, Comparison(hide=("black",)))
 
 
 def test_sanity_tells_a_map_that_follows_the_head_from_one_that_does_not(
@@ -212,12 +305,175 @@ def test_sanity_tells_a_map_that_follows_the_head_from_one_that_does_not(
     lamps: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = faithfulness(lamps, tiny, tiny_head)
-    assert 0 < found["sanity"] < 0.9
-    assert 0 < found["sanity_chance"] < 0.9
-    monkeypatch.setattr(attribution_faithfulness, "randomised", lambda head, generator: head)
-    same = faithfulness(lamps, tiny, tiny_head)
-    assert same["sanity"] == same["sanity_chance"] == pytest.approx(1)
+    found = judged(lamps, tiny, tiny_head, Comparison(("ais", "contribution+fine")))
+    for one in found["methods"].values():
+        assert 0 < one["sanity_low"] < one["sanity"] < one["sanity_high"] < 0.99
+        assert 0 < one["sanity_chance"] < 0.99
+    monkeypatch.setattr(measure, "randomised", lambda head, generator: head)
+    same = judged(lamps, tiny, tiny_head, Comparison(("ais", "contribution+fine")))
+    for one in same["methods"].values():
+        assert one["sanity"] == one["sanity_chance"] == pytest.approx(1)
+
+
+def test_passes_are_counted_by_their_pixels(
+    tiny: FrozenBackbone,
+    tiny_head: RegressionHead,
+    small_view: Preprocessing,
+    lamps: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("occlusion", "gradcam", "contribution+fine", "ais", "random")
+    found = judged(lamps[:3], tiny, tiny_head, Comparison(names, steps=2))["methods"]
+    windows = 15 * 19  # of 64 x 80 pixels: a seventh wide, and half of that further each time
+    assert [found[name]["passes"] for name in names[1:]] == [1, 5, 1, None]
+    assert found["occlusion"]["passes"] == pytest.approx(1 + windows, rel=0.2)
+    assert all(found[name]["backward"] == 0 for name in names[:4])
+    for name in ("one_sided", "stability", "sanity", "agreement", "seconds"):
+        assert found["random"][name] is None
+    assert found["gradcam"]["seconds"] > 0
+    # A slow method is drawn again for some of the pictures only.
+    monkeypatch.setattr(measure, "_CHECKED", 2)
+    found = judged(lamps, tiny, tiny_head, Comparison(("occlusion", "ais"), steps=2))["methods"]
+    assert (found["occlusion"]["checked"], found["ais"]["checked"]) == (2, 6)
+    two = judged([lamps[0], lamps[-1]], tiny, tiny_head, Comparison(("occlusion",), steps=2))
+    assert found["occlusion"]["stability"] == pytest.approx(two["methods"]["occlusion"]["stability"])
+
+
+def test_stability_is_the_correlation_with_the_maps_of_what_looks_the_same(
+    tiny: FrozenBackbone, tiny_head: RegressionHead, small_view: Preprocessing, lamps: list[Path]
+) -> None:
+    found = judged(lamps[:2], tiny, tiny_head, Comparison(("contribution",), steps=2))["methods"]
+    each = []
+    for file in lamps[:2]:
+        image = read_image(file)
+        maps = [
+            forward_and_draw(tiny, tiny_head, small_view(one)[None]) for one in (image, *disturbed(image))
+        ]
+        each += [np.corrcoef(maps[0].flatten(), one.flatten())[0, 1] for one in maps[1:]]
+    assert found["contribution"]["stability"] == pytest.approx(np.mean(each))
+
+
+def forward_and_draw(backbone: FrozenBackbone, head: RegressionHead, picture: Tensor) -> np.ndarray:
+    drawn = methods.METHODS["contribution"].draw(forward_pass(backbone, head, picture), torch.zeros(0, 0))
+    return drawn.points.mean(0).numpy()
+
+
+def test_disturbed_pictures_look_the_same(photograph: Image.Image) -> None:
+    saved, moved, resized = disturbed(photograph)
+    pixels = np.asarray(photograph).astype(float)
+    for one in (saved, moved, resized):
+        assert (one.size, one.mode) == (photograph.size, "RGB")
+        assert 0.1 < np.abs(np.asarray(one) - pixels).mean() < 12
+    assert (np.asarray(moved)[2:, 2:] == pixels[:-2, :-2]).all()
+    assert (np.asarray(moved)[0] == np.asarray(moved)[2]).all()
+    assert disturbed(Image.new("RGB", (8, 1)))[2].size == (8, 1)
+
+
+def test_one_sided_maps_have_all_but_a_twentieth_on_one_side() -> None:
+    assert one_sided(torch.tensor([[1.0, 96.0], [0.0, -3.0]]))
+    assert not one_sided(torch.tensor([[1.0, 93.0], [0.0, -6.0]]))
+    assert one_sided(torch.tensor([[-1.0, -96.0], [0.0, 3.0]]))
+    assert not one_sided(torch.zeros(2, 2))
+
+
+def test_agreement_is_the_share_of_cells_with_one_sign() -> None:
+    cells = torch.tensor(
+        [[1.0, 1, 1, 1, 1], [1, 1, 1, 1, -0.1], [1, 1, 1, -0.1, -0.1], [-1, -1, -1, -1, 4.5]]
+    )
+    variants = cells.T[:, :, None]  # five variants of four cells
+    assert agreed(variants) == 0.5  # all and four of five; not three, nor one against all others
+    assert agreed(-variants) == 0.5
+    assert agreed(variants[:1]) is None
+
+
+def test_names_of_heatmaps() -> None:
+    found = compared(["ais:typical+fine", "ais", "random", "gradcam+fine", "contribution"])
+    assert [(one.method, one.baseline, one.fine) for one in found] == [
+        ("ais", "typical", True),
+        ("ais", "zero", False),
+        ("random", "", False),
+        ("gradcam", "", True),
+        ("contribution", "typical", False),
+    ]
+    assert [one.name for one in compared(COMPARED)] == list(COMPARED)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["nosuch"], "no method 'nosuch'. Choose one of: contribution, ais, .*random"),
+        (["ais:grey"], "'ais' has no baseline 'grey'. Choose one of: zero, typical"),
+        (["gradcam:zero"], "'gradcam' has no baseline"),
+        (["random+fine"], "no fine heatmap"),
+        (["ais", "gradcam", "ais:zero"], "'ais' and 'ais:zero' are the same heatmap"),
+    ],
+)
+def test_wrong_names_are_refused(names: list[str], sentence: str) -> None:
+    with pytest.raises(AISError, match=sentence):
+        compared(names)
+
+
+def test_what_a_head_cannot_draw(
+    tiny: FrozenBackbone, tiny_general: FrozenBackbone, tiny_head: RegressionHead, lamps: list[Path]
+) -> None:
+    names = (*COMPARED, "contribution+fine")
+    assert not undrawable(names, lamps[0], tiny_head, [tiny])
+    untyped = make_head().double()
+    untyped.typical.zero_()
+    found = undrawable(names, lamps[0], untyped, [tiny])
+    assert list(found) == ["contribution", "ais:typical", "contribution+fine"]
+    assert "mean embedding of the pictures" in found["contribution"]
+    mixing = make_head(layer="stem.0", channels=8).double()
+    assert list(undrawable(names, lamps[0], mixing, [tiny_general])) == ["ais:typical"]
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RatingHead:
+    add_backbone(monkeypatch, tmp_path / "torch", "tiny12", 12)
+    add_backbone(monkeypatch, tmp_path / "torch", "tiny20", 20, size=50)
+    members = [change_head(head) for head in small_members()[:2]]
+    made = load_head(save_stack(tmp_path / "heads", members, [0.75, 0.5]))
+    assert isinstance(made, RatingHead)
+    return made
+
+
+@pytest.mark.parametrize("name", ["contribution", "ais", "gradcam+fine", "occlusion"])
+def test_heatmaps_are_those_of_explain(stack: RatingHead, lamps: list[Path], name: str) -> None:
+    (way,) = compared([name])
+    for head in (stack, stack.members[0], stack.members[1]):
+        backbones = [measured_backbone(member) for member in head.members]
+        drawn = way.draw(see(read_image(lamps[0]), head, backbones))
+        shown = explain(lamps[0], head, way.method, fine=way.fine, device="cpu")
+        np.testing.assert_allclose(drawn.mean(0), shown.grids["relative"], atol=1e-5)
+        if len(drawn) > 1:
+            assert agreed(drawn) == pytest.approx((shown.agreement >= 0.8 - 1e-6).mean())
+
+
+def measured_backbone(member: RegressionHead) -> FrozenBackbone:
+    from ais.heads.loading import backbone_of
+
+    return backbone_of(member, "cpu")
+
+
+def test_a_stack_is_judged_by_its_own_score(stack: RatingHead, lamps: list[Path]) -> None:
+    backbones = [measured_backbone(member) for member in stack.members]
+    comparison = Comparison(("ais", "random"), steps=3)
+    found = faithfulness(lamps[:2], [stack] * 2, backbones, comparison)
+    (way,) = compared(["ais"])
+    each = []
+    for file in lamps[:2]:
+        grid = way.draw(see(read_image(file), stack, backbones)).mean(0)
+        parts = [
+            deletion_insertion(backbone, member, backbone.preprocessing(read_image(file))[None], grid, 3)
+            for backbone, member in zip(backbones, stack.members, strict=True)
+        ]
+        each.append(np.array([0.75, 0.5]) @ np.array(parts))
+    values = found["methods"]["ais"]["blur"]
+    assert (values["deletion"], values["insertion"]) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
+    other = randomised(stack, torch.Generator().manual_seed(0))
+    assert [type(one) for one in (other, *other.members)] == [type(one) for one in (stack, *stack.members)]
+    assert other.member_weights == stack.member_weights
+    assert not torch.equal(other.members[1].weight1, stack.members[1].weight1)
 
 
 def test_a_randomised_head_has_the_same_weights_elsewhere(tiny_head: RegressionHead) -> None:
@@ -233,6 +489,7 @@ def test_a_randomised_head_has_the_same_weights_elsewhere(tiny_head: RegressionH
 def test_rank_similarity_is_of_the_ranks() -> None:
     grid = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
     assert rank_similarity(grid, grid.exp()) == pytest.approx(1)
+    assert correlation(grid, -2 * grid + 1) == pytest.approx(-1)
     assert rank_similarity(grid, -grid) == pytest.approx(1)
     assert rank_similarity(grid, torch.zeros(7, 9)) == 0
     assert rank_similarity(grid, torch.randn(7, 9, generator=torch.Generator().manual_seed(1))) < 0.3

@@ -20,8 +20,8 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 import ais.cli
-from ais.attribution import faithfulness
 from ais.attribution.explanation import Explanation
+from ais.attribution.faithfulness import measure
 from ais.backbones import embeddings
 from ais.backbones import loading as backbone_loading
 from ais.backbones.frozen import FrozenBackbone
@@ -36,7 +36,7 @@ from ais.heads.stack import StackedHead
 from ais.metrics import bootstrap
 from ais.training import cross_validation
 from ais.training.plan import FitContext, Plan
-from ais.workflows import advise, align, combine, evaluate, find_rate, prune, score, train
+from ais.workflows import advise, align, combine, evaluate, find_rate, heatmaps, prune, score, train
 from helpers.sets import PLAN, TARGET, TUNED, add_backbones, make_set, trained
 
 
@@ -68,7 +68,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         add_backbones(folder, patch)
         patch.setattr(bootstrap, "_RESAMPLES", 20)
-        patch.setattr(faithfulness, "STEPS", 2)
         data, new = make_set(folder / "set", 24), make_set(folder / "new", 12, seed=1)
         one, _ = trained(data, folder / "one")
         two, _ = trained(data, folder / "two", backbone="little2")
@@ -157,7 +156,19 @@ CASES: dict[str, Case] = {
     "prune_head": lambda w: prune.prune_head(w.data, load_head(w.head), name="pruned")[0].state_dict(),  # type: ignore[arg-type]
     "combine_heads": lambda w: combine.combine_heads(_mixed(w), _members(w), name="again").state_dict(),
     "find_rate": lambda w: find_rate.find_rate(w.data, FitContext(w.backbone, _plan(w, "last-k"), cache=False)),
-    "faithfulness": lambda w: faithfulness.faithfulness(w.data.files[:2], w.backbone, w.loaded),
+    "faithfulness": lambda w: measure.faithfulness(
+        w.data.files[:2], [w.loaded] * 2, [w.backbone], measure.Comparison(steps=2)
+    ),
+    "judge_heatmaps": lambda w: [
+        heatmaps.judge_heatmaps(
+            evaluate.score_held_out(data, load_head(head), cache=False),
+            load_head(head),
+            measure.Comparison(steps=2),
+            pictures=3,
+            cache=False,
+        )
+        for data, head in ((w.data, w.head), (w.new, w.stack))
+    ],
     "advise": lambda w: advise.advise(w.embedding.repeat(4, 1), np.tile(w.data.ratings, 4), None, 0.9),
     "score_images": lambda w: [
         one.score for head in (w.tuned, w.stack) for one in score.score_images(w.data.files, load_head(head))
@@ -185,7 +196,7 @@ WITHOUT_TORCH = {
         "push_head",
         "view_name",
     ),
-    *("heads_directory", "read_config", "read_stimulus_set"),
+    *("choose_heatmaps", "heads_directory", "read_config", "read_stimulus_set"),
 }
 
 

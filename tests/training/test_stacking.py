@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ais.attribution.grids import combine_points, resample
 from ais.errors import DataError
-from ais.training.stacking import cross_fitted, fit_stack
+from ais.training.stacking import cross_fitted, fit_stack, fold_stacks
 
 sides = st.integers(1, 12)
 
@@ -101,6 +101,10 @@ def test_no_picture_is_predicted_with_weights_that_saw_it() -> None:
     predicted = cross_fitted(scores, ratings, folds)
     weights, intercept = fit_stack(scores[folds != 1], ratings[folds != 1])
     np.testing.assert_allclose(predicted[folds == 1], scores[folds == 1] @ weights + intercept)
+    found = fold_stacks(scores, ratings, folds)
+    assert list(found) == [0, 1, 2]
+    np.testing.assert_array_equal(found[1][0], weights)
+    assert found[1][1] == intercept
     ratings[folds == 1] *= 3  # so that the weights of the other two folds change
     changed = cross_fitted(scores, ratings, folds)
     np.testing.assert_array_equal(changed[folds == 1], predicted[folds == 1])
