@@ -6,13 +6,14 @@ import importlib
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-NAMES = ("ablation", "hidden_units", "load", "pruning", "scoring", "similarity", "training")
+NAMES = ("ablation", "hidden_units", "load", "pruning", "scoring", "similarity", "sizes", "training")
 
 
 def benchmark(name: str):  # type: ignore[no-untyped-def]
-    if name in ("ablation", "hidden_units", "pruning", "similarity", "training"):
+    if name in ("ablation", "hidden_units", "pruning", "similarity", "sizes", "training"):
         pytest.importorskip("pytorch_grad_cam")
     return importlib.import_module(f"benchmarks.{name}")
 
@@ -52,3 +53,23 @@ def test_an_explanation_is_compared_with_the_plain_and_with_the_folded_forward(
         "naive loop": (5 / 4 * 640, 5 / 2 * 640),
         "pytorch-grad-cam AblationCAM": (6 / 4 * 640, 6 / 2 * 640),
     }
+
+
+def test_members_of_a_stack_are_chosen_without_the_pictures_that_judge_it() -> None:
+    module, random = benchmark("sizes"), np.random.default_rng(0)
+    study = module.Study.__new__(module.Study)
+    study.ratings, study.folds = random.normal(size=60), np.arange(60) % 5
+    keys = [(name, size) for name in module.BACKBONES for size in (224, 448, 512)]
+    study.scores = {key: study.ratings[:, None] + random.normal(size=(60, 2)) for key in keys}
+    members, seen = (keys[0], keys[4]), []
+
+    def choose(rows: np.ndarray) -> tuple[tuple[str, int], ...]:
+        seen.append(rows)
+        return members
+
+    np.testing.assert_allclose(study.chosen(choose), study.stack(members))
+    assert [np.unique(study.folds[~rows]).tolist() for rows in seen] == [[0], [1], [2], [3], [4]]
+    rows = study.folds != 0
+    assert [name for name, _ in study.best_sizes(rows)] == list(module.BACKBONES)
+    added = study.one_by_one(rows)
+    assert 1 < len(set(added)) == len(added) <= module.MOST
