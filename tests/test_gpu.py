@@ -140,4 +140,4 @@ def test_a_head_whose_scores_overflow_gives_a_sentence(
     head.weight2.mul_(1e38)
     monkeypatch.setattr(gpu, "load_head_cached", lambda *_, **__: head)
     with pytest.raises(HeadError, match="no finite score"):
-        gpu.explain_image(tmp_path / "photo.png", EMBEDDED, "ais", public=False)
+        gpu.explain_image(tmp_path / "photo.png", EMBEDDED, gpu.Choices("ais"), public=False)

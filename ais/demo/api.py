@@ -50,7 +50,8 @@ def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict
 
         public = not offered.owned(found.head)
         with storage.using(path):
-            made = gpu.explain_image(path, found.head, method, public=public, finish=save)
+            choices = gpu.Choices(method)
+            made = gpu.explain_image(path, found.head, choices, public=public, finish=save)
         return made.to_dict(max_pixels=storage.SAVED), *map(str, files)  # type: ignore[return-value]
     except Exception as error:
         raise gr.Error(error_message(error, head), print_exception=False) from error

@@ -74,6 +74,7 @@ class HeadEntry:
         notice: why it may not be the newest.
         reason: why it is unavailable.
         task, about: what such a head is for, by `ais.heads.tasks.TASKS`.
+        lacks: the baselines that it cannot ablate to, keys of `ais.attribution.baselines.BASELINES`.
     """
 
     asked: str
@@ -86,6 +87,7 @@ class HeadEntry:
     reason: str = ""
     task: str = ""
     about: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 def head_source(name: str) -> str | Path | Repository:
@@ -141,7 +143,13 @@ def fetch(asked: str, *, public: bool) -> HeadEntry:
         notice=found.notice,
         task=TASKS[head.config.task].label,
         about=TASKS[head.config.task].about,
+        lacks=lacking(head),
     )
+
+
+def lacking(head: Head) -> tuple[str, ...]:
+    """The baselines that a head cannot ablate to: it was saved by an AIS that did not keep what they need."""
+    return () if all(member.has_typical for member in head.members) else ("typical",)
 
 
 def fetch_for_visitor(asked: str) -> HeadEntry:
@@ -359,7 +367,10 @@ def shipped(name: str) -> HeadEntry:
     config = read_config(heads_directory() / name)
     task = TASKS[config.task]
     title, facts = values.title(config), values.facts(config)
-    return HeadEntry(name, head=name, title=title, facts=facts, task=task.label, about=task.about)
+    lacks = lacking(load_head_cached(heads_directory() / name))
+    return HeadEntry(
+        name, head=name, title=title, facts=facts, task=task.label, about=task.about, lacks=lacks
+    )
 
 
 def collection_slug(text: str) -> str | None:

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,17 @@ logger = logging.getLogger(__name__)
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # a GPU, for a call alone
 SECONDS = 30  # the most that a call takes of it; occlusion with several backbones does
 
+
+@dataclass(frozen=True)
+class Choices:
+    """How a heatmap is made: arguments of `ais.explain`, which checks them; no baseline is the method's own."""
+
+    method: str
+    kind: str = "prediction"
+    baseline: str = ""
+    scale: str = "relative"
+
+
 F = TypeVar("F", bound=Callable[..., object])
 
 # Cutting a network in two by torch.fx, as its first use does, changes modules for all threads: none may compute then.
@@ -47,24 +59,27 @@ def _on_gpu(function: F) -> F:
 
 
 def _explain(
-    image: str, head: str, method: str, public: bool, progress: Progress | None = None
+    image: str, head: str, choices: Choices, public: bool, progress: Progress | None = None
 ) -> Explanation | AISError:
     """Errors are given back, since ZeroGPU keeps no more of one that is raised than its class."""
     try:
-        return explain(image, load_head_cached(head_source(head), public=public), method, progress=progress)
+        loaded = load_head_cached(head_source(head), public=public)
+        return explain(
+            image, loaded, **asdict(choices) | {"baseline": choices.baseline or None}, progress=progress
+        )
     except AISError as error:
         return error
 
 
 @_on_gpu
-def _explain_on_zero_gpu(image: str, head: str, method: str, public: bool) -> Explanation | AISError:
-    return _explain(image, head, method, public)
+def _explain_on_zero_gpu(image: str, head: str, public: bool, *choices: str) -> Explanation | AISError:
+    return _explain(image, head, Choices(*choices), public)
 
 
 def explain_image(
     image: Path,
     head: str,
-    method: str,
+    choices: Choices,
     *,
     public: bool,
     progress: Progress | None = None,
@@ -74,6 +89,7 @@ def explain_image(
 
     Args:
         head: as `ais.demo.catalog.head_source` takes it; one of the Hub has been fetched already.
+        choices: how it is made.
         public: as it was fetched.
         progress: told how far a slow method is.
         finish: makes files of it in the same turn, so that no more than one large image is in memory.
@@ -81,7 +97,7 @@ def explain_image(
     Raises:
         AISError: with a sentence that says what is wrong.
     """
-    slow = method in METHODS and METHODS[method].slow
+    slow = choices.method in METHODS and METHODS[choices.method].slow
     with turns.admitted(slow=slow) as turn:
         check_backbones(load_head_cached(head_source(head), public=public), public=public)
 
@@ -93,9 +109,9 @@ def explain_image(
         def compute() -> Explanation:
             if ZERO_GPU:
                 # Its time is bounded by `SECONDS`, and nothing comes out of its process before the end.
-                made = _explain_on_zero_gpu(str(image), head, method, public)
+                made = _explain_on_zero_gpu(str(image), head, public, *astuple(choices))
             else:
-                made = _explain(str(image), head, method, public, between)
+                made = _explain(str(image), head, choices, public, between)
             if isinstance(made, AISError):
                 raise made
             if finish is not None:

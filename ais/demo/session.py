@@ -125,7 +125,11 @@ def _without_image(explanation: Explanation) -> Explanation:
 def _bytes(explanation: Explanation | None) -> int:
     if explanation is None:
         return 0
-    return sum(each.maps.nbytes + each.importance.nbytes for each in (explanation, *explanation.members))
+    sizes = [
+        each.maps.nbytes + each.importance.nbytes + sum(grids.nbytes for grids in each.variants.values())
+        for each in (explanation, *explanation.members)
+    ]
+    return sum(sizes)
 
 
 def _remove(folders: list[Path], but: int = 0) -> None:

@@ -11,15 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ais.attribution.colors import COLORS
-from ais.attribution.explanation import Contribution, Explanation
+from ais.attribution.explanation import Array, Explanation
+from ais.attribution.kinds import KINDS
+from ais.attribution.methods import METHODS
 from ais.heads.config import Config, RatingConfig
 from ais.heads.regression import RatingHead
 from ais.heads.tasks import TASKS
 
 LONGEST_SIDE = 1600  # of the copy that the browser shows
+AGREE = 0.8  # the share of a head's variants that must have the map's sign, or else the place is doubtful
 LONGEST_WORD, LONGEST_CARD = 80, 60_000  # characters that are shown of what a head says of itself
 
 
@@ -59,6 +63,9 @@ def overlay_value(explanation: Explanation, name: str, image: Path) -> dict[str,
         "height": explanation.placement.height,
         "colors": [list(color) for color in COLORS],
         **_map_value(explanation),
+        "summable": METHODS[explanation.method].per_cell,
+        "unitOfSum": KINDS[explanation.kind].unit,
+        "doubt": _doubt(explanation),
         "members": [
             {"name": short(member.head), "score": member.score, **_map_value(member)}
             for member in explanation.members
@@ -67,15 +74,36 @@ def overlay_value(explanation: Explanation, name: str, image: Path) -> dict[str,
 
 
 def _map_value(explanation: Explanation) -> dict[str, Any]:
-    """Where the network looked, and the grid on every scale with its unit."""
+    """Where the network looked, the grid on every scale with its unit, and how far the head's variants agree.
+
+    ``variants`` are their grids in points; ``doubtful`` the cells where fewer than `AGREE` of them have the map's sign.
+    """
     h, w = explanation.grid.shape
+    agreement = explanation.agreement
     return {
         "box": list(explanation.placement.box),
         "h": h,
         "w": w,
         "grids": {scale: grid.ravel().tolist() for scale, grid in explanation.grids.items()},
         "units": {scale: replace(explanation, scale=scale).unit for scale in explanation.grids},
+        "variants": [_brief(grid) for grid in explanation.variants["points"]],
+        "doubtful": None if agreement is None else (agreement < AGREE).ravel().tolist(),
     }
+
+
+def _brief(grid: Array) -> list[float]:
+    """The cells of a grid with six digits of the largest, which are enough for sums and their deviations."""
+    largest = float(np.abs(grid).max())
+    digits = 5 - math.floor(math.log10(largest)) if largest > 0 else 0
+    return [round(value, digits) for value in grid.ravel().tolist()]
+
+
+def _doubt(explanation: Explanation) -> str:
+    """What is hatched."""
+    return (
+        f"Hatched: fewer than {AGREE:.0%} of the head’s {len(explanation.variants['points'])} variants, which learned "
+        "from different pictures, agree whether this place raises or lowers the score."
+    ).replace("%", " %")
 
 
 def short(text: str, most: int = LONGEST_WORD) -> str:
@@ -125,6 +153,23 @@ def score_value(explanation: Explanation, head: RatingHead) -> dict[str, Any]:
         "made": f"{short(explanation.backbone)}, {explanation.seconds:.1f} s",
         "quantiles": head.rating_quantiles.tolist(),
         "sum": sum_value(explanation) if explanation.members else None,
+        "parts": parts_value(explanation),
+    }
+
+
+def parts_value(explanation: Explanation) -> dict[str, Any] | None:
+    """What the score is made of, as texts that add up; None where the method does not say it."""
+    typical, places = explanation.typical_score, explanation.total
+    if not METHODS[explanation.method].complete or typical is None or places is None:
+        return None
+    first, rest = _rounded([typical, places], round(explanation.score * 100))
+    of = "the stack’s members" if explanation.members else "the head"
+    return {
+        "typical": _number(first),
+        "places": ("+" if rest > 0 else "") + _number(rest),
+        "lowers": rest < 0,
+        "score": f"{explanation.score:.2f}",
+        "meaning": f"A typical picture is the mean over the pictures that {of} learned from, as the network sees them.",
     }
 
 
@@ -166,11 +211,21 @@ def _number(hundredths: int) -> str:
     return f"{hundredths / 100:.2f}".replace("-", "−")
 
 
-def maps_value(contributions: list[Contribution], x: float, y: float, stack: bool) -> dict[str, Any]:
-    """For `maps.js`: the feature maps of a place with what they are worth; for a stack with their networks."""
+def maps_value(explanation: Explanation, x: float, y: float) -> dict[str, Any]:
+    """For `maps.js`: the feature maps of a place with what they are worth; for a stack with their networks.
+
+    Maps of a method that compares them with typical ones have a ``unit``: their values are what each cell adds.
+
+    Raises:
+        ImageError: the network did not look there.
+    """
+    contributions, stack = explanation.contributions(x, y), bool(explanation.members)
+    slopes = explanation.slopes
+    compared = "" if slopes is None else ", compared with a typical picture"
     return {
         "title": f"The {len(contributions)} feature maps that matter most at {int(x)}, {int(y)}: what each one adds to "
-        f"the {'stack’s ' if stack else ''}score at this place and, below it, in the whole picture, in points.",
+        f"the {'stack’s ' if stack else ''}score at this place and, below it, in the whole picture, in points"
+        f"{compared}.",
         "items": [
             {
                 "index": c.index,
@@ -180,7 +235,8 @@ def maps_value(contributions: list[Contribution], x: float, y: float, stack: boo
                 "value": c.value,
                 "h": c.map.shape[0],
                 "w": c.map.shape[1],
-                "values": c.map.ravel().tolist(),
+                "unit": "" if slopes is None else "points per cell",
+                "values": (c.map if slopes is None else slopes[c.index] * c.map).ravel().tolist(),
             }
             for c in contributions
         ],

@@ -317,7 +317,7 @@ def test_a_stack_shows_how_its_score_is_made_and_its_members_maps(open_page: Any
     page = open_page()
     page.select_option("#ais-choices select", STACK)
     upload(page, photo)
-    expected = explain(photo, STACK)
+    expected = explain(photo, STACK, "contribution", scale="points")
     rows = [row.split("\t") for row in page.inner_text("#ais-score tbody").splitlines()]
     assert [row[0] for row in rows] == [member.head for member in expected.members] + ["constant"]
     for row, member, weight in zip(rows, expected.members, expected.weights, strict=False):
@@ -346,6 +346,7 @@ def test_a_stack_shows_how_its_score_is_made_and_its_members_maps(open_page: Any
 
 def test_feature_maps_are_sorted_by_what_they_are_labelled_with(open_page: Any, photo: Path) -> None:
     page = open_page()
+    page.click("#ais-choices label:has(input[value=ais])")  # whose maps are activations
     upload(page, photo)
     click_place(page)
     page.wait_for_selector("#ais-maps .strip button")

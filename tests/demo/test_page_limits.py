@@ -249,7 +249,9 @@ def test_a_picture_is_not_looked_at_for_one_who_has_gone(
     as_visitor("1.1.1.1", "a", gone)
     begun = time.monotonic()
     with pytest.raises(GoneError):
-        gpu.explain_image(tmp_path / "photo.png", catalog.list_heads()[0], "occlusion", public=True)
+        gpu.explain_image(
+            tmp_path / "photo.png", catalog.list_heads()[0], gpu.Choices("occlusion"), public=True
+        )
     assert time.monotonic() - begun < 10
     with gpu.turns.turn():  # it is free again
         pass

@@ -224,6 +224,25 @@ def test_a_value_of_the_wrong_type_is_named(site: Site, which: str, wrong: Any) 
     assert check_sentence(said["output"]["data"][0]["error"]).startswith(which)
 
 
+@pytest.mark.parametrize("wrong", [5, [], {}, True, [["x"]]])
+def test_a_baseline_of_the_wrong_type_is_named(site: Site, wrong: Any) -> None:
+    path = {"path": site.upload(site.folder / "secret.png"), "meta": FILE}
+    said = site.ask(site.index("picked"), [path, CHOICE | {"baseline": wrong}, None])
+    assert check_sentence(said["output"]["data"][0]["error"]).startswith("baseline should be text")
+
+
+def test_a_baseline_that_there_is_not_gives_a_sentence(site: Site) -> None:
+    path = {"path": site.upload(site.folder / "secret.png"), "meta": FILE}
+    for method, baseline, words in (
+        ("ais", "\x00<b>", "There is no baseline"),
+        ("contribution", "zero", "has no baseline 'zero'"),
+        ("gradcam", "typical", "leave out the baseline"),
+    ):
+        choice = {"head": EMBEDDED, "method": method, "baseline": baseline}
+        said = site.ask(site.index("picked"), [path, choice, None])
+        assert words in check_sentence(said["output"]["data"][0]["error"])
+
+
 def test_what_is_missing_is_named(site: Site) -> None:
     path = {"path": site.upload(site.folder / "secret.png")}
     for data, words in (

@@ -5,6 +5,7 @@ const initial = props.value.head;
 const methodNamed = (name) => props.methods.find((method) => method.name === name);
 let entries = props.entries; // everybody's
 const own = []; // added on this page
+let asked = { method: props.value.method, baseline: "" }; // by the visitor; another is shown where the head cannot give it
 let wanted = new URLSearchParams(location.search).get("head"); // by the address, until it is settled
 let adding = false;
 
@@ -12,19 +13,29 @@ const listed = () => [...entries, ...own.filter(({ head }) => !entries.some((ent
 const coming = ({ head, reason }) => !head && !reason;
 const there = (name) => listed().find(({ asked, head }) => head && [asked, head].includes(name));
 
-function choose(change) {
-  props.value = { ...props.value, ...change };
+// What a method is drawn against, of what the head can give; a method that has no baseline needs none.
+const given = (head, { baselines }) => baselines.filter(({ name }) => !(there(head)?.lacks ?? []).includes(name));
+const can = (head, method) => !method.baselines.length || given(head, method).length > 0;
+function settled(head) { // the visitor's choice, or the first that this head can give
+  const method = can(head, methodNamed(asked.method)) ? methodNamed(asked.method) : props.methods.find((one) => can(head, one));
+  const baselines = given(head, method).map(({ name }) => name);
+  return { head, method: method.name, baseline: baselines.includes(asked.baseline) ? asked.baseline : baselines[0] ?? "" };
+}
+function choose({ head, ...change }) {
+  asked = { ...asked, ...change };
+  props.value = settled(head ?? props.value.head);
   show();
   address();
   emit("busy", { sentence: methodNamed(props.value.method).wait });
   trigger("chosen");
 }
 const address = () => follow("head", props.value.head === initial ? "" : props.value.head);
-let kept = null; // what made the result on the screen
-on("shown", ({ choice }) => { kept = choice; });
+let kept = null; // what made the result on the screen, and what had been asked for
+on("shown", ({ choice }) => { kept = { choice, asked }; });
 on("kept", () => { // the controls say what is shown, whatever was asked for
   if (!kept) return;
-  props.value = { ...props.value, ...kept };
+  props.value = { ...props.value, ...kept.choice };
+  asked = kept.asked;
   show();
   address();
 });
@@ -70,7 +81,7 @@ function waiting() { // those that are on their way, and those that failed
   }));
 }
 function show() {
-  const { head, method } = props.value;
+  const { head, method, baseline } = props.value;
   const entry = there(head);
   find("select").value = head;
   find("select").disabled = find("select").options.length < 2;
@@ -80,8 +91,30 @@ function show() {
   if (entry?.address) find(".facts a").href = entry.address;
   find(".notice").textContent = entry?.notice ?? "";
   find(".notice").hidden = !entry?.notice;
-  for (const input of element.querySelectorAll(".methods input")) input.checked = input.value === method;
-  find(".about").textContent = methodNamed(method)?.about ?? "";
+  for (const input of element.querySelectorAll(".methods input")) {
+    input.checked = input.value === method;
+    input.disabled = !can(head, methodNamed(input.value));
+  }
+  const shown = methodNamed(method);
+  find(".more").open ||= shown.slow;
+  find(".about").textContent = shown.about;
+  const lost = props.methods.filter((one) => !can(head, one)).map(({ title }) => title);
+  find(".why").textContent = lost.length ? `${props.lacking} ${lost.join(" and ")} cannot be drawn for it${method === asked.method ? "." : `, so ${shown.title} is shown.`}` : "";
+  find(".why").hidden = !lost.length;
+  against(shown, head, baseline);
+}
+function against({ baselines }, head, chosen) { // what an ablated map becomes, where there is a choice
+  const possible = given(head, { baselines });
+  const buttons = possible.map(({ name, title, about }) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", value: name, textContent: title, title: about });
+    button.setAttribute("aria-pressed", name === chosen);
+    return button;
+  });
+  const focused = find(".against .group").contains(document.activeElement);
+  find(".against").hidden = possible.length < 2;
+  find(".against .group").replaceChildren(...buttons);
+  find(".against .about").textContent = baselines.find(({ name }) => name === chosen)?.about ?? "";
+  if (focused) find(".against [aria-pressed=true]")?.focus();
 }
 function list() {
   options();
@@ -151,16 +184,21 @@ on("arrived", (entry) => {
 
 // Methods ----------------------------------------------------------------------------------------------------
 
-for (const { name, title } of props.methods) {
+for (const { name, title, slow } of props.methods) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "ais-method", value: name });
   const text = document.createElement("span");
   text.textContent = title;
   label.append(input, text);
   input.addEventListener("change", () => choose({ method: name }));
-  find(".methods").append(label);
+  find(slow ? ".more .methods" : ".methods").append(label);
 }
+find(".more").hidden = !props.methods.some(({ slow }) => slow);
+find(".against .group").addEventListener("click", ({ target }) => {
+  if (target.value && target.value !== props.value.baseline) choose({ baseline: target.value });
+});
 watch("value", show);
+props.value = settled(initial);
 list();
 if (entries.some(coming)) poll();
 else settle();

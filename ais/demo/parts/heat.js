@@ -31,6 +31,28 @@ window.ais ??= (() => {
     return top + (across(row[1]) - top) * row[2];
   }
 
+  // The cells of the rectangle with these two image coordinates in it, [left, top, right, bottom], ends included.
+  function cellsBetween(map, one, other) {
+    const [x0, y0, x1, y1] = map.box;
+    const cell = (p, start, stop, n) => locate(clamp(p, start, stop), start, stop, n, false)[0];
+    const across = [one.x, other.x].map((x) => cell(x, x0, x1, map.w)).sort((a, b) => a - b);
+    const down = [one.y, other.y].map((y) => cell(y, y0, y1, map.h)).sort((a, b) => a - b);
+    return [across[0], down[0], across[1], down[1]];
+  }
+
+  // The sum of a grid's cells in such a rectangle.
+  function sumOf({ w }, values, [left, top, right, bottom]) {
+    let sum = 0;
+    for (let row = top; row <= bottom; row++) for (let column = left; column <= right; column++) sum += values[row * w + column];
+    return sum;
+  }
+
+  // The standard deviation, as `Explanation.spread`: of all the values that there are.
+  function deviation(values) {
+    const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
+    return Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length);
+  }
+
   const peak = (values) => values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
 
   // Colour of v in [-1, 1] between the anchors, [r, g, b].
@@ -142,5 +164,5 @@ window.ais ??= (() => {
   // Whether a component's value belongs to the image that is shown: one whose image failed is never half shown.
   const belongs = (value) => !value?.run || value.run === window.ais.current?.data.run;
 
-  return { clamp, locate, sample, peak, colour, strength, shown, table, paint, decimals, signed, ticks, emit, on, follow, soFar, belongs };
+  return { clamp, locate, sample, cellsBetween, sumOf, deviation, peak, colour, strength, shown, table, paint, decimals, signed, ticks, emit, on, follow, soFar, belongs };
 })();

@@ -12,13 +12,15 @@ function note(text, failure = "") {
 }
 function invite() {
   find(".strip").replaceChildren();
+  find(".sides").hidden = true;
   shown = null;
   title = `${coarse ? "Touch and hold" : "Click"} a place in the picture to see which feature maps made it.`;
   note(title);
 }
 const fail = (sentence) => note(title, sentence); // the maps shown before stay
 
-function thumbnail({ values, h, w, value }) {
+const tints = () => [-0.8, 0.8].map((v) => colour(v, window.ais.current.data.colors)); // of what lowers, of what raises
+function thumbnail({ values, h, w, value, unit }) {
   const { image, data } = window.ais.current;
   const canvas = document.createElement("canvas");
   const ratio = data.width / data.height;
@@ -30,13 +32,13 @@ function thumbnail({ values, h, w, value }) {
   context.filter = "none";
   const map = { values, h, w, box: data.box };
   const most = peak(values);
-  const [r, g, b] = colour(value < 0 ? -0.8 : 0.8, data.colors);
+  const tint = tints();
   const layer = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let j = 0, p = 0; j < canvas.height; j++) {
     for (let i = 0; i < canvas.width; i++, p += 4) {
       const v = sample(map, ((i + 0.5) / canvas.width) * data.width, ((j + 0.5) / canvas.height) * data.height);
-      const a = most > 0 && v > 0 ? Math.min(1, v / most) * 0.8 : 0;
-      [r, g, b].forEach((c, k) => { layer.data[p + k] += (c - layer.data[p + k]) * a; });
+      const a = most > 0 && (unit || v > 0) ? Math.min(1, Math.abs(v) / most) * 0.8 : 0;
+      tint[Number((unit ? v : value) >= 0)].forEach((c, k) => { layer.data[p + k] += (c - layer.data[p + k]) * a; });
     }
   }
   context.putImageData(layer, 0, 0);
@@ -59,7 +61,8 @@ function card(item, digits) {
   button.append(thumbnail(item), value, name, total);
   button.addEventListener("click", () => {
     const sign = item.value < 0 ? -1 : 1;
-    emit("map", shown === item.index ? null : { ...item, values: item.values.map((v) => sign * Math.max(v, 0)) });
+    const values = item.unit ? item.values : item.values.map((v) => sign * Math.max(v, 0));
+    emit("map", shown === item.index ? null : { ...item, values });
   });
   return button;
 }
@@ -73,6 +76,8 @@ function load() {
   find(".strip").replaceChildren(...value.items.map((item) => card(item, digits)));
   title = value.title;
   note(title);
+  find(".sides").hidden = !value.items.some(({ unit }) => unit);
+  tints().reverse().forEach((tint, i) => { element.querySelectorAll(".sides i")[i].style.background = `rgb(${tint.join(" ")})`; });
 }
 on("asked", () => { note("Looking at this place…"); });
 on("ended", ({ request, failure }) => { if (request === "overlay.place" && failure) fail(failure); });

@@ -1,12 +1,12 @@
 // The image under its heatmap. Everything but 'place' and 'save' happens here, without the server.
-const { clamp, sample, peak, colour, shown, table, paint, decimals, signed, emit, on, soFar, sentences } = window.ais;
+const { clamp, sample, cellsBetween, sumOf, deviation, peak, colour, shown, table, paint, decimals, signed, emit, on, soFar, sentences } = window.ais;
 const find = (selector) => element.querySelector(selector);
 const canvas = find("canvas");
 const context = canvas.getContext("2d");
 const stage = find(".stage");
 const layer = document.createElement("canvas");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const settings = { sign: "both", drawing: "smooth", scale: "relative", opacity: 0.7, threshold: 0 };
+const settings = { sign: "both", drawing: "smooth", scale: "points", opacity: 0.7, threshold: 0, doubt: false };
 
 let data = null; // the value: image, box, grids, colours
 let image = null; // the loaded display copy
@@ -14,6 +14,7 @@ let pinnedMap = null; // a single feature map shown instead of the heatmap
 let member = ""; // the number of a stack's member whose heatmap is shown instead of the stack's
 let cursor = null; // the place being read, image coordinates
 let pinned = null; // the place last clicked
+let region = null; // two corners of a rectangle whose cells are summed; open while the second one follows the cursor
 let before = null; // the place that the feature maps shown are of, in a list, while others are asked for
 let view = { zoom: 1, x: 0, y: 0 }; // image coordinate in the middle of the stage
 let hidden = false; // the original image, while peeking
@@ -25,11 +26,13 @@ const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
 const source = () => data.members[member] ?? data; // the stack itself, or a member of it
 const map = () => pinnedMap ?? { ...source(), values: source().grids[settings.scale] };
 const top_ = () => peak(map().values);
-const unit = () => pinnedMap ? "activation" : data.units[settings.scale];
+const activation = () => !!pinnedMap && !pinnedMap.unit; // it has one side alone, and the colour of its map
+const unit = () => pinnedMap ? pinnedMap.unit || "activation" : data.units[settings.scale];
 const shownSettings = () => pinnedMap ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
-// The ends of the colour bar: an activation has one side alone, and the colour of its map.
-const ends = () => pinnedMap ? [0, 1] : [-1, 1];
-const colourOf = (v) => colour(pinnedMap?.lowers ? -v : v, data.colors);
+const ends = () => activation() ? [0, 1] : [-1, 1]; // of the colour bar
+const variants = () => !pinnedMap && source().variants.length > 1 ? source().variants : null; // in points
+const summed = () => region && !pinnedMap && data.summable ? cellsBetween(source(), ...region.corners) : null;
+const colourOf = (v) => colour(activation() && pinnedMap.lowers ? -v : v, data.colors);
 
 // Geometry ---------------------------------------------------------------------------------------------------
 
@@ -43,10 +46,11 @@ function project() {
   view.y = data.height / 2 + clamp(view.y - data.height / 2, -room(stage.clientHeight, data.height), room(stage.clientHeight, data.height));
   return { k, x: view.x - stage.clientWidth / 2 / k, y: view.y - stage.clientHeight / 2 / k };
 }
-function placeOf(event) { // image coordinates under the pointer; null beside the image
+function placeOf(event, nearest = false) { // image coordinates under the pointer; null beside the image, or the nearest ones
   const bounds = canvas.getBoundingClientRect();
   const { k, x, y } = project();
   const at = { x: x + (event.clientX - bounds.left) / k, y: y + (event.clientY - bounds.top) / k };
+  if (nearest) return { x: clamp(at.x, 0, data.width), y: clamp(at.y, 0, data.height) };
   return at.x < 0 || at.y < 0 || at.x >= data.width || at.y >= data.height ? null : at;
 }
 function zoomBy(factor, at) {
@@ -102,14 +106,51 @@ function border(context, lens) { // what the network did not see: dimmed and hat
   context.strokeStyle = "rgb(255 255 255 / 0.22)";
   const dense = canvas.width / stage.clientWidth;
   context.lineWidth = dense / lens.k;
-  context.beginPath();
-  const step = (9 * dense) / lens.k;
-  for (let d = -data.height; d < data.width; d += step) {
-    context.moveTo(d, data.height);
-    context.lineTo(d + data.height, 0);
-  }
+  lines(context, lens, 9, true);
   context.stroke();
   context.restore();
+}
+function lines(context, lens, step, rising) { // parallel ones over all of the image, `step` device pixels apart
+  const dense = canvas.width / stage.clientWidth;
+  const apart = (step * dense) / lens.k;
+  context.beginPath();
+  for (let d = -data.height; d < data.width; d += apart) {
+    context.moveTo(d, rising ? data.height : 0);
+    context.lineTo(d + data.height, rising ? 0 : data.height);
+  }
+}
+function cellOf([column, row], { box: [x0, y0, x1, y1], w, h }) { // x, y, width, height of a cell on the image
+  return [x0 + (column * (x1 - x0)) / w, y0 + (row * (y1 - y0)) / h, (x1 - x0) / w, (y1 - y0) / h];
+}
+function doubts(context, lens) { // hatched where too few variants agree
+  const seen = source();
+  if (!settings.doubt || pinnedMap || !seen.doubtful) return;
+  const dense = canvas.width / stage.clientWidth;
+  context.save();
+  context.setTransform(lens.k, 0, 0, lens.k, -lens.x * lens.k, -lens.y * lens.k);
+  context.beginPath();
+  seen.doubtful.forEach((yes, i) => yes && context.rect(...cellOf([i % seen.w, Math.floor(i / seen.w)], seen)));
+  context.clip();
+  lines(context, lens, 11, false);
+  for (const [width, style] of [[2.4, "rgb(0 0 0 / 0.4)"], [1, "rgb(255 255 255 / 0.8)"]]) {
+    context.lineWidth = (width * dense) / lens.k;
+    context.strokeStyle = style;
+    context.stroke();
+  }
+  context.restore();
+}
+function frame(lens) { // around the cells that are summed
+  const cells = summed();
+  if (!cells) return;
+  const seen = source();
+  const [x, y, width, height] = cellOf(cells, seen);
+  const dense = canvas.width / stage.clientWidth;
+  const [across, down] = [cells[2] - cells[0] + 1, cells[3] - cells[1] + 1];
+  for (const [line, style] of [[4, "rgb(0 0 0 / 0.55)"], [2, "#fff"]]) {
+    context.lineWidth = line * dense;
+    context.strokeStyle = style;
+    context.strokeRect((x - lens.x) * lens.k, (y - lens.y) * lens.k, width * across * lens.k, height * down * lens.k);
+  }
 }
 function ring(at, radius, lens) {
   const dense = canvas.width / stage.clientWidth;
@@ -129,6 +170,8 @@ function render() {
   lens.k *= dense;
   compose(context, canvas, lens, hidden);
   context.setTransform(1, 0, 0, 1, 0, 0);
+  if (!hidden) doubts(context, lens); // not in `compose`: no file is hatched
+  if (!hidden) frame(lens);
   if (pinned && !hidden) ring(pinned, 7, lens);
   if (cursor?.key) ring(cursor, 3, lens);
   read();
@@ -150,11 +193,30 @@ function appear() {
 function words(at) {
   const pixel = { x: Math.floor(at.x) + 0.5, y: Math.floor(at.y) + 0.5 };
   const value = sample(map(), pixel.x, pixel.y, settings.drawing === "smooth");
-  return Number.isNaN(value) ? { value, text: "not seen by the network", unit: "" }
-    : pinnedMap ? { value: Math.abs(value), text: Math.abs(value).toFixed(decimals(top_())), unit: unit() }
-    : { value, text: signed(value, decimals(top_())), unit: unit() };
+  if (Number.isNaN(value)) return { value, text: "not seen by the network", unit: "" };
+  const digits = decimals(top_());
+  if (activation()) return { value: Math.abs(value), text: Math.abs(value).toFixed(digits), unit: unit() };
+  const each = settings.scale === "points" && variants();
+  const here = each && each.map((values) => sample({ ...source(), values }, pixel.x, pixel.y, settings.drawing === "smooth"));
+  return { value, text: signed(value, digits) + (here ? ` ± ${deviation(here).toFixed(digits)}` : ""), unit: unit() };
+}
+function total(cells) { // of the cells of a region, always in points, with its own standard deviation
+  const seen = source();
+  const sum = sumOf(seen, seen.grids.points, cells);
+  const each = variants()?.map((values) => sumOf(seen, values, cells));
+  const spread = each ? deviation(each) : 0;
+  const digits = decimals(Math.max(Math.abs(sum), spread));
+  const count = (cells[2] - cells[0] + 1) * (cells[3] - cells[1] + 1);
+  return { sum: signed(sum, digits) + (each ? ` ± ${spread.toFixed(digits)}` : ""), unit: data.unitOfSum, of: `${count} of ${seen.w * seen.h} cells` };
 }
 function read() {
+  const cells = data && summed();
+  find(".region").hidden = !cells;
+  if (cells) {
+    const { sum, unit, of } = total(cells);
+    find(".region strong").textContent = sum;
+    find(".region span").textContent = `${unit} in ${of}`;
+  }
   const readout = find(".readout");
   const needle = find(".needle");
   readout.hidden = needle.hidden = !cursor || !data;
@@ -174,6 +236,18 @@ function read() {
 function say() {
   const { text, unit } = words(cursor);
   find(".live").textContent = `${text} ${unit} at ${Math.floor(cursor.x)}, ${Math.floor(cursor.y)}`;
+}
+function saySum() {
+  const { sum, unit, of } = total(summed());
+  find(".live").textContent = `${sum} ${unit} in ${of}`;
+}
+function select(at) { // the region reaches to here
+  region.corners[1] = { x: at.x, y: at.y };
+  draw();
+}
+function unselect() {
+  region = null;
+  draw();
 }
 function ask(at) { // which feature maps made this place
   before ??= [pinned];
@@ -199,6 +273,11 @@ function controls() {
     find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
   }
   find(".threshold").disabled = !!pinnedMap;
+  find(".doubt").hidden = !data || !source().doubtful;
+  find(".doubt input").checked = settings.doubt;
+  find(".doubt input").disabled = !!pinnedMap;
+  find(".doubt small").hidden = !settings.doubt;
+  find(".doubt small").textContent = data?.doubt ?? "";
   find(".whose").hidden = !data?.members.length;
   find(".whose select").value = member;
   find(".whose select").disabled = !!pinnedMap;
@@ -210,7 +289,7 @@ function legend() {
   const top = top_();
   const digits = decimals(top);
   const [from, to] = ends();
-  const number = (v) => (pinnedMap ? (v * top).toFixed(digits) : signed(v * top, digits));
+  const number = (v) => (activation() ? (v * top).toFixed(digits) : signed(v * top, digits));
   const stops = Array.from({ length: 81 }, (_, i) => {
     const v = from + ((to - from) * i) / 80;
     const kept = shown(v, shownSettings());
@@ -224,13 +303,13 @@ function legend() {
     tick.style.left = share * 100 + "%";
     return tick;
   }));
-  const words = pinnedMap ? ["not active", "most active"] : ["lowers the score", "raises the score"];
+  const words = activation() ? ["not active", "most active"] : ["lowers the score", "raises the score"];
   ["lowers", "raises"].forEach((side, i) => {
     const end = find(`.legend > .end-${side}`);
     end.textContent = words[i];
-    end.classList.toggle(side, !pinnedMap);
+    end.classList.toggle(side, !activation());
   });
-  find(".ramp").setAttribute("aria-label", pinnedMap ? `Colour bar of the activation of a feature map, from 0 to ${number(1)}`
+  find(".ramp").setAttribute("aria-label", activation() ? `Colour bar of the activation of a feature map, from 0 to ${number(1)}`
     : `Colour bar from ${number(-1)} to ${number(1)} ${unit()}: blue lowers the score, red raises it`);
   find(".ramp").dataset.unit = unit();
 }
@@ -244,6 +323,8 @@ element.querySelectorAll(".group").forEach((group) => group.addEventListener("cl
   if (button) change(group.dataset.setting, button.value);
 }));
 for (const name of ["opacity", "threshold"]) find("." + name).addEventListener("input", (event) => change(name, Number(event.target.value)));
+find(".doubt input").addEventListener("change", ({ target }) => change("doubt", target.checked));
+find(".region button").addEventListener("click", () => { unselect(); canvas.focus(); });
 find(".zoom-in").addEventListener("click", () => zoomBy(1.6, { x: view.x, y: view.y }));
 find(".zoom-out").addEventListener("click", () => zoomBy(1 / 1.6, { x: view.x, y: view.y }));
 find(".reset").addEventListener("click", () => zoomBy(0));
@@ -254,7 +335,8 @@ for (const name of ["pointerup", "pointercancel", "blur"]) find(".peek").addEven
 find(".peek").addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), peek(true)));
 find(".peek").addEventListener("keyup", () => peek(false));
 
-// Pointer: hover reads, drag pans, a click asks; on touch a tap reads, a long one asks, two fingers pinch ------
+// Pointer: hover reads, a click asks, a drag sums a region, or pans what is larger than the stage, where it sums with
+// Shift; on touch a tap reads, a long one asks, two fingers pinch ----------------------------------------------
 
 const fingers = new Map();
 let press = null;
@@ -283,7 +365,12 @@ canvas.addEventListener("pointermove", (event) => {
   if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event);
   if (pinch && fingers.size === 2) return zoomBy((pinch.zoom * spread()) / pinch.from / view.zoom, placeOf(between()) ?? undefined);
   if (press && Math.hypot(event.clientX - press.event.clientX, event.clientY - press.event.clientY) > 5) press.moved = true;
-  if (press?.moved && view.zoom > 1) {
+  if (press?.moved && event.pointerType !== "touch" && (view.zoom === 1 || press.event.shiftKey) && data.summable && !pinnedMap) {
+    const from = placeOf(press.event);
+    if (from && !press.region) region = { corners: [from, from] };
+    press.region ||= !!from;
+    if (press.region) select(placeOf(event, true));
+  } else if (press?.moved && view.zoom > 1) {
     const { k } = project();
     view.x = press.view.x - (event.clientX - press.event.clientX) / k;
     view.y = press.view.y - (event.clientY - press.event.clientY) / k;
@@ -296,6 +383,7 @@ const release = (event) => {
   fingers.delete(event.pointerId);
   if (fingers.size < 2) pinch = null;
   clearTimeout(press?.timer);
+  if (press?.region && region) saySum();
   const tapped = press && !press.moved && event.type === "pointerup" ? placeOf(event) : null;
   press = null;
   canvas.classList.remove("panning");
@@ -318,6 +406,16 @@ canvas.addEventListener("wheel", (event) => {
 
 // Keyboard ---------------------------------------------------------------------------------------------------
 
+function corner() { // the first of a region, then its last
+  if (!cursor || !data.summable || pinnedMap) return;
+  if (region?.open) {
+    region.open = false;
+    saySum();
+  } else {
+    region = { corners: [cursor, cursor], open: true };
+    select(cursor);
+  }
+}
 const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 canvas.addEventListener("keydown", (event) => {
   if (!data || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -325,7 +423,9 @@ canvas.addEventListener("keydown", (event) => {
     "+": () => zoomBy(1.4), "=": () => zoomBy(1.4), "-": () => zoomBy(1 / 1.4), "0": () => zoomBy(0),
     "[": () => change("opacity", Math.max(0, +(settings.opacity - 0.05).toFixed(2))),
     "]": () => change("opacity", Math.min(1, +(settings.opacity + 0.05).toFixed(2))),
-    " ": () => peek(true), Enter: () => cursor && ask(cursor), Escape: () => { cursor = null; draw(); },
+    " ": () => peek(true), Enter: () => cursor && ask(cursor),
+    Escape: () => { cursor = null; unselect(); },
+    r: () => corner(),
   };
   if (steps[event.key]) {
     const [dx, dy] = steps[event.key];
@@ -336,6 +436,7 @@ canvas.addEventListener("keydown", (event) => {
     if (cursor.x < x || cursor.x > x + stage.clientWidth / k) view.x = cursor.x;
     if (cursor.y < y || cursor.y > y + stage.clientHeight / k) view.y = cursor.y;
     say();
+    if (region?.open) select(cursor);
     draw();
   } else if (keys[event.key]) keys[event.key]();
   else return;
@@ -356,7 +457,7 @@ function withColourBar(whole) {
   context.fillRect(0, 0, sheet.width, sheet.height);
   context.drawImage(whole, 0, 0);
   const { sign } = shownSettings();
-  const [from, to] = pinnedMap || sign === "raises" ? [0, 1] : sign === "lowers" ? [-1, 0] : [-1, 1];
+  const [from, to] = activation() || sign === "raises" ? [0, 1] : sign === "lowers" ? [-1, 0] : [-1, 1];
   const width = Math.max(1, sheet.width - 2 * size);
   const top = whole.height + size;
   for (let i = 0; i < width; i++) {
@@ -365,9 +466,9 @@ function withColourBar(whole) {
     context.fillRect(size + i, top, 1, 2 * size);
   }
   const largest = String(+top_().toPrecision(3));
-  const left = from ? `\u2212${largest} lowers` : pinnedMap || sign === "both" ? "0" : `0 ${unit()}`;
-  const right = pinnedMap ? largest : to ? `raises +${largest}` : `0 ${unit()}`;
-  const middle = pinnedMap || sign === "both" ? (pinnedMap ? unit() : `0 ${unit()}`) : "";
+  const left = from ? `\u2212${largest} lowers` : activation() || sign === "both" ? "0" : `0 ${unit()}`;
+  const right = activation() ? largest : to ? `raises +${largest}` : `0 ${unit()}`;
+  const middle = activation() ? unit() : sign === "both" ? `0 ${unit()}` : "";
   context.fillStyle = "#000";
   context.font = `${size}px sans-serif`;
   context.textBaseline = "top";
@@ -425,7 +526,7 @@ function load() {
   const loaded = new Image();
   loaded.onload = () => {
     if (!newest(value)) return; // a newer one is on its way
-    [data, image, pinnedMap, pinned, before, member] = [value, loaded, null, null, null, ""];
+    [data, image, pinnedMap, pinned, before, region, member] = [value, loaded, null, null, null, null, ""];
     view = { zoom: 1, x: value.width / 2, y: value.height / 2 };
     doing = "";
     if (!data.grids[settings.scale]) settings.scale = Object.keys(data.grids)[0];
@@ -467,7 +568,7 @@ on("ended", ({ request, failure }) => {
   setTimeout(() => waited && doing === waited && newest(value) && fail(sentences.expired), 1500);
 });
 find(".dismiss").addEventListener("click", () => { notice(""); canvas.focus(); });
-find(".whose select").addEventListener("change", ({ target }) => { member = target.value; controls(); draw(); });
+find(".whose select").addEventListener("change", ({ target }) => { member = target.value; region = null; controls(); draw(); });
 on("map", (chosen) => {
   pinnedMap = chosen?.values ? { ...chosen, box: data.box, lowers: chosen.value < 0 } : null;
   controls();

@@ -31,6 +31,20 @@ function sum(terms) {
   find("tfoot").replaceChildren(row("score", "", "", terms.score));
   find("details p").textContent = terms.meaning;
 }
+// What the score is made of: that of a typical picture, and what this picture's places add to it.
+function parts(terms) {
+  find(".parts").hidden = !terms;
+  if (!terms) return;
+  const term = (words, number, side = "") => {
+    const [whole, value] = ["span", "b"].map((tag) => document.createElement(tag));
+    Object.assign(value, { textContent: number, className: side });
+    whole.append(words, value);
+    return whole;
+  };
+  find(".parts p").replaceChildren(term("Typical picture ", terms.typical), ", ",
+    term("this picture’s places ", terms.places, terms.lowers ? "lowers" : "raises"), ", ", term("score ", terms.score));
+  find(".parts small").textContent = terms.meaning;
+}
 function show() {
   const value = props.value;
   element.classList.toggle("waiting", !value);
@@ -45,6 +59,7 @@ function show() {
   find(".made").textContent = value ? value.made : "";
   find(".ratings").setAttribute("d", value?.quantiles ? outline(value.quantiles, low, high) : "");
   sum(value?.sum);
+  parts(value?.parts);
   find(".scale").setAttribute("aria-label", value
     ? `${round(value.score)} on a scale from ${low} to ${high}, interval ${round(value.low)} to ${round(value.high)}`
     : `Scale from ${low} to ${high}, without a score yet`);

@@ -14,8 +14,9 @@ import gradio as gr
 from gradio import media
 from PIL import Image
 
+from ais.attribution.baselines import BASELINES
 from ais.attribution.explanation import Explanation
-from ais.attribution.methods import METHODS, Method
+from ais.attribution.methods import METHODS
 from ais.demo import catalog, gpu, storage, values
 from ais.demo.catalog import HeadEntry, head_source, offered
 from ais.demo.components import component, uploaded
@@ -28,6 +29,8 @@ from ais.io.hub import Repository, cached_snapshot
 from ais.progress import Progress
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
+METHOD = "contribution"  # that the page begins with
+LACKING = "This head was saved without a typical picture to compare with."
 GONE = "This image is no longer on the server. Upload it again."
 AWAY = "This head is no longer on the server. Add it again."
 BAR = gr.Progress()  # Gradio gives the one of the request for it
@@ -54,7 +57,7 @@ def show(
     if session.explanation is None:
         session.image, session.name = image, title
     try:
-        name, method = text_field(choice, "head", EMBEDDED), text_field(choice, "method", "ais")
+        name, choices = text_field(choice, "head", EMBEDDED), _choices(choice)
         if image is None or not image.is_file():
             raise ImageError(GONE)
         source, public = head_source(name), not offered.owned(name)
@@ -67,18 +70,30 @@ def show(
 
         with storage.using(image):
             explanation = gpu.explain_image(
-                image, name, method, public=public, progress=progress, finish=copy
+                image, name, choices, public=public, progress=progress, finish=copy
             )
         head = rating_head(load_head_cached(source, public=public))
         session.image, session.name = image, title
         session.keep(explanation)
         overlay = values.overlay_value(explanation, title, copies[0])
         about = values.about_value(head.config, catalog.card(name, public))
-        same = {"run": copies[0].parent.name, "choice": {"head": name, "method": method}}
+        made = {"head": name, "method": explanation.method, "baseline": explanation.baseline}
+        same = {"run": copies[0].parent.name, "choice": made}
         shown = (overlay | same, values.score_value(explanation, head) | same, None, about | same)
         return (*shown, session)
     except Exception as error:  # what is shown stays, and with it what it was made of
         return problem(error), gr.skip(), gr.skip(), gr.skip(), session
+
+
+def _choices(choice: Any) -> gpu.Choices:
+    """How a visitor wants the heatmap to be made; a method's own baseline where none is said.
+
+    Raises:
+        AISError: it is not said in text.
+    """
+    said = isinstance(choice, dict) and choice.get("baseline") not in (None, "")
+    baseline = text_field(choice, "baseline", "zero") if said else ""
+    return gpu.Choices(text_field(choice, "method", METHOD), baseline=baseline, scale="points")
 
 
 def on_picked(picked: Any, choice: Any, session: Session | None, bar: gr.Progress = BAR) -> tuple[Any, ...]:
@@ -142,8 +157,7 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         if not all(type(at) in (int, float) and abs(at) < 1e9 for at in place):
             raise ImageError("This is no place in the picture: x and y should be numbers.")
         (x, y), explanation = place, session.explanation
-        maps = values.maps_value(explanation.contributions(x, y), x, y, bool(explanation.members))
-        return maps | {"run": secrets.token_hex(4)}
+        return values.maps_value(explanation, x, y) | {"run": secrets.token_hex(4)}
     except Exception as error:
         return problem(error)
 
@@ -180,9 +194,6 @@ def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
 def build(session: gr.State) -> None:
     """Lay out the tab."""
     default = rating_head(load_head_cached(head_source(EMBEDDED)))
-    methods = [
-        {"name": name, "title": m.label, "about": m.about, "wait": _wait(m)} for name, m in METHODS.items()
-    ]
     with gr.Column(elem_id="ais-hero"):
         picker = component("picker", examples=[_example(*example) for example in EXAMPLES])
         overlay = component("overlay")
@@ -190,9 +201,10 @@ def build(session: gr.State) -> None:
         score = component("score")
         choices = component(
             "choices",
-            value={"head": EMBEDDED, "method": "ais"},
+            value={"head": EMBEDDED, "method": METHOD, "baseline": METHODS[METHOD].baselines[0]},
             entries=current_heads(),
-            methods=methods,
+            methods=[_method(name) for name in METHODS],
+            lacking=LACKING,
             server_functions=[current_heads, retry_head],
         )
         maps = component("maps")
@@ -211,8 +223,16 @@ def build(session: gr.State) -> None:
     overlay.save(on_save, [session], download, **quick)
 
 
-def _wait(method: Method) -> str:
-    return "Hiding one place after another" if method.slow else "Looking at the picture"
+def _method(name: str) -> dict[str, Any]:
+    """A method, as `choices.js` offers it."""
+    method = METHODS[name]
+    baselines = [
+        {"name": key, "title": BASELINES[key].label, "about": BASELINES[key].about}
+        for key in method.baselines
+    ]
+    wait = "Looking at the picture many times" if method.slow else "Looking at the picture"
+    shown = {"name": name, "title": method.label, "about": method.about, "slow": method.slow}
+    return shown | {"wait": wait, "baselines": baselines}
 
 
 def _example(file: str, title: str) -> dict[str, str]:
