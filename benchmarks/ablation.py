@@ -25,8 +25,8 @@ from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
 from torch import Tensor, nn
 
 import ais
-from ais.attribution import importance
-from ais.attribution.methods.ablation import ablation
+from ais.attribution.forward import ForwardPass
+from ais.attribution.methods import METHODS
 from ais.backbones.frozen import FrozenBackbone
 from ais.backbones.loading import load_backbone
 from ais.heads.loading import load_head
@@ -90,13 +90,14 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
             maps, *side_inputs = backbone.trunk(pictures)
             head.score(backbone.tail(maps, *side_inputs)).item()
 
-    def explained() -> None:
+    def explained(method: str) -> None:
         features = backbone(pictures)
         hidden = head.hidden(features.embedding)
         head.readout(hidden).mean().item()
-        weights = importance.prediction(backbone, features, head, hidden)[0]
-        grids = ablation(backbone, head, pictures, features, weights)
-        placement.upsample(grids["relative"].cpu().numpy())
+        seen = ForwardPass(head, backbone, pictures, placement, features, hidden)
+        weights = seen.prediction if METHODS[method].uses_importance else torch.zeros(0, 0)
+        drawn = METHODS[method].draw(seen, weights).points.mean(0)
+        placement.upsample(drawn.float().cpu().numpy())
 
     layer = backbone.network.get_submodule(backbone.layer)
     assert isinstance(layer, nn.Conv2d)
@@ -118,7 +119,8 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     runs: list[tuple[str, Callable[[], None], float, int]] = [
         (PLAIN, forward, 1, rounds),
         (FOLDED, folded, 1, rounds),
-        ("forward + all ablations + heatmap", explained, 1, rounds),
+        ("forward + all ablations + heatmap", lambda: explained("ais"), 1, rounds),
+        ("forward + contribution", lambda: explained("contribution"), 1, rounds),
         (f"naive loop (~{SAMPLE} of {channels} maps)", naive, channels / SAMPLE, slow),
         (
             f"pytorch-grad-cam AblationCAM (~{SAMPLE} of {channels} maps)",

@@ -64,9 +64,10 @@ def card_command(
     check_outputs(folder, [CONFIG, CARD, *([EXAMPLES] if examples else ())], inputs)
     given: dict[str, Any] = {"about": about, "license": license, "citation": citation and _read(citation)}
     with ProgressBars():
-        images = {EXAMPLES: _examples(folder, examples, device)} if examples else {}
+        sheet, method = _examples(folder, examples, device) if examples else (b"", "")
+    images = {EXAMPLES: sheet} if examples else {}
     given = {name: value for name, value in given.items() if value is not None}
-    config = replace(config, recipe=_recipe(config, folder, bool(images)), **given)
+    config = replace(config, recipe=_recipe(config, folder, method), **given)
     files = {CONFIG: _config_bytes(config, folder), CARD: _card(config, folder).encode(), **images}
     written = [str(file) for file in write_atomically(folder, files)]
     if as_json:
@@ -77,17 +78,20 @@ def card_command(
     typer.echo(f"On the page: AIS_HEADS={shlex.quote(str(folder.resolve()))} python app.py", err=True)
 
 
-def _examples(folder: Path, images: list[Path], device: str) -> bytes:
+def _examples(folder: Path, images: list[Path], device: str) -> tuple[bytes, str]:
+    """The sheet, and the method by which its heatmaps are made."""
     from ais.attribution.explain import explain
-    from ais.heads.loading import load_head
+    from ais.heads.loading import load_head, rating_head
     from ais.plots import sheets
 
     if len(images) > _MOST:
         raise AISError(
             f"A model card shows up to {_MOST} examples, and here are {len(images)}: leave some out."
         )
-    head = load_head(folder.resolve())  # never a shipped head of the folder's name
-    return sheets.example_sheet([_example(explain(image, head, device=device)) for image in images])
+    head = rating_head(load_head(folder.resolve()))  # never a shipped head of the folder's name
+    method = "contribution" if all(member.has_typical for member in head.members) else "ais"
+    shown = [explain(image, head, method, scale="points", device=device) for image in images]
+    return sheets.example_sheet([_example(explanation) for explanation in shown]), method
 
 
 def _example(explanation: Explanation) -> Example:
@@ -98,15 +102,15 @@ def _example(explanation: Explanation) -> Example:
     return Example(explanation.image, explanation.overlay(), caption)
 
 
-def _recipe(config: Config, folder: Path, images: bool) -> dict[str, Any]:
-    """The recipe, naming the pictures that there are."""
+def _recipe(config: Config, folder: Path, method: str) -> dict[str, Any]:
+    """The recipe, naming the pictures that there are, and the method of new examples."""
     from ais.publish.card import CARD_IMAGES, EXAMPLES
 
     recipe = dict(config.recipe)
     for key, file in CARD_IMAGES.items():
         if key in recipe and not (folder / file).is_file():
             del recipe[key]
-    return recipe | ({"examples": EXAMPLES} if images else {})
+    return recipe | ({"examples": EXAMPLES, "heatmaps": method} if method else {})
 
 
 def _config_bytes(config: Config, folder: Path) -> bytes:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ais.attribution.methods import METHODS
 from ais.backbones.registry import backbone_spec
 from ais.errors import AISError, HeadError
 from ais.heads.config import Config
@@ -155,6 +156,7 @@ def _model_card(config: Config, repository: str, space: str) -> str:
         # Nothing but these two names is ever linked to.
         curve=CURVE if recipe.get("curve") == CURVE else "",
         examples=EXAMPLES if recipe.get("examples") == EXAMPLES else "",
+        method=METHODS.get(str(recipe.get("heatmaps"))),
         weights_license=_spec_field(config, "license"),
     )  # fmt: skip
     return str(ModelCard(text)).rstrip() + "\n"

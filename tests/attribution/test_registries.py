@@ -69,3 +69,9 @@ def test_the_readme_lists_every_kind() -> None:
     ]
     for (_, _, needs), kind in zip(rows, KINDS.values(), strict=False):
         assert needs == "–" if kind.needs is None else f"`{kind.needs}=" in needs
+
+
+def test_the_readme_lists_every_method() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text[text.index("| method |") :], re.MULTILINE)
+    assert rows[: len(METHODS)] == [(name, method.about) for name, method in METHODS.items()]
