@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import ais
 from ais import cli
 from ais.attribution.explanation import FILES
+from ais.attribution.methods import METHODS
 from ais.cli import _output
 from ais.data.columns import RatingColumns
 from ais.data.ratings import read_ratings
@@ -106,7 +107,7 @@ def test_score_of_bad_and_good_together(cat: Path, tmp_path: Path) -> None:
     assert "1 of 2 pictures could not be scored" in result.stderr
 
 
-@pytest.mark.parametrize("method", ["ais", "gradcam", "occlusion"])
+@pytest.mark.parametrize("method", METHODS)
 def test_explain_with_no_network_and_no_cache(method: str, cat: Path, tmp_path: Path) -> None:
     home = tmp_path / "empty home"
     home.mkdir()

@@ -48,7 +48,7 @@ def loaded(tmp_path: Path, *arguments: str, status: int = 0, **environment: str)
         (["data", "--help"], 0, "oasis"),
         (["frobnicate"], 2, "frobnicate"),
         (["train", "data"], 2, "--target"),
-        (["explain", "photo.jpg", "--out", "o", "--method", "lime"], 2, "Choose one of: ais, gradcam, occlusion."),
+        (["explain", "photo.jpg", "--out", "o", "--method", "lime"], 2, "Choose one of: contribution, ais, gradcam,"),
         (["explain", "photo.jpg", "--out", "o", "--kind", "lime"], 2, "Choose one of: prediction, residual,"),
         (["prune", "data", "--out", "o", "--criterion", "magic"], 2, "Choose one of: greedy, negative."),
         (["train", "data", "--strategy", "magic"], 2, "Choose one of: head, head-then-all,"),

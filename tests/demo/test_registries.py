@@ -90,6 +90,19 @@ def test_a_method_is_an_entry(dummy_method: str, tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(grids[1], -grids[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_api_gives_every_method(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    file = tmp_path / ("b" * 64) / "photo.png"
+    file.parent.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+    Image.fromarray(noise).resize((240, 180)).save(file)
+    assert storage.upload(str(file)) is not None
+    result, _, heatmap = api.explain({"path": str(file)}, method=method)
+    assert result["method"] == method
+    assert np.nanmax(np.abs(np.load(heatmap))) > 0
+
+
 @pytest.fixture(scope="module")
 def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     folder = tmp_path_factory.mktemp("app")

@@ -31,6 +31,7 @@ class Method:
             if it ablates nothing.
         complete: the score of the typical embedding and all cells in points add up to the score.
         own_maps: it has feature maps of its own, with their importance, and needs none.
+        passes: how many inputs the network runs for a picture whose input is 224 × 224.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Method:
     baselines: tuple[str, ...] = ()
     complete: bool = False
     own_maps: bool = False
+    passes: int = 1
 
 
 METHODS: dict[str, Method] = {
@@ -65,11 +67,47 @@ METHODS: dict[str, Method] = {
         "How the score would change with the feature maps, by its gradient: quick, approximate.",
         LazyFunction("ais.attribution.methods.gradcam", "gradcam"),
     ),
+    "layercam": Method(
+        "LayerCAM",
+        "How the score would change with the feature maps at each place, by its gradient there: quick, approximate.",
+        LazyFunction("ais.attribution.methods.layercam", "layercam"),
+    ),
     "occlusion": Method(
         "Occlusion",
         "How the score changes when a grey window hides a place: slow, hundreds of passes.",
         LazyFunction("ais.attribution.methods.occlusion", "occlusion"),
         per_cell=False,
         slow=True,
+        passes=169,
+    ),
+    "integrated_gradients": Method(
+        "Integrated Gradients",
+        "What the pixels of each place add to the score of a grey picture, by gradients on the way: slow, 32 passes.",
+        LazyFunction("ais.attribution.methods.integrated_gradients", "integrated_gradients"),
+        slow=True,
+        passes=32,
+    ),
+    "smoothgrad": Method(
+        "SmoothGrad",
+        "How the score would change with the pixels, by the mean gradient of noisy copies: slow, 48 passes.",
+        LazyFunction("ais.attribution.methods.smoothgrad", "smoothgrad"),
+        slow=True,
+        passes=48,
+    ),
+    "scorecam": Method(
+        "Score-CAM",
+        "How much higher the score is where feature maps show a place than where they hide it: slow, 256 passes.",
+        LazyFunction("ais.attribution.methods.scorecam", "scorecam"),
+        per_cell=False,
+        slow=True,
+        passes=256,
+    ),
+    "rise": Method(
+        "RISE",
+        "How much higher the score is where random masks show a place than where they hide it: slow, 512 passes.",
+        LazyFunction("ais.attribution.methods.rise", "rise"),
+        per_cell=False,
+        slow=True,
+        passes=512,
     ),
 }

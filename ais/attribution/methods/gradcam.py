@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.backbones.frozen import FrozenBackbone
-from ais.heads.regression import RegressionHead
 
 
 def gradcam(seen: ForwardPass, importance: Tensor) -> Drawing:
@@ -17,19 +15,29 @@ def gradcam(seen: ForwardPass, importance: Tensor) -> Drawing:
 
     Its raw values are the first-order change of the score, in points. `importance` is not used.
     """
-    after = _AfterLayer(seen.backbone, seen.head, seen.features.side_inputs)
+    after = AfterLayer(seen)
     with torch.enable_grad():
-        grid = LayerGradCam(after, after.maps).attribute(seen.features.maps.detach().requires_grad_())
-    return Drawing(grid.detach()[0])
+        grids = LayerGradCam(after, after.maps).attribute(after.copies)
+    return Drawing(grids.detach()[:, 0])
 
 
-class _AfterLayer(nn.Module):
-    """Feature maps -> score, as a network of its own for captum."""
+class AfterLayer(nn.Module):
+    """Feature maps -> score of each variant from its own copy of them, as a network of its own for captum.
 
-    def __init__(self, backbone: FrozenBackbone, head: RegressionHead, live: tuple[Tensor, ...]) -> None:
+    Attributes:
+        maps: the layer that gives them.
+        copies: (K, C, h, w), the picture's maps once for each variant, so that one pass back serves all.
+    """
+
+    def __init__(self, seen: ForwardPass) -> None:
         super().__init__()
         self.maps = nn.Identity()
-        self._score = lambda maps: head.score(backbone.tail(maps, *live))
+        variants = seen.hidden.shape[1]
+        self.copies = seen.features.maps.detach().repeat(variants, 1, 1, 1).requires_grad_()
+        live = [value.expand(variants, *value.shape[1:]) for value in seen.features.side_inputs]
+        self._scores = lambda maps: seen.head(seen.backbone.tail(maps, *live)).diagonal()
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self._score(self.maps(maps))
+        """(K, C, h, w) -> (K,)."""
+        scores: Tensor = self._scores(self.maps(maps))
+        return scores
