@@ -76,18 +76,22 @@ def overlay_value(explanation: Explanation, name: str, image: Path) -> dict[str,
 def _map_value(explanation: Explanation) -> dict[str, Any]:
     """Where the network looked, the grid on every scale with its unit, and how far the head's variants agree.
 
-    ``variants`` are their grids in points; ``doubtful`` the cells where fewer than `AGREE` of them have the map's sign.
+    ``variants`` are their grids in points; ``doubtful`` says of a scale's cells where fewer than `AGREE` of them have
+    the map's sign.
     """
     h, w = explanation.grid.shape
-    agreement = explanation.agreement
+    scaled = {scale: replace(explanation, scale=scale) for scale in explanation.grids}
+    agreement = {scale: one.agreement for scale, one in scaled.items()}
     return {
         "box": list(explanation.placement.box),
         "h": h,
         "w": w,
         "grids": {scale: grid.ravel().tolist() for scale, grid in explanation.grids.items()},
-        "units": {scale: replace(explanation, scale=scale).unit for scale in explanation.grids},
+        "units": {scale: one.unit for scale, one in scaled.items()},
         "variants": [_brief(grid) for grid in explanation.variants["points"]],
-        "doubtful": None if agreement is None else (agreement < AGREE).ravel().tolist(),
+        "doubtful": {
+            scale: (share < AGREE).ravel().tolist() for scale, share in agreement.items() if share is not None
+        },
     }
 
 

@@ -23,7 +23,7 @@ from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload,
 
 pytestmark = pytest.mark.browser
 
-OLD, STACK = "old", "beauty-stack"
+OLD, ONE, STACK = "old", "one", "beauty-stack"
 
 OVERLAY = "document.querySelector('#ais-overlay .viewer').parentElement.ais"
 
@@ -53,6 +53,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head.config = replace(head.config, name=OLD)
     head.typical.zero_()  # as a head of format 1 is read
     head.save(folder / OLD)
+    head = load_head(shipped.heads_directory() / EMBEDDED)
+    head.config = replace(head.config, name=ONE, variants=1)
+    for name in ("weight1", "bias1", "weight2", "bias2"):
+        setattr(head, name, getattr(head, name)[:1].clone())
+    head.save(folder / ONE)
     with running_app(folder, tmp_path_factory.mktemp("app")) as address:
         yield address
 
@@ -237,12 +242,17 @@ def test_a_region_of_all_cells_is_what_the_places_add(
     assert page.locator("#ais-overlay .region").is_hidden()
 
 
-@pytest.mark.parametrize("drawing", ["smooth", "cells"])
+@pytest.mark.parametrize(
+    ("method", "scale", "drawing"), [("contribution", "points", "smooth"), ("ais", "relative", "cells")]
+)
 def test_the_switch_marks_the_places_where_the_variants_disagree_and_no_others(
-    open_page: Any, photo: Path, expected: Explanation, drawing: str
+    open_page: Any, photo: Path, method: str, scale: Any, drawing: str
 ) -> None:
+    expected = explain(photo, method=method, scale=scale)
     page = open_page()
+    page.click(f"#ais-choices label:has(input[value={method}])")
     upload(page, photo)
+    page.click(f"#ais-overlay button[value={scale}]")
     page.click(f"#ais-overlay button[value={drawing}]")
     switch = page.locator("#ais-overlay .doubt input")
     assert not switch.is_checked()
@@ -362,6 +372,9 @@ def test_slow_methods_are_behind_one_more_click(open_page: Any, photo: Path) -> 
     assert more.locator("label").first.is_hidden()
     more.locator("summary").click()
     assert more.locator("label").all_inner_texts() == names[True]
+    page.evaluate(
+        "document.querySelector('#ais-choices .more label span').textContent = 'A long name '.repeat(9)"
+    )
     edges = page.locator("#ais-choices .choices").bounding_box()
     for label in page.locator("#ais-choices .methods label").all():
         box = label.bounding_box()
@@ -370,16 +383,28 @@ def test_slow_methods_are_behind_one_more_click(open_page: Any, photo: Path) -> 
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     upload(page, photo)
     choose(page, lambda: more.locator("label:has(input[value=occlusion])").click())
-    assert page.evaluate(f"{OVERLAY}.data.variants.length") == 1
     page.mouse.move(*place(page, 200, 100))
-    page.wait_for_timeout(60)
-    assert "±" not in page.inner_text("#ais-overlay .readout")  # it tells no variants apart
-    assert page.locator("#ais-overlay .doubt").is_hidden()
-    before = page.locator("#ais-overlay .region")
     page.mouse.down()
     page.mouse.move(*place(page, 400, 300), steps=4)
     page.mouse.up()
-    assert before.is_hidden()  # its levels do not add up
+    page.wait_for_timeout(80)
+    assert page.locator("#ais-overlay .region").is_hidden()  # its levels do not add up
+
+
+def test_a_head_of_one_variant_has_no_spread(open_page: Any, photo: Path, expected: Explanation) -> None:
+    page = open_page()
+    page.select_option("#ais-choices select", ONE)
+    upload(page, photo)
+    page.mouse.move(*hover(page, expected, 2, 2))
+    page.mouse.down()
+    page.mouse.move(*hover(page, expected, 4, 4), steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(80)
+    assert number(page.inner_text("#ais-overlay .readout")) != 0
+    for part in (".readout", ".region"):
+        assert "±" not in page.inner_text(f"#ais-overlay {part}")
+    assert page.locator("#ais-overlay .doubt").is_hidden()
+    assert page.locator("#ais-score .parts").is_visible()
 
 
 def test_parts_that_do_not_round_to_their_sum_still_add_up(expected: Explanation) -> None:

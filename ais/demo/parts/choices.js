@@ -188,7 +188,7 @@ for (const { name, title, slow } of props.methods) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "ais-method", value: name });
   const text = document.createElement("span");
-  text.textContent = title;
+  text.textContent = text.title = title;
   label.append(input, text);
   input.addEventListener("change", () => choose({ method: name }));
   find(slow ? ".more .methods" : ".methods").append(label);

@@ -31,6 +31,7 @@ const unit = () => pinnedMap ? pinnedMap.unit || "activation" : data.units[setti
 const shownSettings = () => pinnedMap ? { sign: "both", threshold: 0, opacity: settings.opacity } : settings;
 const ends = () => activation() ? [0, 1] : [-1, 1]; // of the colour bar
 const variants = () => !pinnedMap && source().variants.length > 1 ? source().variants : null; // in points
+const doubtful = () => source().doubtful[settings.scale]; // cells; none where no variants are told apart
 const summed = () => region && !pinnedMap && data.summable ? cellsBetween(source(), ...region.corners) : null;
 const colourOf = (v) => colour(activation() && pinnedMap.lowers ? -v : v, data.colors);
 
@@ -124,12 +125,12 @@ function cellOf([column, row], { box: [x0, y0, x1, y1], w, h }) { // x, y, width
 }
 function doubts(context, lens) { // hatched where too few variants agree
   const seen = source();
-  if (!settings.doubt || pinnedMap || !seen.doubtful) return;
+  if (!settings.doubt || pinnedMap || !doubtful()) return;
   const dense = canvas.width / stage.clientWidth;
   context.save();
   context.setTransform(lens.k, 0, 0, lens.k, -lens.x * lens.k, -lens.y * lens.k);
   context.beginPath();
-  seen.doubtful.forEach((yes, i) => yes && context.rect(...cellOf([i % seen.w, Math.floor(i / seen.w)], seen)));
+  doubtful().forEach((yes, i) => yes && context.rect(...cellOf([i % seen.w, Math.floor(i / seen.w)], seen)));
   context.clip();
   lines(context, lens, 11, false);
   for (const [width, style] of [[2.4, "rgb(0 0 0 / 0.4)"], [1, "rgb(255 255 255 / 0.8)"]]) {
@@ -273,7 +274,7 @@ function controls() {
     find("." + name).style.setProperty("--at", (settings[name] / find("." + name).max) * 100 + "%");
   }
   find(".threshold").disabled = !!pinnedMap;
-  find(".doubt").hidden = !data || !source().doubtful;
+  find(".doubt").hidden = !data || !doubtful();
   find(".doubt input").checked = settings.doubt;
   find(".doubt input").disabled = !!pinnedMap;
   find(".doubt small").hidden = !settings.doubt;
