@@ -159,7 +159,8 @@ def filled(line: str) -> list[str]:
     words = shlex.split(line)[1:]
     name, _ = command_names(words)
     table = WORDS | WORDS_OF.get(name, {})
-    return [table.get(word, word) for word in words] + SMALLER.get(name, [])
+    fewer = ["--pictures", "2"] if "--heatmaps" in words else []
+    return [table.get(word, word) for word in words] + SMALLER.get(name, []) + fewer
 
 
 def run(arguments: list[str]) -> str:
