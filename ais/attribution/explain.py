@@ -126,7 +126,7 @@ def explain(
         for values in (found.importance, *variants.values()):
             shown.finite(values, "heatmap")
         typical = None
-        if all(seen.head.has_typical for seen in passes):
+        if shown.has_typical:
             typical = _scores(shown, [seen.typical_hidden for seen in passes], passes).mean().item()
         config = shown.config
         return Explanation(

@@ -89,7 +89,7 @@ def _examples(folder: Path, images: list[Path], device: str) -> tuple[bytes, str
             f"A model card shows up to {_MOST} examples, and here are {len(images)}: leave some out."
         )
     head = rating_head(load_head(folder.resolve()))  # never a shipped head of the folder's name
-    method = "contribution" if all(member.has_typical for member in head.members) else "ais"
+    method = "contribution" if head.has_typical else "ais"
     shown = [explain(image, head, method, scale="points", device=device) for image in images]
     return sheets.example_sheet([_example(explanation) for explanation in shown]), method
 

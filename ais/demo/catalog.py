@@ -149,7 +149,7 @@ def fetch(asked: str, *, public: bool) -> HeadEntry:
 
 def lacking(head: Head) -> tuple[str, ...]:
     """The baselines that a head cannot ablate to: it was saved by an AIS that did not keep what they need."""
-    return () if all(member.has_typical for member in head.members) else ("typical",)
+    return () if head.has_typical else ("typical",)
 
 
 def fetch_for_visitor(asked: str) -> HeadEntry:

@@ -55,6 +55,11 @@ class Head(nn.Module):
         """The heads on one backbone that it consists of: itself, or those of a stack."""
         return (self,)
 
+    @property
+    def has_typical(self) -> bool:
+        """Whether it, or each of its members, knows the mean embedding of the images it was trained on."""
+        return all(bool(member.typical.any()) for member in self.members)
+
     @own_state()
     def on(self, device: str | torch.device) -> Self:
         """This head ready to compute on a device: itself if it is, else a copy of it.

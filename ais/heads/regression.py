@@ -105,11 +105,6 @@ class RegressionHead(RatingHead):
     def members(self) -> Sequence[RegressionHead]:
         return (self,)
 
-    @property
-    def has_typical(self) -> bool:
-        """Whether it knows the mean embedding of the images it was trained on."""
-        return bool(self.typical.any())
-
     @own_precision()
     def hidden(self, embedding: Tensor) -> Tensor:
         """First linear layer, before its ReLU: (N, D) -> (N, K, H)."""
