@@ -133,7 +133,10 @@ class FrozenBackbone(nn.Module):
         maps, side_inputs = features.maps, features.side_inputs
         with torch.no_grad():
             if "part" not in self._before_pooling:
-                part = before_pooling(self.tail, maps, side_inputs)
+                # By what it does to any values, since those of a picture may be the same everywhere.
+                generator = torch.Generator().manual_seed(0)
+                drawn = [torch.rand(v.shape, generator=generator).to(v) for v in (maps, *side_inputs)]
+                part = before_pooling(self.tail, drawn[0], drawn[1:])
                 if part is None and maps.shape[2:].numel() < _ENOUGH:
                     return features.embedding[:, :, None, None]
                 self._before_pooling["part"] = part

@@ -134,9 +134,10 @@ def test_an_embedding_that_is_no_mean_over_places_is_refused() -> None:
             return self.inner(x).amax((2, 3))
 
     backbone = FrozenBackbone(Largest(), "largest", "inner", PREPROCESSING, range(12))
-    seen = forward_pass(backbone, make_head(), torch.randn(1, 3, 20, 20))
-    with pytest.raises(ais.AISError, match="mean over a picture's places, which that of largest is not"):
-        contribution(seen, torch.zeros(0, 0))
+    for picture in (torch.zeros(1, 3, 20, 20), torch.randn(1, 3, 20, 20)):  # of zeros the largest is the mean
+        seen = forward_pass(backbone, make_head(), picture)
+        with pytest.raises(ais.AISError, match="mean over a picture's places, which that of largest is not"):
+            contribution(seen, torch.zeros(0, 0))
 
 
 @pytest.mark.parametrize("head", ["beauty-efficientnet-lite0", "beauty-stack"])
