@@ -103,7 +103,7 @@ def evaluate_command(
     pictures: Annotated[
         int | None,
         typer.Option(
-            "--pictures", min=2, help="How many pictures --heatmaps takes, drawn by chance [default: all]."
+            "--pictures", help="How many pictures --heatmaps takes, drawn by chance [default: all]."
         ),
     ] = None,
     device: OnDevice = "auto",
@@ -121,8 +121,10 @@ def evaluate_command(
     from ais.workflows.heatmaps import judge_heatmaps
 
     loaded = rating_head(load_head(head))
-    if not heatmaps and (method or hide or pictures):
+    if not heatmaps and (method or hide or pictures is not None):
         raise AISError("--method, --hide and --pictures say how --heatmaps measures: give --heatmaps, too.")
+    if pictures is not None and pictures < 2:
+        raise AISError("Heatmaps are compared over pictures: give --pictures at least 2.")
     columns = RatingColumns(
         target_column(loaded, target),
         sd=sd,

@@ -186,11 +186,12 @@ def test_heads_and_backbones() -> None:
     assert {"arousal-efficientnet-lite0", "beauty-stack", "valence-efficientnet-lite0"} < set(
         ais.list_heads()
     )
-    assert len(heads) == 6
+    assert len(heads) == 10
     _, *lines = runner.invoke(cli.app, ["heads"]).stdout.splitlines()
     for line, head in zip(lines, heads, strict=True):
         assert line.startswith(head["name"])
         assert f"PLCC {head['metrics']['plcc']:.3f}" in line
+    assert "6 heads together" in lines[ais.list_heads().index("beauty-stack-448")]
     assert "3 heads together" in lines[ais.list_heads().index("beauty-stack")]
     backbones = {b["name"]: b for b in json.loads(runner.invoke(cli.app, ["backbones", "--json"]).stdout)}
     assert set(backbones) == set(ais.BACKBONES)
