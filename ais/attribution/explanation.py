@@ -20,6 +20,7 @@ from ais.attribution import colors
 from ais.attribution.grids import Scale
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
+from ais.attribution.sums import rounded
 from ais.errors import AISError, ImageError
 from ais.images.preprocessing import Placement
 from ais.io.files import write_atomically
@@ -252,6 +253,27 @@ class Explanation:
         ]
         sign = "-" if self.intercept < 0 else "+"
         return f"{self.score:.2f} = {' + '.join(parts)} {sign} {abs(self.intercept):.2f}"
+
+    @property
+    def typical_and_places(self) -> tuple[int, int] | None:
+        """The score of a typical image and what this one's places add to it, in hundredths of a point, rounded such
+        that they add up to the score as it is printed; None where the method does not say what the score is made of.
+        """
+        typical, places = self.typical_score, self.total
+        if not METHODS[self.method].complete or typical is None or places is None:
+            return None
+        first, rest = rounded([typical, places], round(self.score * 100))
+        return first, rest
+
+    @property
+    def sum_of_places(self) -> str:
+        """How the score comes from its places: ``4.71 = 4.39 (a typical picture) + 0.32 (the places of this one)``;
+        empty where `typical_and_places` is None."""
+        if (parts := self.typical_and_places) is None:
+            return ""
+        typical, places = (part / 100 for part in parts)
+        sign = "-" if places < 0 else "+"
+        return f"{self.score:.2f} = {typical:.2f} (a typical picture) {sign} {abs(places):.2f} (the places of this one)"
 
     def contributions(self, x: float, y: float, n: int = 6) -> list[Contribution]:
         """The feature maps that contribute most at a place, the strongest first.

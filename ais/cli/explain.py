@@ -233,17 +233,12 @@ def _print_explanation(
 
     values = Score(explanation.score, *explanation.interval, explanation.percentile)
     words = score_sentence(head, values._asdict())
+    bars.echo(words if alone else f"{printable(named.path)}: {words}")
+    for line in filter(None, [explanation.sum_in_words, explanation.sum_of_places]):
+        bars.echo(f"  {line}")
     if not alone:
-        bars.echo(f"{printable(named.path)}: {words}\n  {printable(str(Path(files[0]).parent))}")
+        bars.echo(f"  {printable(str(Path(files[0]).parent))}")
         return
-    bars.echo(words)
-    if explanation.members:
-        bars.echo(f"  {explanation.sum_in_words}")
-    if METHODS[explanation.method].complete and explanation.total is not None:
-        bars.echo(
-            f"  {explanation.score:.2f} = {explanation.typical_score:.2f} (a typical picture) "
-            f"{explanation.total:+.2f} (the places of this one)"
-        )
     density = explanation.scale == "density"
     shown = explanation.density if density else explanation.grid
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))

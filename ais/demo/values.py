@@ -18,6 +18,7 @@ from ais.attribution.colors import COLORS
 from ais.attribution.explanation import Array, Explanation
 from ais.attribution.kinds import KINDS
 from ais.attribution.methods import METHODS
+from ais.attribution.sums import rounded
 from ais.heads.config import Config, RatingConfig
 from ais.heads.regression import RatingHead
 from ais.heads.tasks import TASKS
@@ -131,7 +132,8 @@ def facts(config: Config) -> str:
     """How good a head is, the scale of what it predicts, and what it reads."""
     predicts = short(config.predicts or TASKS[config.task].label, 40)
     scale = ", ".join(filter(None, [predicts, config.scale]))
-    return " · ".join([quality(config.metrics), scale, f"reads {short(config.backbone_label)}"])
+    reads = f"combines {len(config.parts)} heads" if config.parts else f"reads {short(config.backbone_label)}"
+    return " · ".join([quality(config.metrics), scale, reads])
 
 
 def quality(metrics: Mapping[str, Any]) -> str:
@@ -146,6 +148,8 @@ def score_value(explanation: Explanation, head: RatingHead) -> dict[str, Any]:
     """For `score.js`: the number, its interval and its place among the rated images."""
     low, high = explanation.interval
     share = round(explanation.level * 100)
+    heads = len(explanation.members)  # whose networks may be the same one at two sizes
+    made = f"{heads} heads" if heads else short(explanation.backbone)
     return {
         "target": short(explanation.target),
         "score": explanation.score,
@@ -154,7 +158,7 @@ def score_value(explanation: Explanation, head: RatingHead) -> dict[str, Any]:
         "range": list(explanation.rating_range),
         "percentile": f"Higher than {explanation.percentile:.0f} % of the rated pictures.",
         "meaning": f"a range made so that for {share} % of pictures it holds what people say on average.",
-        "made": f"{short(explanation.backbone)}, {explanation.seconds:.1f} s",
+        "made": f"{made}, {explanation.seconds:.1f} s",
         "quantiles": head.rating_quantiles.tolist(),
         "sum": sum_value(explanation) if explanation.members else None,
         "parts": parts_value(explanation),
@@ -163,15 +167,14 @@ def score_value(explanation: Explanation, head: RatingHead) -> dict[str, Any]:
 
 def parts_value(explanation: Explanation) -> dict[str, Any] | None:
     """What the score is made of, as texts that add up; None where the method does not say it."""
-    typical, places = explanation.typical_score, explanation.total
-    if not METHODS[explanation.method].complete or typical is None or places is None:
+    if (terms := explanation.typical_and_places) is None:
         return None
-    first, rest = _rounded([typical, places], round(explanation.score * 100))
+    typical, places = terms
     of = "the stack’s members" if explanation.members else "the head"
     return {
-        "typical": _number(first),
-        "places": ("+" if rest > 0 else "") + _number(rest),
-        "lowers": rest < 0,
+        "typical": _number(typical),
+        "places": ("− " if places < 0 else "+ ") + _number(abs(places)),
+        "lowers": places < 0,
         "score": f"{explanation.score:.2f}",
         "meaning": f"A typical picture is the mean over the pictures that {of} learned from, as the network sees them.",
     }
@@ -180,7 +183,7 @@ def parts_value(explanation: Explanation) -> dict[str, Any] | None:
 def sum_value(explanation: Explanation) -> dict[str, Any]:
     """How a stack's members make its score, as texts that add up to the last digit shown."""
     added = [m.score * weight for m, weight in zip(explanation.members, explanation.weights, strict=True)]
-    *contributions, constant = _rounded([*added, explanation.intercept], round(explanation.score * 100))
+    *contributions, constant = rounded([*added, explanation.intercept], round(explanation.score * 100))
     scores = [member.score for member in explanation.members]
     outside = not min(scores) <= explanation.score <= max(scores)
     return {
@@ -200,15 +203,6 @@ def sum_value(explanation: Explanation) -> dict[str, Any]:
         "meaning": "The weights and the constant were fitted to people's ratings. They make no plain mean, so the "
         f"score can lie above or below the scores of all its members{', as here' if outside else ''}.",
     }
-
-
-def _rounded(parts: list[float], total: int) -> list[int]:
-    """Parts of a sum in hundredths, rounded such that they add up to the total in hundredths."""
-    cents = [math.floor(part * 100) for part in parts]
-    remainders = sorted(range(len(parts)), key=lambda i: cents[i] - parts[i] * 100)
-    for i in remainders[: total - sum(cents)]:  # those that lost most by rounding down
-        cents[i] += 1
-    return cents
 
 
 def _number(hundredths: int) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import tracemalloc
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,25 @@ def test_a_stacks_sum_is_its_score(stacked: ais.Explanation) -> None:
         assert (shown["head"], shown["score"], shown["weight"]) == (member.head, member.score, weight)
         assert f"{weight:.3f} x {member.score:.2f} ({member.head})" in stacked.sum_in_words
     assert stacked.sum_in_words.startswith(f"{stacked.score:.2f} = ")
+
+
+def test_the_printed_sum_of_places_adds_up(photograph: Image.Image) -> None:
+    made = ais.explain(photograph, method="contribution")
+    points = made.grids["points"]
+    for typical, total in ((3.994, 0.624), (3.996, 0.6149), (4.005, -0.0049), (4.0, -1.2351)):
+        grids = dict(made.grids, points=np.full_like(points, total / points.size))
+        other = replace(made, typical_score=typical, score=typical + total, grids=grids)
+        found = re.fullmatch(
+            r"(.+) = (.+) \(a typical picture\) ([+-]) (.+) \(the places of this one\)", other.sum_of_places
+        )
+        assert found
+        score, first, rest = Decimal(found[1]), Decimal(found[2]), Decimal(found[3] + found[4])
+        assert first + rest == score == Decimal(f"{other.score:.2f}")
+        assert abs(float(first) - typical) < 0.01
+        assert abs(float(rest) - total) < 0.01
+    for silent in (replace(made, typical_score=None), replace(made, method="ais")):
+        assert silent.sum_of_places == ""
+    assert ais.explain(photograph, method="contribution", fine=True).sum_of_places == ""
 
 
 def test_it_says_what_it_is_of(photograph: Image.Image, tmp_path: Path) -> None:

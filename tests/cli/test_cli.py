@@ -28,7 +28,7 @@ from ais.attribution.methods import METHODS
 from ais.cli import _output
 from ais.data.columns import RatingColumns
 from ais.data.ratings import read_ratings
-from ais.heads.config import BACKBONE
+from ais.heads.config import BACKBONE, EMBEDDED
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 from ais.publish.card import CURVE, model_card
@@ -129,6 +129,20 @@ def test_the_range_that_is_printed_is_that_of_the_unit_beside_it(cat: Path, tmp_
         made = ais.explain(cat, scale=scale)  # type: ignore[arg-type]
         shown = made.density if scale == "density" else made.grid
         assert f"{what} from {np.nanmin(shown):+.3g} to {np.nanmax(shown):+.3g} {made.unit}" in words
+
+
+def test_the_sum_is_printed_of_one_picture_of_several_and_of_a_stack(cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.png").write_bytes(cat.read_bytes())
+    for head in (EMBEDDED, "beauty-stack"):
+        made = ais.explain(cat, head, "contribution")
+        assert made.sum_of_places
+        options = ["--head", head, "--method", "contribution", "--out"]
+        for number, paths in enumerate(([cat], [cat, tmp_path / "other.png"])):
+            lines = call(
+                "explain", *map(str, paths), *options, str(tmp_path / f"{head}{number}")
+            ).stdout.splitlines()
+            for line in filter(None, [made.sum_in_words, made.sum_of_places]):
+                assert lines.count(f"  {line}") == len(paths)
 
 
 @pytest.mark.parametrize(

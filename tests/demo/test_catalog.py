@@ -30,6 +30,7 @@ def test_the_heads_that_come_with_ais_are_there_before_anything_is_fetched() -> 
     *ours, coming = catalogue.entries()
     assert [offer.head for offer in ours] == shipped.list_heads()
     assert ours[0].facts == "PLCC 0.74 (0.67 to 0.79) · beauty, 1 to 7 · reads efficientnet_lite0"
+    assert {one.head: one.facts for one in ours}["beauty-stack-448"].endswith("combines 6 heads")
     assert coming == HeadEntry("user/head")
 
 

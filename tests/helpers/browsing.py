@@ -157,9 +157,9 @@ def upload(page: Any, path: Path | str, state: str = "ready") -> None:
 
 
 def number(text: str) -> float:
-    found = re.search(r"[+−]?\d+(\.\d+)?", text)
+    found = re.search(r"([+−] ?)?\d+(\.\d+)?", text)
     assert found, text
-    return float(found[0].replace("−", "-"))
+    return float(found[0].replace("−", "-").replace(" ", ""))
 
 
 def check_sentence(text: str) -> str:

@@ -35,14 +35,14 @@ function sum(terms) {
 function parts(terms) {
   find(".parts").hidden = !terms;
   if (!terms) return;
-  const term = (words, number, side = "") => {
+  const term = (number, words, side = "") => {
     const [whole, value] = ["span", "b"].map((tag) => document.createElement(tag));
     Object.assign(value, { textContent: number, className: side });
-    whole.append(words, value);
+    whole.append(value, words);
     return whole;
   };
-  find(".parts p").replaceChildren(term("Typical picture ", terms.typical), ", ",
-    term("this picture’s places ", terms.places, terms.lowers ? "lowers" : "raises"), ", ", term("score ", terms.score));
+  find(".parts p").replaceChildren(term(terms.typical, " (a typical picture)"), " ",
+    term(terms.places, " (the places of this one)", terms.lowers ? "lowers" : "raises"), " = ", term(terms.score, ""));
   find(".parts small").textContent = terms.meaning;
 }
 function show() {
