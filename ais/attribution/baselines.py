@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, HeadError
 
 if TYPE_CHECKING:  # the functions take tensors, but a list of baselines needs no PyTorch
     from torch import Tensor
 
     from ais.backbones.frozen import Features, FrozenBackbone
+    from ais.heads.base import Head
     from ais.heads.regression import RegressionHead
 
 
@@ -50,6 +52,13 @@ def _typical(backbone: FrozenBackbone, features: Features, head: RegressionHead)
     return head.typical[owner.start : owner.stop] - features.embedding[:, owner.start : owner.stop]
 
 
+def comparable(head: Head) -> bool:
+    """Whether images can be compared with a typical one: the head knows it, and its backbones are of the registry, so
+    that their embeddings are known to be means over places."""
+    names = [name for member in head.members for name in member.config.backbone_names]
+    return head.has_typical and all(name in BACKBONES for name in names)
+
+
 def check_typical(head: RegressionHead) -> None:
     """That the head knows a typical embedding.
 
@@ -58,9 +67,9 @@ def check_typical(head: RegressionHead) -> None:
     """
     if not head.has_typical:
         raise HeadError(
-            f"The head {head.config.name!r} does not hold the mean embedding of the pictures it was trained on, so its "
-            "maps cannot be compared with a typical picture: choose the method 'ais' with the baseline 'zero', or "
-            "train the head again."
+            f"The head {head.config.name!r} does not hold the mean embedding of the pictures it was trained on, or one "
+            "that it gives no sensible score, so nothing can be compared with a typical picture: choose the method "
+            "'ais' with the baseline 'zero', or train the head again."
         )
 
 

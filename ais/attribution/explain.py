@@ -125,9 +125,6 @@ def explain(
             variants = {"relative": fine_mean(variants["relative"], finer_variants["relative"])}
         for values in (found.importance, *variants.values()):
             shown.finite(values, "heatmap")
-        typical = None
-        if shown.has_typical:
-            typical = _scores(shown, [seen.typical_hidden for seen in passes], passes).mean().item()
         config = shown.config
         return Explanation(
             image=upright,
@@ -146,7 +143,7 @@ def explain(
             score=score.score,
             interval=(score.low, score.high),
             percentile=score.percentile,
-            typical_score=typical,
+            typical_score=shown.typical_score,
             importance=_array(found.importance.mean(0)),
             maps=found.maps,
             slopes=found.slopes,

@@ -15,7 +15,7 @@ from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import AISError, HeadError
 from ais.heads.loading import backbone_of, check_backbone
 from ais.heads.regression import RegressionHead
-from ais.images.preprocessing import Placement, Preprocessing
+from ais.images.preprocessing import Placement
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +77,24 @@ def forward(
         backbone = backbone_of(head, device)
     else:
         _check_fit(head, backbone)
-    return run(head, backbone, backbone.preprocessing, image)
+    return run(head, backbone, image)
 
 
-def run(
-    head: RegressionHead,
-    backbone: FrozenBackbone,
-    preprocessing: Preprocessing,
-    image: Image,
-    baseline: str = "zero",
-) -> ForwardPass:
-    """`forward` on a backbone, whose input is made by any preprocessing.
+def doubled(image: Image, seen: ForwardPass) -> ForwardPass:
+    """The same with an input of twice the size, for a map of twice as many cells a side."""
+    return run(seen.head, seen.backbone, image, 2).against(seen.baseline)
+
+
+def run(head: RegressionHead, backbone: FrozenBackbone, image: Image, times: int = 1) -> ForwardPass:
+    """A head and a backbone that fit each other, on an upright RGB image.
+
+    Args:
+        times: so many times the backbone's input size.
 
     Raises:
-        HeadError: the head does not fit the backbone.
+        HeadError: they do not.
     """
-    tensor = preprocessing(image)[None]
+    tensor = backbone.preprocessing(image, times)[None]
     try:
         features = backbone(tensor, head.keep)
     except AISError as error:
@@ -102,15 +104,8 @@ def run(
             f"The head {head.config.name!r} reads {head.config.dim} values, but its backbone gives "
             f"{features.embedding.shape[1]}."
         )
-    placement = preprocessing.geometry(image.width, image.height)
-    return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding), baseline)
-
-
-def doubled(image: Image, seen: ForwardPass) -> ForwardPass:
-    """The same with an input of twice the size, for a map of twice as many cells a side."""
-    one = seen.backbone.preprocessing
-    larger = replace(one, size=2 * one.size, resize_to=2 * one.resize_to)
-    return run(seen.head, seen.backbone, larger, image, seen.baseline)
+    placement = backbone.preprocessing.geometry(image.width, image.height)
+    return ForwardPass(head, backbone, tensor, placement, features, head.hidden(features.embedding))
 
 
 def _check_fit(head: RegressionHead, backbone: FrozenBackbone) -> None:

@@ -7,6 +7,7 @@ third, ``density``: the points of the cells shared out to their pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -118,11 +119,11 @@ def combine_points(grids: Sequence[np.ndarray], weights: Sequence[float], per_ce
     Returns:
         (..., H, W) float64.
     """
-    finest = max(grids, key=np.size)
-    combined = np.zeros(finest.shape)
+    shape = max((grid.shape[-2:] for grid in grids), key=math.prod)
+    combined = np.zeros(shape)
     for grid, weight in zip(grids, weights, strict=True):
-        share = grid.size / finest.size if per_cell else 1.0
-        combined += weight * share * resample(grid, finest.shape[-2:])
+        share = math.prod(grid.shape[-2:]) / math.prod(shape) if per_cell else 1.0
+        combined = combined + weight * share * resample(grid, shape)
     return combined
 
 

@@ -77,7 +77,7 @@ class FrozenBackbone(nn.Module):
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
         self._hashes: dict[str, object] = {}  # shared by the views and sizes of one network
         self._fits: set[int] = set()  # sizes that were tried; shared, too
-        self._before_pooling: dict[str, fx.GraphModule | None] = {}  # found when it is first wanted
+        self._before_pooling: dict[str, fx.GraphModule] = {}  # found when it is first wanted
         self._made = self._checksums()
 
     @own_precision()
@@ -137,11 +137,12 @@ class FrozenBackbone(nn.Module):
                 generator = torch.Generator().manual_seed(0)
                 drawn = [torch.rand(v.shape, generator=generator).to(v) for v in (maps, *side_inputs)]
                 part = before_pooling(self.tail, drawn[0], drawn[1:])
-                if part is None and maps.shape[2:].numel() < _ENOUGH:
-                    return features.embedding[:, :, None, None]
+                if part is None:  # of a larger input it may be another
+                    few = maps.shape[2:].numel() < _ENOUGH
+                    return features.embedding[:, :, None, None] if few else None
                 self._before_pooling["part"] = part
-            part = self._before_pooling["part"]
-            return None if part is None else part(maps, *side_inputs)
+            places: Tensor = self._before_pooling["part"](maps, *side_inputs)
+            return places
 
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Stays in eval mode: a frozen network's BatchNorm must not drift."""

@@ -113,6 +113,18 @@ def split(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModul
     return fx.GraphModule(network, trunk), fx.GraphModule(network, tail)
 
 
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps what each of its nodes gives."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.values[n] = super().run_node(n)
+        return self.values[n]
+
+
 def before_pooling(
     tail: fx.GraphModule, maps: Tensor, side_inputs: Sequence[Tensor]
 ) -> fx.GraphModule | None:
@@ -125,17 +137,11 @@ def before_pooling(
         The last part of it whose output (N, D, h, w) has the network's output (N, D) for its mean over the places;
         None if there is none.
     """
-    values: dict[fx.Node, Any] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            values[n] = super().run_node(n)
-            return values[n]
-
-    embedding = Recorder(tail).run(maps, *side_inputs)
+    recorder = _Recorder(tail)
+    embedding = recorder.run(maps, *side_inputs)
     tolerance = 1e-4 * embedding.abs().max()
     for node in reversed(list(tail.graph.nodes)):
-        value = values.get(node)
+        value = recorder.values.get(node)
         if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[2:].numel() == 1:
             continue
         pooled = value.mean((2, 3))

@@ -80,6 +80,7 @@ def card_command(
 
 def _examples(folder: Path, images: list[Path], device: str) -> tuple[bytes, str]:
     """The sheet, and the method by which its heatmaps are made."""
+    from ais.attribution.baselines import comparable
     from ais.attribution.explain import explain
     from ais.heads.loading import load_head, rating_head
     from ais.plots import sheets
@@ -89,7 +90,7 @@ def _examples(folder: Path, images: list[Path], device: str) -> tuple[bytes, str
             f"A model card shows up to {_MOST} examples, and here are {len(images)}: leave some out."
         )
     head = rating_head(load_head(folder.resolve()))  # never a shipped head of the folder's name
-    method = "contribution" if head.has_typical else "ais"
+    method = "contribution" if comparable(head) else "ais"
     shown = [explain(image, head, method, scale="points", device=device) for image in images]
     return sheets.example_sheet([_example(explanation) for explanation in shown]), method
 

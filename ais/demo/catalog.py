@@ -24,6 +24,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
+from ais.attribution.baselines import comparable
 from ais.backbones.registry import backbone_spec
 from ais.backbones.weights import read_weights
 from ais.demo import folders, storage, values
@@ -148,8 +149,8 @@ def fetch(asked: str, *, public: bool) -> HeadEntry:
 
 
 def lacking(head: Head) -> tuple[str, ...]:
-    """The baselines that a head cannot ablate to: it was saved by an AIS that did not keep what they need."""
-    return () if head.has_typical else ("typical",)
+    """The baselines that a head cannot ablate to."""
+    return () if comparable(head) else ("typical",)
 
 
 def fetch_for_visitor(asked: str) -> HeadEntry:

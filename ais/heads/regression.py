@@ -45,6 +45,21 @@ class RatingHead(Head):
         """Scores of the variants from those of the members: M times (N, K) -> (N, K)."""
         return scores[0]
 
+    @property
+    def typical_score(self) -> float | None:
+        """The score of the mean embedding of the images it was trained on, in points; None where that is not known, or
+        is none, since what the head gives it lies farther from the rating scale than the scale is long."""
+        if not all(bool(member.typical.any()) for member in self.members):
+            return None
+        score = self.combine([member(member.typical[None]) for member in self.members]).mean().item()
+        target = self.config.target
+        length = target.high - target.low
+        return score if target.low - length <= score <= target.high + length else None
+
+    @property
+    def has_typical(self) -> bool:
+        return self.typical_score is not None
+
     def half_width(self, scores: Tensor) -> Tensor:
         """Half the width of the score's interval: the variants' scores (N, K) -> (N,), in points."""
         calibration = self.config.interval

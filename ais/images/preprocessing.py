@@ -206,17 +206,20 @@ class Preprocessing:
         first = round((resized - self.size) / 2)
         return first * length / resized, (first + self.size) * length / resized
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
+    def __call__(self, image: Image.Image, times: int = 1) -> torch.Tensor:
         """The network's input of an RGB image: (3, H, W) float32, normalised.
 
         Resize and crop are one step, so that a long strip is never blown up just to be cut away.
+
+        Args:
+            times: so many times as high and wide as the geometry says, of the same part of the image.
         """
         import torch
 
         from ais.torch_state import own_state
 
         placement = self.geometry(*image.size)
-        h, w = placement.input_size
+        h, w = (times * side for side in placement.input_size)
         seen = np.array(image.resize((w, h), _RESAMPLE[self.interpolation], box=placement.box))
         with own_state():
             pixels = torch.from_numpy(seen).permute(2, 0, 1).to(torch.float32).div(255)

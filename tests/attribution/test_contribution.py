@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -227,6 +228,7 @@ def test_the_variants_are_those_of_the_head(photograph: Image.Image) -> None:
 
 
 def test_a_fine_map_is_the_mean_of_two(photograph: Image.Image) -> None:
+    photograph = photograph.resize((400, 400))  # of which both sizes are whole
     made = ais.explain(photograph, method="contribution", fine=True)
     head = single_head(load_head())
     backbone = ais.load_backbone("efficientnet_lite0", view="resize")
@@ -252,6 +254,28 @@ def old(head: Any) -> RegressionHead:
     made = change_head(single_head(head), trained_on=single_head(head).trained_on.tolist())
     made.typical.zero_()
     return made
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e12, 1e30, 3e38])
+def test_a_typical_embedding_without_a_sensible_score_is_none(factor: float, photograph: Image.Image) -> None:
+    head = old(load_head())
+    head.typical.copy_(single_head(load_head()).typical).mul_(factor).clamp_(-3e38, 3e38)
+    assert (head.typical_score, head.has_typical) == (None, False)
+    made = ais.explain(photograph, head)
+    assert made.typical_score is None
+    json.dumps(made.to_dict(), allow_nan=False)
+    with pytest.raises(ais.HeadError, match="no sensible score"):
+        ais.explain(photograph, head, "contribution")
+
+
+def test_an_input_too_small_to_tell_decides_nothing_for_larger_ones(photograph: Image.Image) -> None:
+    """Nor does a picture that is the same everywhere."""
+    backbone = make_backbone()
+    for side in (9, 33):
+        assert backbone.places(backbone(torch.zeros(1, 3, side, side))) is not None
+    places = backbone.places(backbone(torch.randn(1, 3, 64, 64)))
+    assert places is not None
+    assert places.shape == (1, 12, 8, 8)
 
 
 def test_what_cannot_be_done_is_said(photograph: Image.Image) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -174,3 +176,21 @@ def test_colour_bar_fits_any_picture(size: tuple[int, int]) -> None:
     assert result.width == picture.width
     assert result.height > picture.height
     assert result.crop((0, 0, *size)).tobytes() == picture.tobytes()
+
+
+def test_members_with_and_without_variants_are_added() -> None:
+    """The finest grid is the one with the most cells, however many variants a grid is of."""
+    one, other = np.ones((4, 7, 7)), np.full((1, 14, 14), 0.5)
+    combined = grids.combine_points([one, other], [1.0, 2.0], per_cell=True)
+    assert combined.shape == (4, 14, 14)
+    np.testing.assert_allclose(combined.sum((1, 2)), 49 + 2 * 98)
+    np.testing.assert_allclose(grids.combine_points([one, other], [1.0, 2.0], per_cell=False), 2)
+
+
+@pytest.mark.parametrize("size", [(3000, 30), (30, 3000), (500, 400)])
+@pytest.mark.parametrize("view", ["resize", "crop"])
+def test_twice_the_input_is_twice_on_both_sides(view: str, size: tuple[int, int]) -> None:
+    preprocessing = replace(PREPROCESSING, view=view)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    height, width = preprocessing(picture).shape[1:]
+    assert preprocessing(picture, 2).shape == (3, 2 * height, 2 * width)

@@ -51,8 +51,7 @@ def see(image: Image.Image, head: RatingHead, backbones: Sequence[FrozenBackbone
         HeadError: a member does not fit its backbone.
     """
     passes = tuple(
-        run(member, backbone, backbone.preprocessing, image)
-        for member, backbone in zip(head.members, backbones, strict=True)
+        run(member, backbone, image) for member, backbone in zip(head.members, backbones, strict=True)
     )
     return Sight(image, passes, head.member_weights)
 

@@ -10,7 +10,7 @@ from ais.attribution.forward import ForwardPass
 from ais.attribution.importance import path_gradient
 from ais.errors import AISError
 
-_ROUNDING = 1e-3  # of the scores' size: what float32 may lose, and no more
+_ROUNDING = 1e-3  # of the rating scale: what float32 may lose, and no more
 
 
 def contribution(seen: ForwardPass, importance: Tensor) -> Drawing:
@@ -48,7 +48,8 @@ def contribution(seen: ForwardPass, importance: Tensor) -> Drawing:
     points = (slopes @ away.flatten(1)).unflatten(1, away.shape[1:])
     scores, typical = head.readout(end)[0], head.readout(start)[0]
     rest = scores - typical - points.sum((1, 2))
-    if (rest.abs() > _ROUNDING * (scores.abs() + typical.abs() + points.abs().sum((1, 2)))).any():
+    target = head.config.target
+    if not (rest.abs() <= _ROUNDING * (target.high - target.low)).all():
         raise AISError(
             f"The places of {backbone.name} do not add up to its embedding: choose the method 'ais'."
         )

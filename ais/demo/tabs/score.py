@@ -30,7 +30,7 @@ from ais.progress import Progress
 
 EXAMPLES = (("cheetah.jpg", "A running cheetah"), ("tower.jpg", "A tower at dusk"), ("lion.jpg", "Two lions"))
 METHOD = "contribution"  # that the page begins with
-LACKING = "This head was saved without a typical picture to compare with."
+LACKING = "This head has no typical picture to compare with."
 GONE = "This image is no longer on the server. Upload it again."
 AWAY = "This head is no longer on the server. Add it again."
 BAR = gr.Progress()  # Gradio gives the one of the request for it
