@@ -66,6 +66,7 @@ def overlay_value(explanation: Explanation, name: str, image: Path) -> dict[str,
         **_map_value(explanation),
         "summable": METHODS[explanation.method].per_cell,
         "unitOfSum": KINDS[explanation.kind].unit,
+        "spread": f"± is the standard deviation over the head’s {len(explanation.variants['points'])} variants.",
         "doubt": _doubt(explanation),
         "members": [
             {"name": short(member.head), "score": member.score, **_map_value(member)}
@@ -221,9 +222,9 @@ def maps_value(explanation: Explanation, x: float, y: float) -> dict[str, Any]:
     slopes = explanation.slopes
     compared = "" if slopes is None else ", compared with a typical picture"
     return {
-        "title": f"The {len(contributions)} feature maps that matter most at {int(x)}, {int(y)}: what each one adds to "
-        f"the {'stack’s ' if stack else ''}score at this place and, below it, in the whole picture, in points"
-        f"{compared}.",
+        "title": f"The {len(contributions)} feature maps that matter most at this place ({int(x)}, {int(y)}). In bold: "
+        f"the points that a map adds to the {'stack’s ' if stack else ''}score here{compared}. Below: those that it "
+        "adds in the whole picture.",
         "items": [
             {
                 "index": c.index,

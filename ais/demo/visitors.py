@@ -6,12 +6,15 @@ import ipaddress
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from gradio.context import LocalContext
+
+from ais.errors import AISError
 
 TRUST_VARIABLE = "AIS_TRUST_PROXY"
 GRACE = 8.0  # seconds without a listener after which a visitor is gone: a stream is opened after its question
@@ -45,6 +48,41 @@ class Listeners:
 
 
 listeners = Listeners()
+
+
+class StoppedError(AISError):
+    """The visitor has stopped it."""
+
+
+class Stops:
+    """When a visitor last stopped what is computed, by the session; of the latest `most` alone."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._lock = threading.Lock()
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        self.most = most
+
+    def ask(self, session: str) -> None:
+        """Stop what the session has begun until now."""
+        with self._lock:
+            self._asked[session] = time.monotonic()
+            self._asked.move_to_end(session)
+            while len(self._asked) > self.most:
+                self._asked.popitem(last=False)
+
+    def check(self, session: str, begun: float) -> None:
+        """That what began at a time of `time.monotonic` is still wanted.
+
+        Raises:
+            StoppedError: it is not.
+        """
+        with self._lock:
+            asked = self._asked.get(session)
+        if session and asked is not None and asked >= begun:
+            raise StoppedError("This was stopped.")
+
+
+stops = Stops()
 
 
 @dataclass(eq=False)

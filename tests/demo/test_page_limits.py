@@ -29,7 +29,7 @@ from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, error_message
 from ais.demo.tabs import similarity
 from ais.demo.turns import GoneError, Limit, TurnError, Turns
-from ais.demo.visitors import Listeners, Visitor, address
+from ais.demo.visitors import Listeners, StoppedError, Stops, Visitor, address
 from ais.errors import AISError, DataError, HeadError, HubError
 from ais.io.files import write_atomically
 from helpers.heads import make_head
@@ -202,6 +202,22 @@ def test_nothing_is_computed_for_one_who_has_gone(as_visitor: Any, monkeypatch: 
     monkeypatch.setattr(turns, "TIME_LIMIT", -1.0)
     with processor.turn(slow=True) as turn, pytest.raises(TurnError, match="longer than"):
         turn.progress()
+
+
+def test_what_a_visitor_stops_is_what_this_visit_has_begun() -> None:
+    stops = Stops(most=2)
+    before = time.monotonic()
+    stops.check("a", before)
+    stops.ask("a")
+    with pytest.raises(StoppedError):
+        stops.check("a", before)
+    time.sleep(0.01)
+    stops.check("a", time.monotonic())  # begun since
+    stops.check("b", before)
+    stops.ask("")
+    stops.check("", before)  # nobody's, who are many
+    stops.ask("b")
+    stops.check("a", before)  # forgotten: they are bounded
 
 
 def test_one_who_leaves_while_giving_way_ends_no_turn_but_its_own(

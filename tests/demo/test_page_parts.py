@@ -409,6 +409,25 @@ def test_a_head_of_one_variant_has_no_spread(open_page: Any, photo: Path, expect
     assert page.locator("#ais-score .parts").is_visible()
 
 
+def test_a_slow_method_can_be_stopped_and_what_is_shown_stays(open_page: Any, photo: Path) -> None:
+    page = open_page()
+    upload(page, photo)
+    score = page.inner_text("#ais-score .number strong")
+    run = page.evaluate(f"{OVERLAY}.data.run")
+    page.click("#ais-choices .more summary")
+    page.click("#ais-choices label:has(input[value=occlusion])")
+    page.click("#ais-overlay .stop")
+    assert page.locator(READY).count()
+    assert page.locator("#ais-overlay .busy").is_hidden()
+    assert page.locator("#ais-choices input:checked").get_attribute("value") == "contribution"
+    page.wait_for_timeout(4000)  # no result comes, and no sentence about one that does not
+    assert page.evaluate(f"{OVERLAY}.data.run") == run
+    assert page.locator("#ais-overlay .problem").is_hidden()
+    assert page.inner_text("#ais-score .number strong") == score
+    choose(page, lambda: page.click(AIS))  # the next one is waited for as ever
+    assert page.evaluate(f"{OVERLAY}.data.choice.method") == "ais"
+
+
 def test_parts_that_do_not_round_to_their_sum_still_add_up(expected: Explanation) -> None:
     assert expected.total is not None
     for typical, total in ((3.994, 0.624), (3.996, 0.6149), (4.005, -0.0049), (4.0, -1.2351)):

@@ -86,6 +86,7 @@ function show() {
   find("select").value = head;
   find("select").disabled = find("select").options.length < 2;
   find(".facts span").textContent = entry?.facts ?? "";
+  find(".plcc").hidden = !entry?.facts.startsWith("PLCC");
   find(".facts").title = entry?.about ?? "";
   find(".facts a").hidden = !entry?.address;
   if (entry?.address) find(".facts a").href = entry.address;

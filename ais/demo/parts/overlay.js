@@ -21,6 +21,7 @@ let hidden = false; // the original image, while peeking
 let fade = 1; // the heatmap appears gently
 let pending = 0;
 let doing = ""; // what the page waits for
+let stopped = 0; // requests whose answers nobody waits for any more
 
 const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
 const source = () => data.members[member] ?? data; // the stack itself, or a member of it
@@ -279,6 +280,8 @@ function controls() {
   find(".doubt input").disabled = !!pinnedMap;
   find(".doubt small").hidden = !settings.doubt;
   find(".doubt small").textContent = data?.doubt ?? "";
+  find(".spread").hidden = !data || !variants();
+  find(".spread").textContent = find(".region").title = data && variants() ? data.spread : "";
   find(".whose").hidden = !data?.members.length;
   find(".whose select").value = member;
   find(".whose select").disabled = !!pinnedMap;
@@ -505,6 +508,7 @@ function become(state) {
   document.body.dataset.ais = state;
   element.dataset.state = state;
   find(".busy").hidden = state !== "busy";
+  find(".stop").hidden = true;
   if (state !== "ready") cursor = null;
 }
 function notice(sentence) { // beside what is shown, which stays
@@ -554,7 +558,9 @@ on("busy", ({ sentence, fresh }) => {
 });
 on("fail", ({ sentence }) => fail(sentence));
 on("progress", ({ request, ...progress }) => {
-  if (doing && mine.includes(request)) find(".busy span").textContent = doing + soFar(progress);
+  if (!doing || stopped || !mine.includes(request)) return;
+  find(".busy span").textContent = doing + soFar(progress);
+  find(".stop").hidden = progress.share === null; // a slow method is at work
 });
 on("ended", ({ request, failure }) => {
   if (request === "overlay.place") {
@@ -563,10 +569,21 @@ on("ended", ({ request, failure }) => {
     draw();
   }
   if (!mine.includes(request)) return;
+  if (stopped && request !== "overlay.save") return void (stopped -= 1);
   if (failure) return request === "overlay.save" ? notice(failure) : fail(failure);
   const waited = doing;
   const { value } = props; // an answer without a value comes from a server that has forgotten this visitor
   setTimeout(() => waited && doing === waited && newest(value) && fail(sentences.expired), 1500);
+});
+find(".stop").addEventListener("click", () => { // what is shown stays
+  stopped += 1;
+  doing = "";
+  become(data ? "ready" : "empty");
+  emit("kept");
+  trigger("stop");
+  if (!data) return;
+  canvas.focus();
+  draw();
 });
 find(".dismiss").addEventListener("click", () => { notice(""); canvas.focus(); });
 find(".whose select").addEventListener("change", ({ target }) => { member = target.value; region = null; controls(); draw(); });

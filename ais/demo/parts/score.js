@@ -41,8 +41,10 @@ function parts(terms) {
     whole.append(value, words);
     return whole;
   };
+  const total = term(terms.score, "");
+  total.prepend("= ");
   find(".parts p").replaceChildren(term(terms.typical, " (a typical picture)"), " ",
-    term(terms.places, " (the places of this one)", terms.lowers ? "lowers" : "raises"), " = ", term(terms.score, ""));
+    term(terms.places, " (the places of this one)", terms.lowers ? "lowers" : "raises"), " ", total);
   find(".parts small").textContent = terms.meaning;
 }
 function show() {

@@ -22,6 +22,7 @@ from ais.demo.catalog import HeadEntry, head_source, offered
 from ais.demo.components import component, uploaded
 from ais.demo.queues import COMPUTE, FETCH, PRIVATE, QUICK
 from ais.demo.session import Session, error_message, fields, problem, text_field
+from ais.demo.visitors import StoppedError, stops, visitor
 from ais.errors import AISError, HubError, ImageError
 from ais.heads.config import CONFIG, EMBEDDED
 from ais.heads.loading import load_head_cached, rating_head
@@ -81,6 +82,8 @@ def show(
         same = {"run": copies[0].parent.name, "choice": made}
         shown = (overlay | same, values.score_value(explanation, head) | same, None, about | same)
         return (*shown, session)
+    except StoppedError:
+        return (*(gr.skip() for _ in range(4)), session)
     except Exception as error:  # what is shown stays, and with it what it was made of
         return problem(error), gr.skip(), gr.skip(), gr.skip(), session
 
@@ -117,10 +120,11 @@ def on_chosen(choice: Any, session: Session | None, bar: gr.Progress = BAR) -> t
 
 
 def _told(bar: gr.Progress) -> Progress:
-    """Tells the browser how far a computation is, and how long it will take."""
-    start = time.monotonic()
+    """Tells the browser how far a computation is, and how long it will take; ends it when its visitor stops it."""
+    start, session = time.monotonic(), visitor().session
 
     def report(done: int, total: int) -> None:
+        stops.check(session, start)
         left = (time.monotonic() - start) * (total - done) / done if done > total / 20 else 0.0
         bar((done, total), desc=f"about {math.ceil(left)} s left" if left > 1 else None)
 
@@ -160,6 +164,11 @@ def on_place(session: Session | None, event: gr.EventData) -> dict[str, Any]:
         return values.maps_value(explanation, x, y) | {"run": secrets.token_hex(4)}
     except Exception as error:
         return problem(error)
+
+
+def on_stop() -> None:
+    """End the slow methods that are at work for the visitor."""
+    stops.ask(visitor().session)
 
 
 def on_save(session: Session | None, event: gr.EventData) -> dict[str, Any]:
@@ -220,6 +229,7 @@ def build(session: gr.State) -> None:
     choices.added(on_add, None, arrival, trigger_mode="multiple", **fetching)
     quick = {"show_progress": "hidden", **PRIVATE, **QUICK}
     overlay.place(on_place, [session], maps, trigger_mode="always_last", **quick)
+    overlay.stop(on_stop, None, None, **quick)
     overlay.save(on_save, [session], download, **quick)
 
 
