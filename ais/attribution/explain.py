@@ -71,8 +71,8 @@ def explain(
         backbone: the network to use instead of the one of `ais.BACKBONES` that the head names, such as one built by
             hand, with the head's layer, view, size and D. It computes where it is.
         device: ``auto``, ``cpu`` or ``cuda``; where to load the head's own backbone.
-        progress: called between the batches of a slow method with how many passes are done, and of how many. What it
-            raises ends the computation.
+        progress: called between the batches of a slow method with how many passes are done, and of how many; those at
+            a larger input than the first count for more. What it raises ends the computation.
 
     Raises:
         ImageError, HeadError, WeightsError, AISError: with a sentence that says what is wrong.
@@ -92,9 +92,10 @@ def explain(
     loaded = _load(head, device, backbone)
     rating = _check_rating(rating, kind, loaded)
     map_importance = _check_alignment(alignment, kind)
-    parts = len(loaded.members) * (1 + fine)
-    told = [_part(progress, n, parts) for n in range(parts)]
     passes = [forward(upright, member, device, backbone).against(baseline) for member in loaded.members]
+    pixels = [seen.image[0].numel() for seen in passes]
+    costs = pixels + ([4 * own for own in pixels] if fine else [])
+    told = [_part(progress, n, costs) for n in range(len(costs))]
     members = [_Member(method, seen, tell) for seen, tell in zip(passes, told, strict=False)]
     finer = []
     if fine:
@@ -237,11 +238,18 @@ def _importances(method: str, kind: str, ablations: Ablations) -> list[Tensor]:
     return list(importance.split([member.head.config.channels for member in members], dim=1))
 
 
-def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
-    """The progress of all members by that of one: they cover about as many windows each."""
+def _part(progress: Progress | None, index: int, costs: Sequence[int]) -> Progress | None:
+    """The progress of all parts by that of one, in passes of the first.
+
+    Args:
+        costs: of a pass of each. They take about as many passes each.
+    """
     if progress is None:
         return None
-    return lambda done, total: progress(index * total + done, count * total)
+    before, own, first = sum(costs[:index]), costs[index], costs[0]
+    return lambda done, total: progress(
+        round((before * total + own * done) / first), round(sum(costs) * total / first)
+    )
 
 
 class _Member:

@@ -9,11 +9,21 @@ from torch import Tensor
 from ais.attribution.forward import ForwardPass
 from ais.attribution.grids import resample
 
-BATCH = 16  # inputs in one forward pass, and
+BATCH = 16  # inputs of 224 × 224 in one forward pass, and
 
 GRADIENT_BATCH = 8  # in one whose gradient is taken, which keeps every layer's output
 
+_USUAL = 224 * 224  # pixels
+
 _CELLS = 28  # on the shorter side of a grid made of pixels
+
+
+def batch_size(image: Tensor, most: int = BATCH) -> int:
+    """How many inputs as large as `image`, (1, 3, H, W), are run at once, so that memory does not grow with their size.
+
+    As many as have no more pixels than `most` inputs of 224 × 224; one in any case.
+    """
+    return max(1, most * _USUAL // image.shape[-2:].numel())
 
 
 def variant_scores(seen: ForwardPass, images: Tensor) -> Tensor:

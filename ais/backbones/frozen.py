@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from typing_extensions import Self
 
 from ais.backbones.graph import before_pooling, fuse, split
-from ais.errors import AISError
+from ais.errors import AISError, out_of_memory
 from ais.images.preprocessing import Preprocessing, sized
 from ais.images.reading import read_image
 from ais.torch_state import own_precision, own_state
@@ -175,6 +175,8 @@ class FrozenBackbone(nn.Module):
             with torch.no_grad():
                 self.network(torch.zeros((1, 3, size, size), device=parameter.device, dtype=parameter.dtype))
         except RuntimeError as error:
+            if out_of_memory(error):  # which says nothing of the network
+                raise
             raise AISError(
                 f"{self.name} cannot read pictures at {size} pixels: choose a larger size (its own is "
                 f"{self.native.size})."

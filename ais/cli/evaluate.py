@@ -98,8 +98,14 @@ def evaluate_command(
         typer.Option("--hide", help="What hidden places show, blur or grey; again for both [default: blur]."),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", min=2, help="In how many steps places are hidden and shown.")
-    ] = 14,
+        int | None,
+        typer.Option(
+            "--steps",
+            min=2,
+            max=100,
+            help="In how many steps --heatmaps hides and shows places [default: 14].",
+        ),
+    ] = None,
     pictures: Annotated[
         int | None,
         typer.Option(
@@ -121,8 +127,10 @@ def evaluate_command(
     from ais.workflows.heatmaps import judge_heatmaps
 
     loaded = rating_head(load_head(head))
-    if not heatmaps and (method or hide or pictures is not None):
-        raise AISError("--method, --hide and --pictures say how --heatmaps measures: give --heatmaps, too.")
+    if not heatmaps and (method or hide or steps is not None or pictures is not None):
+        raise AISError(
+            "--method, --hide, --steps and --pictures say how --heatmaps measures: give --heatmaps, too."
+        )
     if pictures is not None and pictures < 2:
         raise AISError("Heatmaps are compared over pictures: give --pictures at least 2.")
     columns = RatingColumns(
@@ -160,11 +168,12 @@ def _comparison(
     head: RatingHead,
     method: list[str] | None,
     hide: list[str] | None,
-    steps: int,
+    steps: int | None,
     device: str,
     bars: ProgressBars,
 ) -> Comparison:
     """What --heatmaps measures, refused or said before anything takes long."""
+    from ais.attribution.faithfulness.deletion import STEPS
     from ais.attribution.faithfulness.hiding import HIDINGS
     from ais.attribution.faithfulness.measure import Comparison
     from ais.workflows.heatmaps import choose_heatmaps
@@ -174,7 +183,7 @@ def _comparison(
     methods, left_out = choose_heatmaps(rated, head, method, device=device)
     for line in left_out:
         bars.echo(line, err=True)
-    return Comparison(methods, tuple(dict.fromkeys(hide or ["blur"])), steps)
+    return Comparison(methods, tuple(dict.fromkeys(hide or ["blur"])), steps or STEPS)
 
 
 def _with_estimate(bars: ProgressBars, comparison: Comparison) -> StageProgress:

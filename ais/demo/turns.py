@@ -26,6 +26,8 @@ from ais.errors import AISError
 T = TypeVar("T")
 
 TIME_LIMIT = 180.0  # seconds that a slow computation may take
+TRIAL = 10.0  # seconds of its batches, from which the time for all of them is told,
+CLEARLY = 1.5  # and so many times the limit is too much, since that is no more than a guess
 WAIT_LIMIT = 300.0  # seconds that one waits for its turn
 MIN_RUN, MAX_STALL = (
     1.0,
@@ -59,6 +61,9 @@ class Turn:
         self.visitor, self.slow, self.order = who, slow, order
         self._turns = turns
         self._spent = 0.0
+        self._first: tuple[float, int] | None = (
+            None  # the seconds spent, and what was done, at the first batch
+        )
         self.began = self.since = time.monotonic()
 
     @contextmanager
@@ -84,21 +89,37 @@ class Turn:
             return self._turns._threads[self.slow].submit(copy_context().run, function).result()
 
     def progress(self, done: int = 0, total: int = 0) -> None:
-        """Called between two batches: to give way, or to end.
+        """Called between two batches, with what is done if that is known: to give way, or to end.
 
         Raises:
-            TurnError, GoneError: it has taken too long, or nobody waits for it any more.
+            TurnError, GoneError: it has taken too long, or clearly will; or nobody waits for it any more.
         """
         if self.visitor.gone():
             raise GoneError("Nobody waits for this answer any more.")
-        if self._spent + time.monotonic() - self.began > TIME_LIMIT:
+        spent = self._spent + time.monotonic() - self.began
+        if spent > TIME_LIMIT:
             raise TurnError(
                 f"This took longer than {TIME_LIMIT:.0f} seconds and was stopped. Choose the method AIS, which is "
                 "quick, or a head with one network."
             )
+        self._check_estimate(spent, done, total)
         if self.slow and time.monotonic() - self.began > MIN_RUN and self._turns.quick_waits():
             self._turns._release(self)
             self._turns._acquire(self)
+
+    def _check_estimate(self, spent: float, done: int, total: int) -> None:
+        """That nobody waits for what cannot be finished."""
+        if self._first is None:  # what came before, such as reading the weights, is not done again
+            self._first = spent, done
+        start, before = self._first
+        if done <= before or spent - start < TRIAL:
+            return
+        whole = start + (spent - start) * (total - before) / (done - before)
+        if whole > CLEARLY * TIME_LIMIT:
+            raise TurnError(
+                f"With this head the method would take about {whole / 60:.0f} minutes here, and {TIME_LIMIT / 60:g} "
+                "are allowed: choose a quick method, or a head with one network at its own size."
+            )
 
 
 class Turns:

@@ -197,6 +197,7 @@ class BackboneConfig(Config):
         for name in ("size", "dim", "channels"):
             if not is_number(getattr(self, name), 1, 1 << 20):
                 yield f"{name} should be a positive whole number"
+        yield from self._size_problems()
         if not (
             isinstance(self.pruned, list)
             and all(is_number(c, 0, self.channels - 1) for c in self.pruned)
@@ -209,6 +210,17 @@ class BackboneConfig(Config):
             isinstance(self.backbone_sha256, str) and re.fullmatch(r"([0-9a-f]{16})?", self.backbone_sha256)
         ):
             yield "backbone_sha256 should be 16 hexadecimal digits, or empty"
+
+    def _size_problems(self) -> Iterator[str]:
+        """Where the backbone's own size is known at once: of one of timm's it takes seconds to be looked up, and one
+        that is unknown here may be known to a newer AIS."""
+        from ais.backbones.registry import BACKBONES
+
+        if self.backbone in BACKBONES:
+            try:
+                BACKBONES[self.backbone].preprocessing(size=self.size)
+            except AISError as error:
+                yield f"it does not fit its backbone {self.backbone}: {str(error).removesuffix('.')}"
 
     @property
     def sized_backbone(self) -> str:

@@ -19,6 +19,7 @@ from torch import nn
 
 import ais
 from ais.attribution import importance
+from ais.attribution.explain import _part
 from ais.attribution.explanation import FILES
 from ais.attribution.kinds import KINDS
 from ais.attribution.map_importance import MapImportance
@@ -433,3 +434,14 @@ def test_a_pruned_map_has_no_importance(
         assert points.sum() == pytest.approx(kept.sum(), abs=1e-4)
     place = explained[0].contributions(225, 150, n=config.channels)
     assert all(part.value == 0 for part in place if part.index in PRUNED)
+
+
+def test_the_progress_of_a_stack_is_by_the_pixels_of_its_members() -> None:
+    told: list[tuple[int, int]] = []
+    parts = [_part(lambda *done: told.append(done), n, [100, 400, 100]) for n in range(3)]
+    for part in parts:
+        for done in (0, 8):
+            assert part is not None
+            part(done, 16)
+    assert told == [(0, 96), (8, 96), (16, 96), (48, 96), (80, 96), (88, 96)]
+    assert _part(None, 0, [1]) is None

@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from captum.attr import NoiseTunnel, Occlusion, Saliency
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import ais
 from ais.attribution import passes
+from ais.attribution.faithfulness.deletion import Look, step_scores
 from ais.attribution.forward import ForwardPass
 from ais.attribution.methods import METHODS, integrated_gradients, rise, scorecam, smoothgrad
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
-from helpers.heads import change_head
+from helpers.heads import change_head, make_head
 from helpers.networks import forward_pass
 
 FIELD = ("layercam", "integrated_gradients", "smoothgrad", "scorecam", "rise")
@@ -232,6 +233,57 @@ def test_variants_progress_and_passes(
     assert not seen.features.maps.requires_grad
 
 
+class Measured(nn.Module):
+    """A part of a network that notes the most pixels it was handed at once, and what it passes through."""
+
+    def __init__(self, part: nn.Module, pixels: int) -> None:
+        super().__init__()
+        self.part, self.pixels = part, pixels
+        self.most = self.most_back = 0
+
+    def forward(self, images: Tensor, *rest: Tensor) -> Any:
+        back = torch.is_grad_enabled() and images.requires_grad
+        name = "most_back" if back else "most"
+        setattr(self, name, max(getattr(self, name), len(images) * self.pixels))
+        return self.part(images, *rest)
+
+
+@pytest.mark.parametrize("size", [(56, 56), (56, 224), (112, 448)])
+@pytest.mark.parametrize("method", [*METHODS, "deletion"])
+def test_the_network_is_never_handed_more_pixels_than_the_bound(
+    method: str, size: tuple[int, int], tiny_general: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large the input is: one at a time, if there is no room for two."""
+    monkeypatch.setattr(passes, "_USUAL", 56 * 56)  # all is a quarter as long as it would be
+    tiny_general.float()
+    head = make_head(variants=20, dim=12, channels=8, layer=tiny_general.layer)
+    image = torch.randn(1, 3, *size)
+    seen = forward_pass(tiny_general, head, image)
+    tiny_general.places(seen.features)  # it looks into the tail, once
+    pixels = size[0] * size[1]
+    trunk, tail = Measured(tiny_general.trunk, pixels), Measured(tiny_general.tail, pixels)
+    monkeypatch.setattr(tiny_general, "trunk", trunk)
+    monkeypatch.setattr(tiny_general, "tail", tail)
+    if method == "deletion":
+        step_scores(Look(head, tiny_general, image), [torch.randn(7, 7)], "grey", 30)
+    else:
+        METHODS[method].draw(seen, torch.zeros(1, 8))
+    for part in (trunk, tail):
+        assert part.most <= max(pixels, 16 * 56 * 56)
+        assert part.most_back <= max(pixels, 8 * 56 * 56)
+    if method in ("deletion", "gradcam", "layercam") or METHODS[method].slow:
+        assert max(tail.most, 2 * tail.most_back) >= 8 * 56 * 56  # and not needlessly few
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "fit"), [(224, 224, 16), (260, 260, 11), (448, 448, 4), (448, 1792, 1)]
+)
+def test_as_many_inputs_as_have_the_pixels_of_sixteen(height: int, width: int, fit: int) -> None:
+    assert passes.batch_size(torch.empty(1, 3, height, width)) == fit
+    assert passes.batch_size(torch.empty(1, 3, height, width), 8) == max(1, fit // 2)
+    assert passes.batch_size(torch.empty(1, 3, 2 * height, 2 * width), 8) == max(1, fit // 8)
+
+
 @pytest.mark.parametrize("method", FIELD)
 def test_batches_and_the_worlds_random_numbers_change_nothing(
     method: str, seen: ForwardPass, monkeypatch: pytest.MonkeyPatch
@@ -241,9 +293,7 @@ def test_batches_and_the_worlds_random_numbers_change_nothing(
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(5)
     for module in (integrated_gradients, smoothgrad, rise, scorecam):
-        for name in ("BATCH", "GRADIENT_BATCH"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, 3)
+        monkeypatch.setattr(module, "batch_size", lambda *_: 3)
     torch.testing.assert_close(draw(method, seen), made)
 
 

@@ -375,6 +375,17 @@ def test_every_backbone_at_another_size(name: str, size: int) -> None:
     assert features.delta is not None
 
 
+def test_a_lack_of_memory_is_not_called_a_wrong_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = random_backbone("efficientnet_lite0", 0)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(backbone.network, "forward", fail)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        backbone.with_preprocessing(size=96)
+
+
 def test_a_wrong_size_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ais.backbones.loading.read_weights", pytest.fail)
     for call in (load_backbone, partial(random_backbone, seed=0)):

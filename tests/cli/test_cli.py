@@ -585,6 +585,8 @@ def test_evaluate_heatmaps_refuses(place: Place) -> None:
     command = ["evaluate", place.others, "--head", place.heads / "little1"]
     for options, sentence in (
         (["--method", "ais"], "give --heatmaps, too"),
+        (["--steps", "14"], "give --heatmaps, too"),
+        (["--heatmaps", "--steps", "101"], "--steps"),
         (
             ["--heatmaps", "--method", "nosuch"],
             "There is no method 'nosuch'. Choose one of: contribution, ais",

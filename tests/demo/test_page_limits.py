@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,38 @@ def test_what_a_visitor_stops_is_what_this_visit_has_begun() -> None:
     stops.check("", before)  # nobody's, who are many
     stops.ask("b")
     stops.check("a", before)  # forgotten: they are bounded
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(0.5, None), (2.5, None), (3.2, 4), (6.0, 2), (60.0, 1)])
+def test_what_cannot_be_finished_ends_at_once(
+    seconds: float, ends: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own 100 batches, neither by what came before them nor by what another computed meanwhile."""
+    now = 0.0
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: now))
+    processor = Turns()
+    reached, said = 0, ""
+    with processor.turn(slow=True) as turn:
+        now += 20.0  # reading the weights
+        try:
+            for batch in range(100):
+                reached = batch
+                turn.progress(16 * batch, 1600)
+                processor._release(turn)
+                now += 40.0
+                processor._acquire(turn)
+                now += seconds
+        except TurnError as error:
+            said = str(error)
+    minutes = round((20 + 100 * seconds) / 60)
+    early = f"would take about {minutes} minutes here, and 3 are allowed: choose a quick method"
+    assert ("longer than 180 seconds" if seconds == 2.5 else early if ends else "") in said
+    assert bool(said) == (seconds > 2)
+    assert reached == (ends or min(99, int(160 / seconds) + 1))
+    with processor.turn(slow=True) as turn:  # without what is done, nothing can be told
+        for _ in range(5):
+            turn.progress()
+            now += 30.0
 
 
 def test_one_who_leaves_while_giving_way_ends_no_turn_but_its_own(

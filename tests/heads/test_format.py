@@ -25,6 +25,7 @@ from ais.backbones.loading import load_backbone
 from ais.backbones.registry import BACKBONES
 from ais.errors import HeadError
 from ais.heads.config import HeadConfig, Interval, Member, StackConfig, Target
+from ais.heads.format import read_config
 from ais.heads.regression import RegressionHead
 from ais.heads.stack import StackedHead
 
@@ -260,12 +261,34 @@ def test_a_head_of_another_size(size: int, view: str, tmp_path: Path, photograph
     assert result.backbone == f"efficientnet_lite0 at {size} px"
 
 
-def test_a_size_that_cannot_be_is_refused(tmp_path: Path, photograph: Image.Image) -> None:
-    write_folder(tmp_path / "odd", EXAMPLE | {"size": 225}, some_tensors(EXAMPLE))
-    with pytest.raises(
-        HeadError, match=r"does not fit its backbone efficientnet_lite0\. A size of 225 pixels"
-    ):
-        ais.explain(photograph, tmp_path / "odd")
+@pytest.mark.parametrize("size", [65, 225, 32, 672, 1 << 20])
+def test_a_size_that_cannot_be_is_refused(size: int, tmp_path: Path) -> None:
+    """Before its backbone is asked for, so that a list of heads does not offer it."""
+    write_folder(tmp_path / "odd", EXAMPLE | {"size": size}, some_tensors(EXAMPLE))
+    sentence = (
+        f"does not fit its backbone efficientnet_lite0: A size of {size} pixels cannot be used: choose 224"
+    )
+    with pytest.raises(HeadError, match=sentence):
+        read_config(tmp_path / "odd")
+    with pytest.raises(HeadError, match=sentence):
+        ais.load_head(tmp_path / "odd")
+
+
+def test_a_size_is_left_to_a_backbone_that_is_unknown_here(tmp_path: Path, photograph: Image.Image) -> None:
+    config = EXAMPLE | {"backbone": "of_a_newer_ais", "size": 225}
+    write_folder(tmp_path / "new", config, some_tensors(EXAMPLE))
+    assert ais.load_head(tmp_path / "new").config.size == 225
+    with pytest.raises(HeadError, match="wants a backbone that this AIS does not know"):
+        ais.explain(photograph, tmp_path / "new")
+
+
+def test_a_size_of_a_network_of_timms_is_refused_when_it_is_used(
+    tmp_path: Path, photograph: Image.Image
+) -> None:
+    config = EXAMPLE | {"backbone": "timm:resnet18", "size": 225}
+    write_folder(tmp_path / "timms", config, some_tensors(EXAMPLE))
+    with pytest.raises(HeadError, match=r"does not fit its backbone timm:resnet18\. A size of 225 pixels"):
+        ais.explain(photograph, tmp_path / "timms")
 
 
 def test_the_weights_hash_is_what_the_page_says() -> None:

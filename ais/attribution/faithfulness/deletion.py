@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ais.attribution.faithfulness.hiding import HIDINGS
+from ais.attribution.passes import batch_size
 from ais.backbones.frozen import FrozenBackbone
 from ais.heads.regression import RegressionHead
 
 STEPS = 14
 
-# Images in one pass. On a CPU so few that what the layers hand on stays in the cache.
+# Images of 224 × 224 in one pass. On a CPU so few that what the layers hand on stays in the cache.
 _BATCH = {"cpu": 8, "cuda": 128}
 
 
@@ -77,10 +78,10 @@ def step_scores(look: Look, grids: Sequence[Tensor], hide: str, steps: int) -> T
     each = torch.cartesian_prod(torch.arange(len(grids)), torch.arange(2), torch.arange(1, steps))
     scores = torch.empty(len(grids), 2, steps + 1, dtype=torch.float64)
     with torch.no_grad():
-        shown, hidden = _score(look, torch.cat([image, filled])).tolist()
+        shown, hidden = (_score(look, one).item() for one in (image, filled))
         scores[:, 0, 0] = scores[:, 1, -1] = shown
         scores[:, 1, 0] = scores[:, 0, -1] = hidden
-        for rows in each.split(_BATCH.get(image.device.type, 32)):
+        for rows in each.split(batch_size(image, _BATCH.get(image.device.type, 32))):
             grid, inserted, step = rows.to(image.device).unbind(1)
             chosen = ranks[grid] < counts[step][:, None, None]
             visible = chosen == inserted.bool()[:, None, None]

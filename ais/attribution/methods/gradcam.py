@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
+from ais.attribution.passes import GRADIENT_BATCH, batch_size
 
 
 def gradcam(seen: ForwardPass, importance: Tensor) -> Drawing:
@@ -15,29 +19,37 @@ def gradcam(seen: ForwardPass, importance: Tensor) -> Drawing:
 
     Its raw values are the first-order change of the score, in points. `importance` is not used.
     """
-    after = AfterLayer(seen)
-    with torch.enable_grad():
-        grids = LayerGradCam(after, after.maps).attribute(after.copies)
-    return Drawing(grids.detach()[:, 0])
+    return Drawing(by_variant(seen, LayerGradCam))
+
+
+def by_variant(seen: ForwardPass, attribution: Callable[[nn.Module, nn.Module], Any]) -> Tensor:
+    """What a class of captum's makes of the maps for the score of each variant, summed over the maps: (K, h, w)."""
+    grids = []
+    # An early layer's maps may be as large as inputs, and what follows them nearly the whole network.
+    for variants in torch.arange(seen.hidden.shape[1]).split(batch_size(seen.image, GRADIENT_BATCH)):
+        after = AfterLayer(seen, variants)
+        with torch.enable_grad():
+            grids.append(attribution(after, after.maps).attribute(after.copies).detach().sum(1))
+    return torch.cat(grids)
 
 
 class AfterLayer(nn.Module):
-    """Feature maps -> score of each variant from its own copy of them, as a network of its own for captum.
+    """Feature maps -> score of some variants, each from its own copy of them, as a network of its own for captum.
 
     Attributes:
         maps: the layer that gives them.
-        copies: (K, C, h, w), the picture's maps once for each variant, so that one pass back serves all.
+        copies: (V, C, h, w), the picture's maps once for each variant, so that one pass back serves all.
     """
 
-    def __init__(self, seen: ForwardPass) -> None:
+    def __init__(self, seen: ForwardPass, variants: Tensor) -> None:
         super().__init__()
         self.maps = nn.Identity()
-        variants = seen.hidden.shape[1]
-        self.copies = seen.features.maps.detach().repeat(variants, 1, 1, 1).requires_grad_()
-        live = [value.expand(variants, *value.shape[1:]) for value in seen.features.side_inputs]
-        self._scores = lambda maps: seen.head(seen.backbone.tail(maps, *live)).diagonal()
+        count = len(variants)
+        self.copies = seen.features.maps.detach().repeat(count, 1, 1, 1).requires_grad_()
+        live = [value.expand(count, *value.shape[1:]) for value in seen.features.side_inputs]
+        self._scores = lambda maps: seen.head(seen.backbone.tail(maps, *live))[:, variants].diagonal()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(K, C, h, w) -> (K,)."""
+        """(V, C, h, w) -> (V,)."""
         scores: Tensor = self._scores(self.maps(maps))
         return scores

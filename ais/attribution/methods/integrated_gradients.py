@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.passes import GRADIENT_BATCH, cell_sums, differentiable_score, input_of
+from ais.attribution.passes import GRADIENT_BATCH, batch_size, cell_sums, differentiable_score, input_of
 from ais.progress import Progress
 
 STEPS = 32
@@ -33,8 +33,9 @@ def integrated_gradients(seen: ForwardPass, importance: Tensor, progress: Progre
         done += len(images)
         return differentiable_score(seen, images)
 
+    image = input_of(seen)
     with torch.enable_grad():
         pixels = IntegratedGradients(score).attribute(
-            input_of(seen), n_steps=STEPS, internal_batch_size=GRADIENT_BATCH
+            image, n_steps=STEPS, internal_batch_size=batch_size(image, GRADIENT_BATCH)
         )
     return Drawing(cell_sums(pixels.detach().sum(1)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from captum.attr import LayerGradientXActivation
 from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.methods.gradcam import AfterLayer
+from ais.attribution.methods.gradcam import by_variant
 
 
 def layercam(seen: ForwardPass, importance: Tensor) -> Drawing:
@@ -18,7 +17,4 @@ def layercam(seen: ForwardPass, importance: Tensor) -> Drawing:
     sign it is the same as HiResCAM (Draelos & Carin, arXiv 2011.08891), the first-order change of the score in points.
     Unlike Grad-CAM it does not share one gradient among all places of a map. `importance` is not used.
     """
-    after = AfterLayer(seen)
-    with torch.enable_grad():
-        products = LayerGradientXActivation(after, after.maps).attribute(after.copies)
-    return Drawing(products.detach().sum(1))
+    return Drawing(by_variant(seen, LayerGradientXActivation))

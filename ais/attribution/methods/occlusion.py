@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.passes import BATCH, input_of, variant_scores
+from ais.attribution.passes import batch_size, input_of, variant_scores
 from ais.progress import Progress
 
 
@@ -31,10 +31,11 @@ def occlusion(seen: ForwardPass, importance: Tensor, progress: Progress | None =
     score = seen.head.readout(seen.hidden)  # (1, K)
     total = score.new_zeros(score.shape[1], height, width)
     covers = score.new_zeros(height, width)
-    for done in range(0, len(windows), BATCH):
+    size = batch_size(image)
+    for done in range(0, len(windows), size):
         if progress is not None:
             progress(done, len(windows))
-        batch = windows[done : done + BATCH]
+        batch = windows[done : done + size]
         hidden = image.repeat(len(batch), 1, 1, 1)
         for one, window in zip(hidden, batch, strict=True):
             one[window] = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.passes import BATCH, cell_means, input_of, shown_less_hidden, variant_scores
+from ais.attribution.passes import batch_size, cell_means, input_of, shown_less_hidden, variant_scores
 from ais.progress import Progress
 
 MASKS = 512
@@ -35,10 +35,11 @@ def rise(seen: ForwardPass, importance: Tensor, progress: Progress | None = None
     height, width = image.shape[-2:]
     drawn = random_masks(height, width)
     scores, shown = [], []
-    for done in range(0, MASKS, BATCH):
+    size = batch_size(image)
+    for done in range(0, MASKS, size):
         if progress is not None:
             progress(done, MASKS)
-        masks = torch.stack([next(drawn) for _ in range(min(BATCH, MASKS - done))])
+        masks = torch.stack([next(drawn) for _ in range(min(size, MASKS - done))])
         scores.append(variant_scores(seen, image * masks[:, None].to(image)))
         shown.append(cell_means(masks))
     return Drawing(shown_less_hidden(torch.cat(scores), torch.cat(shown)))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.passes import BATCH, input_of, shown_less_hidden, variant_scores
+from ais.attribution.passes import batch_size, input_of, shown_less_hidden, variant_scores
 from ais.progress import Progress
 
 MAPS = 256
@@ -35,10 +35,11 @@ def scorecam(seen: ForwardPass, importance: Tensor, progress: Progress | None = 
     if not len(active):
         return Drawing(active.new_zeros(1, *active.shape[1:]))
     scores, shown = [], []
-    for batch in range(0, len(active), BATCH):
+    size = batch_size(image)
+    for batch in range(0, len(active), size):
         if progress is not None:
             progress(batch, len(active))
-        masks = enlarged(active[batch : batch + BATCH], image)
+        masks = enlarged(active[batch : batch + size], image)
         scores.append(variant_scores(seen, image * masks[:, None]))
         shown.append(F.adaptive_avg_pool2d(masks[:, None], (active.shape[1], active.shape[2]))[:, 0])
     score = torch.cat(scores)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ais.attribution.drawing import Drawing
 from ais.attribution.forward import ForwardPass
-from ais.attribution.passes import GRADIENT_BATCH, cell_sums, input_gradients, input_of
+from ais.attribution.passes import GRADIENT_BATCH, batch_size, cell_sums, input_gradients, input_of
 from ais.progress import Progress
 
 SAMPLES = 48
@@ -30,10 +30,11 @@ def smoothgrad(seen: ForwardPass, importance: Tensor, progress: Progress | None 
     spread = NOISE * (image.max() - image.min())
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros_like(image[0])
-    for done in range(0, SAMPLES, GRADIENT_BATCH):
+    size = batch_size(image, GRADIENT_BATCH)
+    for done in range(0, SAMPLES, size):
         if progress is not None:
             progress(done, SAMPLES)
-        count = min(GRADIENT_BATCH, SAMPLES - done)
+        count = min(size, SAMPLES - done)
         # One at a time, so that the noise does not depend on the size of a batch.
         noise = torch.stack([torch.randn(image.shape[1:], generator=generator) for _ in range(count)])
         total += input_gradients(seen, image + spread * noise.to(image)).sum(0)
