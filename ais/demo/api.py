@@ -24,6 +24,9 @@ NO_IMAGE = "There is no picture of this name here: none was sent, or it is no lo
 def explain(image: Any, head: str = EMBEDDED, method: str = "ais") -> tuple[dict[str, Any], str, str]:
     """The score that people would give a picture, and where in the picture it comes from.
 
+    The numbers are those of `ais explain` with this head and method and no other option: the baseline is the method's
+    own, and the heatmap is on the scale relative. The JSON's grids hold its cells on every scale, points among them.
+
     Args:
         image: the picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
         head: what scores it: one that comes with AIS, or one on the Hub, user/repo or user/repo@revision.
@@ -79,6 +82,8 @@ def build() -> None:
 
 
 def _description() -> str:
-    """What `explain` does, and what its methods show."""
-    summary = (explain.__doc__ or "").partition("\n")[0]
-    return " ".join([summary, "Methods:", *(f"{name}: {method.about}" for name, method in METHODS.items())])
+    """What `explain` does, what is fixed, and what its methods show."""
+    summary = (explain.__doc__ or "").partition("Args:")[0]
+    return " ".join(
+        [*summary.split(), "Methods:", *(f"{name}: {method.about}" for name, method in METHODS.items())]
+    )

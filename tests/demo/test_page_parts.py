@@ -406,7 +406,28 @@ def test_a_head_of_one_variant_has_no_spread(open_page: Any, photo: Path, expect
     for part in (".readout", ".region"):
         assert "±" not in page.inner_text(f"#ais-overlay {part}")
     assert page.locator("#ais-overlay .doubt").is_hidden()
+    assert page.locator("#ais-overlay .spread").is_hidden()
     assert page.locator("#ais-score .parts").is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_signs_are_explained_in_reach_and_the_sliders_can_be_moved(
+    open_page: Any, photo: Path, width: int
+) -> None:
+    page = open_page(viewport={"width": width, "height": 900})
+    upload(page, photo)
+    for name in ("opacity", "threshold"):
+        assert page.locator(f"#ais-overlay .{name}").bounding_box()["width"] >= 120
+    assert (
+        page.inner_text("#ais-overlay .spread") == "± is the standard deviation over the head’s 10 variants."
+    )
+    page.click("#ais-choices .plcc summary")
+    assert "correlation" in page.inner_text("#ais-choices .plcc p")
+    page.mouse.click(*place(page, 200, 150))
+    page.wait_for_selector("#ais-maps .strip button")
+    page.evaluate("document.querySelector('#ais-maps .strip small').textContent += ' and more'.repeat(9)")
+    tops = [one.bounding_box()["y"] for one in page.locator("#ais-maps .strip canvas").all()[:3]]
+    assert tops == [tops[0]] * 3  # however long what is written below them
 
 
 def test_a_slow_method_can_be_stopped_and_what_is_shown_stays(open_page: Any, photo: Path) -> None:
