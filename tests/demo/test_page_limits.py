@@ -28,7 +28,7 @@ from ais.demo import catalog, gpu, storage, turns, visitors
 from ais.demo import session as sessions
 from ais.demo.catalog import BROKEN, Catalog, Fetches, Places, check_backbones
 from ais.demo.session import AILING, FULL, Session, Shelf, error_message
-from ais.demo.tabs import similarity
+from ais.demo.tabs import score, similarity
 from ais.demo.turns import GoneError, Limit, TurnError, Turns
 from ais.demo.visitors import Listeners, StoppedError, Stops, Visitor, address
 from ais.errors import AISError, DataError, HeadError, HubError
@@ -251,6 +251,22 @@ def test_what_cannot_be_finished_ends_at_once(
         for _ in range(5):
             turn.progress()
             now += 30.0
+
+
+def test_a_slow_method_ends_when_its_visitor_stops_it(
+    photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "visitor", lambda: Visitor("1.1.1.1", "a"))
+    passes = []
+
+    def bar(done: tuple[int, int], desc: str | None) -> None:
+        passes.append(done)
+        score.on_stop()
+
+    with pytest.raises(StoppedError):
+        explain(photograph, method="occlusion", progress=score._told(bar))  # type: ignore[arg-type]
+    assert len(passes) == 1
+    score._told(lambda *_, **__: None)(1, 2)  # type: ignore[arg-type]  # what begins later goes on
 
 
 def test_one_who_leaves_while_giving_way_ends_no_turn_but_its_own(

@@ -353,7 +353,7 @@ def test_a_head_without_a_typical_picture_says_why_another_method_is_shown(
     assert page.locator("#ais-choices input:checked").get_attribute("value") == "ais"
     assert page.locator("#ais-choices input[value=contribution]").is_disabled()
     assert why.inner_text() == (
-        "This head was saved without a typical picture to compare with. Contribution cannot be drawn for it, "
+        "This head has no typical picture to compare with. Contribution cannot be drawn for it, "
         "so AIS is shown."
     )
     assert page.locator("#ais-choices .against").is_hidden()  # zero is the only baseline that is left
