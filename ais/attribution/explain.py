@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ais.attribution.baselines import BASELINES
 from ais.attribution.drawing import Drawing
-from ais.attribution.explanation import Array, Explanation, Score, check_summable
+from ais.attribution.explanation import Array, Explanation, Score, check_scale, check_summable
 from ais.attribution.forward import ForwardPass, doubled, forward
 from ais.attribution.grids import IMAGE_SCALES, Scale, combine_points, fine_mean, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
@@ -84,10 +84,7 @@ def explain(
     start = time.perf_counter()
     _check(method, kind, scale)
     baseline = _check_baseline(baseline, method, kind)
-    if fine and scale != "relative":
-        raise AISError(
-            f"A fine heatmap is the mean of two, which has no {scale}: choose the scale 'relative', or leave out fine."
-        )
+    check_scale(scale, fine)
     upright = read_image(image)
     loaded = _load(head, device, backbone)
     rating = _check_rating(rating, kind, loaded)

@@ -44,6 +44,18 @@ def check_summable(method: str) -> None:
         )
 
 
+def check_scale(scale: Scale, fine: bool) -> None:
+    """That a heatmap which may be fine has this scale.
+
+    Raises:
+        AISError: it has not.
+    """
+    if fine and scale != "relative":
+        raise AISError(
+            f"A fine heatmap is the mean of two, which has no {scale}: choose the scale 'relative', or leave out fine."
+        )
+
+
 class Score(NamedTuple):
     """What people would say of an image.
 
@@ -180,7 +192,7 @@ class Explanation:
         """Points per pixel, float32 (height, width), which sum to the `total`; NaN where the network did not look.
 
         Raises:
-            AISError: the method gives no points that can be summed.
+            AISError: the method gives no points that can be summed, or the heatmap is fine.
         """
         return replace(self, scale="density").heatmap
 
@@ -283,10 +295,16 @@ class Explanation:
             n: how many at most.
 
         Raises:
-            ImageError: the place was not seen by the network.
+            ImageError: the place lies outside the picture, or the network did not see it.
         """
+        width, height = self.image.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise ImageError(
+                f"The place ({x:g}, {y:g}) lies outside the picture: choose x from 0 to {width - 1} and y from 0 to "
+                f"{height - 1}."
+            )
         x0, y0, x1, y1 = self.placement.box
-        if not (x0 <= x < x1 and y0 <= y < y1 and 0 <= x < self.image.width and 0 <= y < self.image.height):
+        if not (x0 <= x < x1 and y0 <= y < y1):
             raise ImageError("The network did not look there. Choose a place inside the part that it saw.")
         _, h, w = self.maps.shape
         cell = int((y - y0) / (y1 - y0) * h), int((x - x0) / (x1 - x0) * w)
@@ -433,6 +451,7 @@ class Explanation:
         if self.scale != "density":
             return False
         check_summable(self.method)
+        check_scale(self.scale, self.fine)
         return True
 
     def _heatmap_file(self, max_pixels: int | None) -> bytes:

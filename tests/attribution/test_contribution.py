@@ -247,6 +247,8 @@ def test_a_fine_map_is_the_mean_of_two(photograph: Image.Image) -> None:
     assert (list(made.grids), made.total, made.fine) == (["relative"], None, True)
     with pytest.raises(ais.AISError, match="has no points: choose the scale 'relative'"):
         ais.explain(photograph, method="contribution", scale="points", fine=True)
+    with pytest.raises(ais.AISError, match="is the mean of two, which has no density: choose the scale"):
+        _ = made.density
 
 
 def old(head: Any) -> RegressionHead:

@@ -163,9 +163,11 @@ def test_contributions_are_the_cells_share(photograph: Image.Image) -> None:
     values = [abs(c.value) for c in everything]
     assert values == sorted(values, reverse=True)
     assert everything[0].importance == pytest.approx(result.importance[everything[0].index])
-    for place in ((-1, 5), (5, 300), (451, 5)):
-        with pytest.raises(ImageError):
+    width, height = result.image.size
+    for place in ((-1, 5), (5, height), (width, 5), (5, -0.1), (float("nan"), 5)):
+        with pytest.raises(ImageError, match=rf"outside the picture: choose x from 0 to {width - 1} and y"):
             result.contributions(*place)
+    assert result.contributions(width - 0.1, height - 0.1)
 
 
 def test_saved_files_hold_what_it_says(photograph: Image.Image, tmp_path: Path) -> None:
