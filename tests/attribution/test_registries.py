@@ -73,5 +73,9 @@ def test_the_readme_lists_every_kind() -> None:
 
 def test_the_readme_lists_every_method() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text[text.index("| method |") :], re.MULTILINE)
-    assert rows[: len(METHODS)] == [(name, method.about) for name, method in METHODS.items()]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", text[text.index("| method |") :], re.MULTILINE)
+    assert rows[: len(METHODS)] == [
+        (name, method.about, method.sums_to or "–") for name, method in METHODS.items()
+    ]
+    for method in METHODS.values():
+        assert bool(method.sums_to) == method.per_cell

@@ -27,11 +27,12 @@ class Method:
         uses_importance: it draws the importances that it is given.
         per_cell: a cell's points are its own share, so that the cells can be summed; else a level.
         slow: it takes many passes, and `draw` a last argument, which it calls between them: a `Progress` or None.
+        sums_to: what the cells in points add up to, in some words for a table; empty where they do not (`per_cell`).
         baselines: keys of `ais.attribution.baselines.BASELINES` that it can be drawn against, the default first; none
             if it ablates nothing.
         complete: the score of the typical embedding and all cells in points add up to the score.
         own_maps: it has feature maps of its own, with their importance, and needs none.
-        passes: how many inputs the network runs for a picture whose input is 224 × 224.
+        passes: how many inputs the network runs, at least, for a picture whose input is 224 × 224.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Method:
     draw: Callable[..., Drawing]
     uses_importance: bool = False
     per_cell: bool = True
+    sums_to: str = ""
     slow: bool = False
     baselines: tuple[str, ...] = ()
     complete: bool = False
@@ -49,8 +51,10 @@ class Method:
 METHODS: dict[str, Method] = {
     "contribution": Method(
         "Contribution",
-        "What each place adds to the score of a typical picture, or takes from it: all places add up to the score.",
+        "What each place adds to the score of a typical picture, or takes from it: the typical picture's score and all "
+        "places add up to the score.",
         LazyFunction("ais.attribution.methods.contribution", "contribution"),
+        sums_to="the score − the score of a typical picture",
         baselines=("typical",),
         complete=True,
         own_maps=True,
@@ -60,17 +64,20 @@ METHODS: dict[str, Method] = {
         "What each feature map adds to the score, measured by taking it away: exact and quick.",
         LazyFunction("ais.attribution.methods.ablation", "ablation"),
         uses_importance=True,
+        sums_to="the single ablations of all feature maps, no score",
         baselines=("zero", "typical"),
     ),
     "gradcam": Method(
         "Grad-CAM",
         "How the score would change with the feature maps, by its gradient: quick, approximate.",
         LazyFunction("ais.attribution.methods.gradcam", "gradcam"),
+        sums_to="mean gradient × feature map, no score",
     ),
     "layercam": Method(
         "LayerCAM",
         "How the score would change with the feature maps at each place, by its gradient there: quick, approximate.",
         LazyFunction("ais.attribution.methods.layercam", "layercam"),
+        sums_to="gradient × feature map, no score",
     ),
     "occlusion": Method(
         "Occlusion",
@@ -82,16 +89,19 @@ METHODS: dict[str, Method] = {
     ),
     "integrated_gradients": Method(
         "Integrated Gradients",
-        "What the pixels of each place add to the score of a grey picture, by gradients on the way: slow, 32 passes.",
+        "What the pixels of each place add to the score of a grey picture, by gradients on the way: slow, 65 passes "
+        "or more.",
         LazyFunction("ais.attribution.methods.integrated_gradients", "integrated_gradients"),
         slow=True,
-        passes=32,
+        sums_to="the score − the score of a grey picture",
+        passes=65,
     ),
     "smoothgrad": Method(
         "SmoothGrad",
         "How the score would change with the pixels, by the mean gradient of noisy copies: slow, 48 passes.",
         LazyFunction("ais.attribution.methods.smoothgrad", "smoothgrad"),
         slow=True,
+        sums_to="mean gradient × pixel, no score",
         passes=48,
     ),
     "scorecam": Method(
