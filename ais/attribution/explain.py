@@ -117,6 +117,9 @@ def explain(
         passes = [member.seen for member in members[chosen]]
         found, scores = drawn(shown, members[chosen], weights)
         score = score_of(shown, scores)
+        typical = shown.typical_score
+        if METHODS[method].complete and typical is not None:
+            found = _completed(found, score.score - typical)
         variants = _scaled(found)
         if fine:
             finer_variants = _scaled(drawn(shown, finer[chosen], weights)[0])
@@ -141,7 +144,7 @@ def explain(
             score=score.score,
             interval=(score.low, score.high),
             percentile=score.percentile,
-            typical_score=shown.typical_score,
+            typical_score=typical,
             importance=_array(found.importance.mean(0)),
             maps=found.maps,
             slopes=found.slopes,
@@ -312,6 +315,13 @@ def _combine(
 def _on_grid(maps: Sequence[Array], shape: tuple[int, int]) -> Array:
     """All backbones' maps on one grid, so that a place's parts can be told."""
     return np.concatenate([resample(own, shape) for own in maps]).astype(np.float32)
+
+
+def _completed(drawn: _Drawn, difference: float) -> _Drawn:
+    """With what the rounding of float32 has left of the difference between the scores, some 1e-6 points."""
+    points = drawn.points.double()
+    points = points + (difference - points.mean(0).sum()) / points[0].numel()
+    return replace(drawn, points=points, relative=points)
 
 
 def _scaled(drawn: _Drawn) -> dict[Scale, Tensor]:
