@@ -101,9 +101,10 @@ def explain(
             for seen, tell in zip(passes, told[len(passes) :], strict=True)
         ]
 
-    def drawn(shown: RatingHead, members: list[_Member], weights: list[float]) -> tuple[_Drawn, Tensor]:
+    def drawn(shown: RatingHead, members: list[_Member], weights: list[float]) -> tuple[_Drawn, Score]:
         passes = [member.seen for member in members]
         scores = _scores(shown, [seen.hidden for seen in passes], passes)
+        score = score_of(shown, scores)  # before what is drawn: a head whose scores are of no use says so
         truth = None if rating is None else scores.new_tensor([rating])
         ablations = Ablations(passes, weights, scores.mean(-1), truth, map_importance)
         importances = _importances(method, kind, ablations)
@@ -111,12 +112,11 @@ def explain(
             member.draw(weight, own)
             for member, weight, own in zip(members, weights, importances, strict=True)
         ]
-        return _combine(method, each, importances, passes), scores
+        return _combine(method, each, importances, passes), score
 
     def explanation(shown: RatingHead, chosen: slice, weights: list[float]) -> Explanation:
         passes = [member.seen for member in members[chosen]]
-        found, scores = drawn(shown, members[chosen], weights)
-        score = score_of(shown, scores)
+        found, score = drawn(shown, members[chosen], weights)
         typical = shown.typical_score
         if METHODS[method].complete and typical is not None:
             found = _completed(found, score.score - typical)
