@@ -90,7 +90,7 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
             maps, *side_inputs = backbone.trunk(pictures)
             head.score(backbone.tail(maps, *side_inputs)).item()
 
-    def explained(method: str) -> None:
+    def draw(method: str) -> None:
         features = backbone(pictures)
         hidden = head.hidden(features.embedding)
         head.readout(hidden).mean().item()
@@ -98,6 +98,12 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
         weights = seen.prediction if METHODS[method].uses_importance else torch.zeros(0, 0)
         drawn = METHODS[method].draw(seen, weights).points.mean(0)
         placement.upsample(drawn.float().cpu().numpy())
+
+    def explained() -> None:
+        draw("ais")
+
+    def contributed() -> None:
+        draw("contribution")
 
     layer = backbone.network.get_submodule(backbone.layer)
     assert isinstance(layer, nn.Conv2d)
@@ -119,8 +125,8 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     runs: list[tuple[str, Callable[[], None], float, int]] = [
         (PLAIN, forward, 1, rounds),
         (FOLDED, folded, 1, rounds),
-        ("forward + all ablations + heatmap", lambda: explained("ais"), 1, rounds),
-        ("forward + contribution", lambda: explained("contribution"), 1, rounds),
+        ("forward + all ablations + heatmap", explained, 1, rounds),
+        ("forward + contribution", contributed, 1, rounds),
         (f"naive loop (~{SAMPLE} of {channels} maps)", naive, channels / SAMPLE, slow),
         (
             f"pytorch-grad-cam AblationCAM (~{SAMPLE} of {channels} maps)",

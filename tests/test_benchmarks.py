@@ -35,7 +35,7 @@ def test_an_explanation_is_compared_with_the_plain_and_with_the_folded_forward(
 ) -> None:
     """Folding BatchNorm alone makes a forward faster: a ratio to the slower one would flatter the explanation."""
     module = benchmark("ablation")
-    spent = {"forward": 4.0, "folded": 2.0, "explained": 3.0, "naive": 5.0}
+    spent = {"forward": 4.0, "folded": 2.0, "explained": 3.0, "contributed": 3.5, "naive": 5.0}
 
     def seconds(run: Callable[[], None], device: str, times: int) -> float:
         if run.__name__ in ("forward", "folded"):
@@ -50,6 +50,7 @@ def test_an_explanation_is_compared_with_the_plain_and_with_the_folded_forward(
         module.PLAIN: (1, 2),
         module.FOLDED: (0.5, 1),
         "forward + all ablations + heatmap": (0.75, 1.5),
+        "forward + contribution": (0.875, 1.75),
         "naive loop": (5 / 4 * 640, 5 / 2 * 640),
         "pytorch-grad-cam AblationCAM": (6 / 4 * 640, 6 / 2 * 640),
     }
