@@ -77,8 +77,11 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 500, 3), dtype=np.uint8))
     placement = backbone.preprocessing.geometry(*picture.size)
     pictures = backbone.preprocessing(picture)[None].to(device, memory_format=torch.channels_last)
-    channels = backbone(pictures).maps.shape[1]
+    seen = backbone(pictures)
+    channels, size = seen.maps.shape[1], seen.embedding.std()
     head = head_for(backbone, channels).to(device)
+    head.weight1 /= size  # a network without trained weights gives an embedding of any size
+    head.typical *= size
     plain = Plain(backbone, head).eval()
 
     def forward() -> None:
@@ -94,9 +97,9 @@ def measure(name: str, device: str, rounds: int) -> list[tuple[str, float, float
         features = backbone(pictures)
         hidden = head.hidden(features.embedding)
         head.readout(hidden).mean().item()
-        seen = ForwardPass(head, backbone, pictures, placement, features, hidden)
-        weights = seen.prediction if METHODS[method].uses_importance else torch.zeros(0, 0)
-        drawn = METHODS[method].draw(seen, weights).points.mean(0)
+        one = ForwardPass(head, backbone, pictures, placement, features, hidden)
+        weights = one.prediction if METHODS[method].uses_importance else torch.zeros(0, 0)
+        drawn = METHODS[method].draw(one, weights).points.mean(0)
         placement.upsample(drawn.float().cpu().numpy())
 
     def explained() -> None:
