@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ais.attribution.methods import METHODS
 from ais.backbones.registry import BACKBONES
 from ais.errors import AISError, HeadError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:  # the functions take tensors, but a list of baselines needs n
     from ais.backbones.frozen import Features, FrozenBackbone
     from ais.heads.base import Head
     from ais.heads.regression import RegressionHead
+
+
+PUBLISHED = "zero"  # what the published score ablates to
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,26 @@ def comparable(head: Head) -> bool:
     that their embeddings are known to be means over places."""
     names = [name for member in head.members for name in member.config.backbone_names]
     return head.has_typical and all(name in BACKBONES for name in names)
+
+
+def method_baseline(method: str, baseline: str | None) -> str:
+    """The baseline of a method: the one asked for, or its own; empty where it ablates nothing.
+
+    Raises:
+        AISError: there is no such baseline, or the method has not.
+    """
+    choices = METHODS[method].baselines
+    if baseline is None:
+        return choices[0] if choices else ""
+    if not choices:
+        raise AISError(
+            f"The method {method!r} has no baseline: leave out {baseline!r}, since {method!r} ablates no feature maps."
+        )
+    if baseline not in choices:
+        raise AISError(
+            f"The method {method!r} has no baseline {baseline!r}. Choose one of: {', '.join(choices)}."
+        )
+    return baseline
 
 
 def check_typical(head: RegressionHead) -> None:

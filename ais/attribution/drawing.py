@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ais.attribution.grids import combine_points
 
 if TYPE_CHECKING:  # methods are listed without PyTorch
     from torch import Tensor
@@ -42,3 +45,23 @@ class Drawing:
             self.maps,
             scaled(self.slopes),
         )
+
+
+def combined(drawings: Sequence[Drawing], per_cell: bool) -> tuple[Tensor, Tensor]:
+    """The points of the members of a head together, and what their scale ``relative`` shows, up to a factor.
+
+    Args:
+        drawings: of one member, or of several, whose weights they hold; several are added in points, the one unit that
+            they share. per_cell: as `combine_points` has it.
+
+    Returns:
+        (V, h, w) each, on the finest of the members' grids.
+    """
+    import torch
+
+    if len(drawings) == 1:
+        one = drawings[0]
+        return one.points, one.points if one.relative is None else one.relative
+    points = [one.points.detach().cpu().numpy() for one in drawings]
+    total = torch.from_numpy(combine_points(points, [1.0] * len(points), per_cell))
+    return total, total

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ais.attribution.baselines import BASELINES
-from ais.attribution.drawing import Drawing
+from ais.attribution.baselines import BASELINES, PUBLISHED, method_baseline
+from ais.attribution.drawing import Drawing, combined
 from ais.attribution.explanation import Array, Explanation, Score, check_scale, check_summable
 from ais.attribution.forward import ForwardPass, doubled, forward
-from ais.attribution.grids import IMAGE_SCALES, Scale, combine_points, fine_mean, resample, to_unit
+from ais.attribution.grids import IMAGE_SCALES, Scale, fine_mean, resample, to_unit
 from ais.attribution.kinds import KINDS, Ablations
 from ais.attribution.map_importance import MapImportance, read_map_importance
 from ais.attribution.methods import METHODS
@@ -89,21 +89,23 @@ def explain(
     loaded = _load(head, device, backbone)
     rating = _check_rating(rating, kind, loaded)
     map_importance = _check_alignment(alignment, kind)
-    passes = [forward(upright, member, device, backbone).against(baseline) for member in loaded.members]
-    pixels = [seen.image[0].numel() for seen in passes]
+    passes = [
+        forward(upright, member, device, backbone).against(baseline or PUBLISHED) for member in loaded.members
+    ]
+    pixels = [forward_pass.image[0].numel() for forward_pass in passes]
     costs = pixels + ([4 * own for own in pixels] if fine else [])
     told = [_part(progress, n, costs) for n in range(len(costs))]
-    members = [_Member(method, seen, tell) for seen, tell in zip(passes, told, strict=False)]
+    members = [_Member(method, forward_pass, tell) for forward_pass, tell in zip(passes, told, strict=False)]
     finer = []
     if fine:
         finer = [
-            _Member(method, doubled(upright, seen), tell)
-            for seen, tell in zip(passes, told[len(passes) :], strict=True)
+            _Member(method, doubled(upright, forward_pass), tell)
+            for forward_pass, tell in zip(passes, told[len(passes) :], strict=True)
         ]
 
     def drawn(shown: RatingHead, members: list[_Member], weights: list[float]) -> tuple[_Drawn, Score]:
-        passes = [member.seen for member in members]
-        scores = _scores(shown, [seen.hidden for seen in passes], passes)
+        passes = [member.forward_pass for member in members]
+        scores = _scores(shown, [forward_pass.hidden for forward_pass in passes], passes)
         score = score_of(shown, scores)  # before what is drawn: a head whose scores are of no use says so
         truth = None if rating is None else scores.new_tensor([rating])
         ablations = Ablations(passes, weights, scores.mean(-1), truth, map_importance)
@@ -115,7 +117,7 @@ def explain(
         return _combine(method, each, importances, passes), score
 
     def explanation(shown: RatingHead, chosen: slice, weights: list[float]) -> Explanation:
-        passes = [member.seen for member in members[chosen]]
+        passes = [member.forward_pass for member in members[chosen]]
         found, score = drawn(shown, members[chosen], weights)
         typical = shown.typical_score
         if METHODS[method].complete and typical is not None:
@@ -136,7 +138,7 @@ def explain(
             layer=" + ".join(dict.fromkeys(one.head.config.layer for one in passes)),
             method=method,
             kind=kind,
-            baseline=baseline if METHODS[method].baselines and KINDS[kind].ablates else "",
+            baseline=baseline,
             scale=scale,
             target=config.target.name,
             rating_range=(config.target.low, config.target.high),
@@ -164,7 +166,8 @@ def explain(
         return replace(
             explanation(loaded, slice(None), weights),
             members=tuple(
-                explanation(member.seen.head, slice(n, n + 1), [1.0]) for n, member in enumerate(members)
+                explanation(member.forward_pass.head, slice(n, n + 1), [1.0])
+                for n, member in enumerate(members)
             ),
             weights=tuple(weights),
             intercept=loaded.constant,
@@ -188,7 +191,7 @@ def score(
     upright = read_image(image)
     loaded = _load(head, device, backbone)
     passes = [forward(upright, member, device, backbone) for member in loaded.members]
-    return score_of(loaded, _scores(loaded, [seen.hidden for seen in passes], passes))
+    return score_of(loaded, _scores(loaded, [forward_pass.hidden for forward_pass in passes], passes))
 
 
 def score_of(head: RatingHead, scores: Tensor) -> Score:
@@ -255,8 +258,8 @@ def _part(progress: Progress | None, index: int, costs: Sequence[int]) -> Progre
 class _Member:
     """One backbone's part in the heatmap. What needs no importances is made once, for the stack and its member."""
 
-    def __init__(self, method: str, seen: ForwardPass, progress: Progress | None) -> None:
-        self.seen = seen
+    def __init__(self, method: str, forward_pass: ForwardPass, progress: Progress | None) -> None:
+        self.forward_pass = forward_pass
         self._method = METHODS[method]
         self._last = (progress,) if self._method.slow else ()
         self._made: Drawing | None = None
@@ -270,7 +273,7 @@ class _Member:
         return self._made.times(weight)
 
     def _make(self, importance: Tensor) -> Drawing:
-        drawing: Drawing = self._method.draw(self.seen, importance, *self._last)
+        drawing: Drawing = self._method.draw(self.forward_pass, importance, *self._last)
         return drawing
 
 
@@ -288,28 +291,26 @@ class _Drawn:
 def _combine(
     method: str, drawings: list[Drawing], importances: list[Tensor], passes: Sequence[ForwardPass]
 ) -> _Drawn:
-    """Several backbones' drawings as one, added in points: the one unit that they share."""
+    """Several backbones' drawings as one."""
     pairs = list(zip(drawings, importances, strict=True))
     importance = torch.cat(
         [own if made.importance is None else made.importance for made, own in pairs], dim=1
     )
     maps = [
-        _array(seen.features.maps[0] if made.maps is None else made.maps)
-        for made, seen in zip(drawings, passes, strict=True)
+        _array(forward_pass.features.maps[0] if made.maps is None else made.maps)
+        for made, forward_pass in zip(drawings, passes, strict=True)
     ]
+    points, relative = combined(drawings, METHODS[method].per_cell)
     slopes = [made.slopes for made in drawings if made.slopes is not None]
     if len(drawings) == 1:
-        made = drawings[0]
-        relative = made.points if made.relative is None else made.relative
-        return _Drawn(made.points, relative, importance, maps[0], _array(slopes[0]) if slopes else None)
-    points = [made.points.detach().cpu().numpy() for made in drawings]
-    total = torch.from_numpy(combine_points(points, [1.0] * len(points), METHODS[method].per_cell))
-    shape: tuple[int, int] = tuple(total.shape[-2:])  # type: ignore[assignment]
+        return _Drawn(points, relative, importance, maps[0], _array(slopes[0]) if slopes else None)
+    height, width = points.shape[-2:]
     if slopes:  # a cell of another size is worth its share
-        shares = [grid[0].size / total[0].numel() for grid in points]
+        shares = [made.points[0].numel() / (height * width) for made in drawings]
         worth = torch.cat([share * own for share, own in zip(shares, slopes, strict=True)])
-        return _Drawn(total, total, importance, _on_grid(maps, shape), _array(worth))
-    return _Drawn(total, total, importance, _on_grid([np.maximum(own, 0) for own in maps], shape), None)
+        return _Drawn(points, relative, importance, _on_grid(maps, (height, width)), _array(worth))
+    maps = [np.maximum(own, 0) for own in maps]
+    return _Drawn(points, relative, importance, _on_grid(maps, (height, width)), None)
 
 
 def _on_grid(maps: Sequence[Array], shape: tuple[int, int]) -> Array:
@@ -341,26 +342,22 @@ def _check(method: str, kind: str, scale: str) -> None:
 
 
 def _check_baseline(baseline: str | None, method: str, kind: str) -> str:
-    """The baseline to ablate to.
+    """The baseline to ablate to; empty where nothing of this image is ablated.
 
     Raises:
         AISError: there is no such baseline, or the method or the kind has none.
     """
-    allowed = METHODS[method].baselines
-    if baseline is None:
-        return allowed[0] if allowed else "zero"
-    check_choice("baseline", baseline, BASELINES)
-    if not allowed:
-        raise AISError(f"The method {method!r} ablates no feature maps: leave out the baseline.")
-    if baseline not in allowed:
+    if baseline is not None:
+        check_choice("baseline", baseline, BASELINES)
+    chosen = method_baseline(method, baseline)
+    if KINDS[kind].ablates:
+        return chosen
+    default = method_baseline(method, None)
+    if chosen != default:
         raise AISError(
-            f"The method {method!r} has no baseline {baseline!r}. Choose one of: {', '.join(allowed)}."
+            f"The kind {kind!r} was measured with feature maps ablated to {default}: choose that baseline."
         )
-    if baseline != allowed[0] and not KINDS[kind].ablates:
-        raise AISError(
-            f"The kind {kind!r} was measured with feature maps ablated to {allowed[0]}: choose that baseline."
-        )
-    return baseline
+    return ""
 
 
 def _check_rating(rating: float | None, kind: str, head: RatingHead) -> float | None:

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ais.attribution import importance
-from ais.attribution.baselines import BASELINES
+from ais.attribution.baselines import BASELINES, PUBLISHED
 from ais.backbones.frozen import Features, FrozenBackbone
 from ais.errors import AISError, HeadError
 from ais.heads.loading import backbone_of, check_backbone
@@ -37,7 +37,7 @@ class ForwardPass:
     placement: Placement
     features: Features
     hidden: Tensor
-    baseline: str = "zero"
+    baseline: str = PUBLISHED
 
     @cached_property
     def prediction(self) -> Tensor:
@@ -80,9 +80,9 @@ def forward(
     return run(head, backbone, image)
 
 
-def doubled(image: Image, seen: ForwardPass) -> ForwardPass:
+def doubled(image: Image, forward_pass: ForwardPass) -> ForwardPass:
     """The same with an input of twice the size, for a map of twice as many cells a side."""
-    return run(seen.head, seen.backbone, image, 2).against(seen.baseline)
+    return run(forward_pass.head, forward_pass.backbone, image, 2).against(forward_pass.baseline)
 
 
 def run(head: RegressionHead, backbone: FrozenBackbone, image: Image, times: int = 1) -> ForwardPass:

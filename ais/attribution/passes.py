@@ -26,31 +26,31 @@ def batch_size(image: Tensor, most: int = BATCH) -> int:
     return max(1, most * _USUAL // image.shape[-2:].numel())
 
 
-def variant_scores(seen: ForwardPass, images: Tensor) -> Tensor:
+def variant_scores(forward_pass: ForwardPass, images: Tensor) -> Tensor:
     """The scores that the head's variants give other inputs: (N, 3, H, W) -> (N, K), without gradients."""
     with torch.no_grad():
-        scores: Tensor = seen.head(seen.backbone(images, seen.head.keep).embedding)
+        scores: Tensor = forward_pass.head(forward_pass.backbone(images, forward_pass.head.keep).embedding)
     return scores
 
 
-def input_gradients(seen: ForwardPass, images: Tensor) -> Tensor:
+def input_gradients(forward_pass: ForwardPass, images: Tensor) -> Tensor:
     """The gradients of the score at other inputs, in points for a unit of the input: (N, 3, H, W), as `images`."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        (gradients,) = torch.autograd.grad(differentiable_score(seen, images).sum(), images)
+        (gradients,) = torch.autograd.grad(differentiable_score(forward_pass, images).sum(), images)
     return gradients
 
 
-def differentiable_score(seen: ForwardPass, images: Tensor) -> Tensor:
+def differentiable_score(forward_pass: ForwardPass, images: Tensor) -> Tensor:
     """The scores of other inputs, through which a gradient runs: (N, 3, H, W) -> (N,)."""
-    maps, *side_inputs = seen.backbone.trunk(images.contiguous(memory_format=torch.channels_last))
-    kept = torch.where(seen.head.keep[:, None, None], maps, 0)
-    return seen.head.score(seen.backbone.tail(kept, *side_inputs))
+    maps, *side_inputs = forward_pass.backbone.trunk(images.contiguous(memory_format=torch.channels_last))
+    kept = torch.where(forward_pass.head.keep[:, None, None], maps, 0)
+    return forward_pass.head.score(forward_pass.backbone.tail(kept, *side_inputs))
 
 
-def input_of(seen: ForwardPass) -> Tensor:
+def input_of(forward_pass: ForwardPass) -> Tensor:
     """The picture's input (1, 3, H, W), on the network's device."""
-    return seen.image.to(seen.features.maps.device, seen.features.maps.dtype)
+    return forward_pass.image.to(forward_pass.features.maps.device, forward_pass.features.maps.dtype)
 
 
 def cell_means(values: Tensor) -> Tensor:

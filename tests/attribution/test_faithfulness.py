@@ -17,7 +17,7 @@ from ais.attribution import methods
 from ais.attribution.explain import explain
 from ais.attribution.faithfulness import measure
 from ais.attribution.faithfulness.compared import COMPARED, compared
-from ais.attribution.faithfulness.deletion import STEPS, Look, changes, deletion_insertion, step_scores
+from ais.attribution.faithfulness.deletion import STEPS, changes, deletion_insertion, step_scores
 from ais.attribution.faithfulness.hiding import HIDINGS, blur, grey
 from ais.attribution.faithfulness.measure import Comparison, faithfulness, undrawable
 from ais.attribution.faithfulness.measures import (
@@ -28,7 +28,7 @@ from ais.attribution.faithfulness.measures import (
     randomised,
     rank_similarity,
 )
-from ais.attribution.faithfulness.sight import see
+from ais.attribution.faithfulness.member_passes import member_passes
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import AISError, DataError
 from ais.heads.loading import load_head
@@ -157,7 +157,7 @@ def test_several_heatmaps_share_their_passes(
     grids = [torch.randn(20, 24, generator=generator) for _ in range(3)]
     passes: list[int] = []
     handle = tiny.trunk.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
-    found = changes(step_scores(Look(tiny_head, tiny, picture), grids, hide, 5))
+    found = changes(step_scores(tiny, tiny_head, picture, grids, hide, 5))
     handle.remove()
     assert sum(passes) == 2 + 3 * 2 * 4
     expected = [naive(tiny, tiny_head, picture, grid, 5, hide) for grid in grids]
@@ -279,7 +279,7 @@ def test_every_picture_has_its_head_and_every_hiding_its_figures(
         for hide in comparison.hide:
             expected = []
             for file, head in zip(lamps, heads, strict=True):
-                grid = way.draw(see(read_image(file), head, [tiny])).mean(0)
+                grid = way.draw(member_passes(read_image(file), head, [tiny])).mean(0)
                 picture = small_view(Image.open(file))[None]
                 expected.append(deletion_insertion(tiny, head, picture, grid, 4, hide))
             assert (one[hide]["deletion"], one[hide]["insertion"]) == pytest.approx(
@@ -442,7 +442,7 @@ def test_heatmaps_are_those_of_explain(stack: RatingHead, lamps: list[Path], nam
     (way,) = compared([name])
     for head in (stack, stack.members[0], stack.members[1]):
         backbones = [measured_backbone(member) for member in head.members]
-        drawn = way.draw(see(read_image(lamps[0]), head, backbones))
+        drawn = way.draw(member_passes(read_image(lamps[0]), head, backbones))
         shown = explain(lamps[0], head, way.method, fine=way.fine, device="cpu")
         np.testing.assert_allclose(drawn.mean(0), shown.grids["relative"], atol=1e-5)
         if len(drawn) > 1:
@@ -462,7 +462,7 @@ def test_a_stack_is_judged_by_its_own_score(stack: RatingHead, lamps: list[Path]
     (way,) = compared(["ais"])
     each = []
     for file in lamps[:2]:
-        grid = way.draw(see(read_image(file), stack, backbones)).mean(0)
+        grid = way.draw(member_passes(read_image(file), stack, backbones)).mean(0)
         parts = [
             deletion_insertion(backbone, member, backbone.preprocessing(read_image(file))[None], grid, 3)
             for backbone, member in zip(backbones, stack.members, strict=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import ais
 from ais.attribution import passes
-from ais.attribution.faithfulness.deletion import Look, step_scores
+from ais.attribution.faithfulness.deletion import step_scores
 from ais.attribution.forward import ForwardPass, forward
 from ais.attribution.methods import METHODS, integrated_gradients, rise, scorecam, smoothgrad
 from ais.backbones.frozen import FrozenBackbone
@@ -323,7 +323,7 @@ def test_the_network_is_never_handed_more_pixels_than_the_bound(
     monkeypatch.setattr(tiny_general, "trunk", trunk)
     monkeypatch.setattr(tiny_general, "tail", tail)
     if method == "deletion":
-        step_scores(Look(head, tiny_general, image), [torch.randn(7, 7)], "grey", 30)
+        step_scores(tiny_general, head, image, [torch.randn(7, 7)], "grey", 30)
     else:
         METHODS[method].draw(seen, torch.zeros(1, 8))
     for part in (trunk, tail):

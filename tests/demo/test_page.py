@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ais.demo.components import uploaded
 from ais.demo.tabs.score import EXAMPLES
 from ais.heads import config, shipped
 from ais.heads import config as heads_config
-from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
+from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload
 from helpers.pictures import odd_pictures
 
 pytestmark = pytest.mark.browser
@@ -52,12 +52,6 @@ def url(heads_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Where the app listens."""
     with running_app(heads_folder, tmp_path_factory.mktemp("app")) as address:
         yield address
-
-
-@pytest.fixture
-def open_page(url: str) -> Iterator[Callable[..., Any]]:
-    with visiting(url) as open_:
-        yield open_
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from ais.demo import values
 from ais.heads import shipped
 from ais.heads.config import EMBEDDED
 from ais.heads.loading import load_head
-from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload, visiting
+from helpers.browsing import CANVAS, READY, coffee, number, running_app, upload
 
 pytestmark = pytest.mark.browser
 
@@ -61,12 +61,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head.save(folder / ONE)
     with running_app(folder, tmp_path_factory.mktemp("app")) as address:
         yield address
-
-
-@pytest.fixture
-def open_page(url: str) -> Iterator[Callable[..., Any]]:
-    with visiting(url) as open_:
-        yield open_
 
 
 @pytest.fixture(scope="session")

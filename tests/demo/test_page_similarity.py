@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ais.demo.tabs import similarity
 from ais.heads import shipped
 from ais.rsa import rdm
 from ais.workflows import align
-from helpers.browsing import check_sentence, coffee, number, running_app, upload, visiting
+from helpers.browsing import check_sentence, coffee, number, running_app, upload
 
 pytestmark = pytest.mark.browser
 
@@ -30,12 +30,6 @@ HOSTILE = "<img src=x onerror=alert(1)>${2}{{3}}"
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_app(shipped.heads_directory(), tmp_path_factory.mktemp("app")) as address:
         yield address
-
-
-@pytest.fixture
-def open_page(url: str) -> Iterator[Callable[..., Any]]:
-    with visiting(url) as open_:
-        yield open_
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,17 @@ def dummy_tab(monkeypatch: pytest.MonkeyPatch) -> Tab:
     return tab
 
 
+def sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A picture that a program has sent to the page."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    file = folder / ("a" * 64) / "photo.png"
+    file.parent.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+    Image.fromarray(noise).resize((240, 180)).save(file)
+    assert storage.upload(str(file)) is not None
+    return file
+
+
 @pytest.fixture
 def dummy_method(monkeypatch: pytest.MonkeyPatch) -> str:
     """The negative of a method that there is, under a name and a label of its own."""
@@ -80,24 +91,14 @@ def test_a_method_is_an_entry(dummy_method: str, tmp_path: Path, monkeypatch: py
     assert endpoint["parameters"][2]["type"]["enum"] == [*METHODS]
     assert "dummy: What it shows." in endpoint["description"]
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    file = tmp_path / ("a" * 64) / "photo.png"
-    file.parent.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
-    Image.fromarray(noise).resize((240, 180)).save(file)
-    assert storage.upload(str(file)) is not None
+    file = sent(tmp_path, monkeypatch)
     grids = [np.load(api.explain({"path": str(file)}, method=name)[2]) for name in ("gradcam", dummy_method)]
     np.testing.assert_allclose(grids[1], -grids[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_api_gives_every_method(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    file = tmp_path / ("b" * 64) / "photo.png"
-    file.parent.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
-    Image.fromarray(noise).resize((240, 180)).save(file)
-    assert storage.upload(str(file)) is not None
+    file = sent(tmp_path, monkeypatch)
     result, _, heatmap = api.explain({"path": str(file)}, method=method)
     assert result["method"] == method
     assert np.nanmax(np.abs(np.load(heatmap))) > 0

@@ -34,16 +34,6 @@ def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)  # what is resampled is not the point here
 
 
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return make_set(tmp_path_factory.mktemp("rated"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return make_set(tmp_path_factory.mktemp("others"), 24, seed=1)
-
-
 @pytest.fixture
 def members(rated: RatedSet, tmp_path: Path) -> list[RegressionHead]:
     return [trained(rated, tmp_path / "heads" / name, FIRST, name)[0] for name in ("little1", "little2")]

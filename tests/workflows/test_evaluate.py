@@ -21,24 +21,13 @@ from ais.training import cross_validation
 from ais.training.stacking import cross_fitted
 from ais.workflows.combine import combine_heads
 from ais.workflows.evaluate import WORST, HeldOut, evaluate_head, score_held_out
-from helpers.sets import TUNED, add_backbones, by_hand, joined, make_set, pruned, trained
+from helpers.sets import TUNED, add_backbones, by_hand, joined, pruned, trained
 
 
 @pytest.fixture(autouse=True)
 def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbones(tmp_path, monkeypatch)
     monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)  # what is resampled is not the point here
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return make_set(tmp_path_factory.mktemp("rated"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    """Pictures that no head here has learned from."""
-    return make_set(tmp_path_factory.mktemp("others"), 24, seed=1)
 
 
 def forbid_fitting(monkeypatch: pytest.MonkeyPatch) -> None:

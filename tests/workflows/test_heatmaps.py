@@ -21,7 +21,7 @@ from ais.workflows import heatmaps
 from ais.workflows.combine import combine_heads
 from ais.workflows.evaluate import score_held_out
 from ais.workflows.heatmaps import choose_heatmaps, judge_heatmaps
-from helpers.sets import TUNED, add_backbones, make_set, trained
+from helpers.sets import TUNED, add_backbones, trained
 
 QUICK = Comparison(("contribution", "random"), steps=2)
 
@@ -30,16 +30,6 @@ QUICK = Comparison(("contribution", "random"), steps=2)
 def _little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbones(tmp_path, monkeypatch)
     monkeypatch.setattr(bootstrap, "_RESAMPLES", 50)
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return make_set(tmp_path_factory.mktemp("rated"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return make_set(tmp_path_factory.mktemp("others"), 24, seed=1)
 
 
 def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ais.attribution.baselines import method_baseline
+from ais.attribution.drawing import combined
 from ais.attribution.methods import METHODS
 from ais.errors import AISError, check_choice
 
 if TYPE_CHECKING:  # the names are read without PyTorch
     from torch import Tensor
 
-    from ais.attribution.faithfulness.sight import Sight
+    from ais.attribution.faithfulness.member_passes import MemberPasses
     from ais.attribution.forward import ForwardPass
 
 RANDOM = "random"
@@ -46,32 +48,29 @@ class Compared:
     def slow(self) -> bool:
         return not self.random and METHODS[self.method].slow
 
-    def draw(self, sight: Sight) -> Tensor:
+    def draw(self, members: MemberPasses) -> Tensor:
         """The heatmap by each of V variants, (V, h, w), up to a factor; the heatmap itself is their mean."""
         from ais.attribution.grids import fine_mean
 
-        coarse = self._drawn(sight.passes, sight.weights)
-        return fine_mean(coarse, self._drawn(sight.doubled, sight.weights)) if self.fine else coarse
+        coarse = self._drawn(members.passes, members.weights)
+        return fine_mean(coarse, self._drawn(members.doubled, members.weights)) if self.fine else coarse
 
     def _drawn(self, passes: Sequence[ForwardPass], weights: Sequence[float]) -> Tensor:
         """(V, h, w), the largest value of its mean 1; of several members, added in points."""
         import torch
 
-        from ais.attribution.grids import combine_points, to_unit
+        from ais.attribution.grids import to_unit
 
         method = METHODS[self.method]
         made = []
-        for seen, weight in zip(passes, weights, strict=True):
-            own = seen.against(self.baseline) if self.baseline else seen
+        for forward_pass, weight in zip(passes, weights, strict=True):
+            own = forward_pass.against(self.baseline) if self.baseline else forward_pass
             importance = own.hidden.new_empty(0, 0)
             if method.uses_importance:
                 importance = torch.where(own.head.keep, own.prediction, 0)
             last = (None,) if method.slow else ()
             made.append(method.draw(own, importance, *last).times(weight))
-        if len(made) == 1:
-            return to_unit(made[0].points if made[0].relative is None else made[0].relative)
-        points = [one.points.detach().cpu().numpy() for one in made]
-        return to_unit(torch.from_numpy(combine_points(points, [1.0] * len(points), method.per_cell)))
+        return to_unit(combined(made, method.per_cell)[1])
 
 
 def compared(names: Sequence[str]) -> tuple[Compared, ...]:
@@ -96,11 +95,4 @@ def _parsed(name: str) -> Compared:
         if colon or fine:
             raise AISError(f"Places drawn by chance have no baseline and no fine heatmap: write {RANDOM!r}.")
         return Compared(method, "", False, name)
-    choices = METHODS[method].baselines
-    if colon and not choices:
-        raise AISError(f"The method {method!r} has no baseline: leave out {colon + baseline!r}.")
-    if colon and baseline not in choices:
-        raise AISError(
-            f"The method {method!r} has no baseline {baseline!r}. Choose one of: {', '.join(choices)}."
-        )
-    return Compared(method, baseline or (choices[0] if choices else ""), fine, name)
+    return Compared(method, method_baseline(method, baseline if colon else None), fine, name)

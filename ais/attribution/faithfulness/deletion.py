@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +17,6 @@ STEPS = 14
 
 # Images of 224 × 224 in one pass. On a CPU so few that what the layers hand on stays in the cache.
 _BATCH = {"cpu": 8, "cuda": 128}
-
-
-class Look(NamedTuple):
-    """One head's view of an image.
-
-    Attributes:
-        image: (1, 3, H, W), the backbone's input.
-    """
-
-    head: RegressionHead
-    backbone: FrozenBackbone
-    image: Tensor
 
 
 def deletion_insertion(
@@ -55,21 +42,29 @@ def deletion_insertion(
         Deletion, the mean over the steps of ``score(image) - score(image with these pixels hidden)``, and
         insertion, that of ``score(only these pixels shown) - score(all hidden)``; in points.
     """
-    scores = step_scores(Look(head, backbone, image), [grid], hide, steps)
+    scores = step_scores(backbone, head, image, [grid], hide, steps)
     deletion, insertion = changes(scores)[0].tolist()
     return deletion, insertion
 
 
-def step_scores(look: Look, grids: Sequence[Tensor], hide: str, steps: int) -> Tensor:
+def step_scores(
+    backbone: FrozenBackbone,
+    head: RegressionHead,
+    image: Tensor,
+    grids: Sequence[Tensor],
+    hide: str,
+    steps: int,
+) -> Tensor:
     """The scores at every step of deletion and of insertion by several grids; what they share is run once.
 
     Args:
+        image: (1, 3, H, W), the network's input.
         grids: M, each (h, w) of any size.
 
     Returns:
         (M, 2, steps + 1) float64, on the CPU: from all shown to all hidden, and from all hidden to all shown.
     """
-    image = look.image.to(look.backbone.device)
+    image = image.to(backbone.device)
     height, width = image.shape[-2:]
     filled = HIDINGS[hide].fill(image)
     ranks = torch.stack([_ranks(grid, height, width) for grid in grids]).to(image.device)
@@ -78,14 +73,14 @@ def step_scores(look: Look, grids: Sequence[Tensor], hide: str, steps: int) -> T
     each = torch.cartesian_prod(torch.arange(len(grids)), torch.arange(2), torch.arange(1, steps))
     scores = torch.empty(len(grids), 2, steps + 1, dtype=torch.float64)
     with torch.no_grad():
-        shown, hidden = (_score(look, one).item() for one in (image, filled))
+        shown, hidden = (_score(backbone, head, one).item() for one in (image, filled))
         scores[:, 0, 0] = scores[:, 1, -1] = shown
         scores[:, 1, 0] = scores[:, 0, -1] = hidden
         for rows in each.split(batch_size(image, _BATCH.get(image.device.type, 32))):
             grid, inserted, step = rows.to(image.device).unbind(1)
             chosen = ranks[grid] < counts[step][:, None, None]
             visible = chosen == inserted.bool()[:, None, None]
-            made = _score(look, torch.where(visible[:, None], image, filled))
+            made = _score(backbone, head, torch.where(visible[:, None], image, filled))
             scores[rows[:, 0], rows[:, 1], rows[:, 2]] = made
     return scores
 
@@ -104,5 +99,5 @@ def _ranks(grid: Tensor, height: int, width: int) -> Tensor:
     return ranks.view(height, width)
 
 
-def _score(look: Look, images: Tensor) -> Tensor:
-    return look.head.score(look.backbone(images, look.head.keep).embedding).double().cpu()
+def _score(backbone: FrozenBackbone, head: RegressionHead, images: Tensor) -> Tensor:
+    return head.score(backbone(images, head.keep).embedding).double().cpu()

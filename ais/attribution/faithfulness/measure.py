@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ais.attribution.faithfulness.compared import COMPARED, Compared, compared
-from ais.attribution.faithfulness.deletion import STEPS, Look, changes, step_scores
+from ais.attribution.faithfulness.deletion import STEPS, changes, step_scores
 from ais.attribution.faithfulness.hiding import HIDINGS
 from ais.attribution.faithfulness.measures import (
     agreed,
@@ -23,7 +23,7 @@ from ais.attribution.faithfulness.measures import (
     randomised,
     rank_similarity,
 )
-from ais.attribution.faithfulness.sight import Cost, Sight, counted, see
+from ais.attribution.faithfulness.member_passes import Cost, MemberPasses, counted, member_passes
 from ais.attribution.faithfulness.summary import Measured, summary
 from ais.backbones.frozen import FrozenBackbone
 from ais.errors import AISError, DataError, check_choice
@@ -124,11 +124,11 @@ def undrawable(
         ImageError, HeadError: the image cannot be read; the head does not fit its backbones.
         AISError: as `compared`.
     """
-    sight, found = see(read_image(image), head, backbones), {}
+    members, found = member_passes(read_image(image), head, backbones), {}
     for way in compared(names):
         try:
             if not (way.random or way.slow):
-                way.draw(sight)
+                way.draw(members)
         except AISError as error:
             found[way.name] = str(error)
     return found
@@ -147,26 +147,28 @@ class _Subject:
         self._head, self._backbones, self._others = head, backbones, others
         self._image = image
         with counted(backbones, [1] * len(backbones)) as cost:
-            self._sight = see(image, head, backbones)
-        self._unit = [seen.image.shape[-2:].numel() for seen in self._sight.passes]
+            self._members = member_passes(image, head, backbones)
+        self._unit = [forward_pass.image.shape[-2:].numel() for forward_pass in self._members.passes]
         self._pass = Cost(float(len(backbones)), 0.0, cost.seconds)
         self._double: Cost | None = None
-        self._disturbed: list[Sight] | None = None
+        self._disturbed: list[MemberPasses] | None = None
         self._own: dict[str, Cost] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of the finest grid."""
-        height, width = max((seen.features.maps.shape[-2:] for seen in self._sight.passes), key=np.prod)
+        height, width = max(
+            (forward_pass.features.maps.shape[-2:] for forward_pass in self._members.passes), key=np.prod
+        )
         return height, width
 
     def draw(self, way: Compared) -> Tensor:
         """(V, h, w). What it takes is noted, with the passes that others share."""
         if way.fine and self._double is None:
             with counted(self._backbones, self._unit) as self._double:
-                _ = self._sight.doubled
+                _ = self._members.doubled
         with counted(self._backbones, self._unit) as own:
-            variants = way.draw(self._sight)
+            variants = way.draw(self._members)
         self._own[way.name] = self._pass + own + (self._double if way.fine and self._double else Cost())
         return variants
 
@@ -183,9 +185,11 @@ class _Subject:
         }
         if fully:
             if self._disturbed is None:
-                self._disturbed = [see(one, self._head, self._backbones) for one in disturbed(self._image)]
-            again = [correlation(grid, way.draw(sight).mean(0)) for sight in self._disturbed]
-            blind = [way.draw(self._sight.by(other)).mean(0) for other in self._others]
+                self._disturbed = [
+                    member_passes(one, self._head, self._backbones) for one in disturbed(self._image)
+                ]
+            again = [correlation(grid, way.draw(members).mean(0)) for members in self._disturbed]
+            blind = [way.draw(self._members.by(other)).mean(0) for other in self._others]
             found["stability"] = float(np.mean(again))
             found["sanity"] = float(np.mean([rank_similarity(grid, one) for one in blind]))
             found["sanity_chance"] = float(np.mean([rank_similarity(*two) for two in combinations(blind, 2)]))
@@ -194,7 +198,9 @@ class _Subject:
     def changes(self, grids: Sequence[Tensor], hide: str, steps: int) -> np.ndarray:
         """Deletion and insertion by each grid, (M, 2): of the score of all members together."""
         total = np.zeros((len(grids), 2))
-        for seen, weight in zip(self._sight.passes, self._sight.weights, strict=True):
-            scores = step_scores(Look(seen.head, seen.backbone, seen.image), grids, hide, steps)
+        for forward_pass, weight in zip(self._members.passes, self._members.weights, strict=True):
+            scores = step_scores(
+                forward_pass.backbone, forward_pass.head, forward_pass.image, grids, hide, steps
+            )
             total += weight * changes(scores).numpy()
         return total

@@ -9,11 +9,11 @@ from ais.attribution.forward import ForwardPass
 from ais.attribution.grids import points_grid, weighted_maps
 
 
-def ablation(seen: ForwardPass, importance: Tensor) -> Drawing:
+def ablation(forward_pass: ForwardPass, importance: Tensor) -> Drawing:
     """The AIS heatmap: the importance-weighted sum of the feature maps.
 
     Args:
         importance: (V, C).
     """
-    maps = seen.features.maps[0]
+    maps = forward_pass.features.maps[0]
     return Drawing(points_grid(maps, importance), weighted_maps(maps, importance))

@@ -13,7 +13,7 @@ from ais.errors import AISError
 _ROUNDING = 1e-3  # of the rating scale: what float32 may lose, and no more
 
 
-def contribution(seen: ForwardPass, importance: Tensor) -> Drawing:
+def contribution(forward_pass: ForwardPass, importance: Tensor) -> Drawing:
     """The shares of places in the difference between the score and that of the typical embedding, in points.
 
     The head's score is followed from the mean embedding t of its training pictures along the straight line to the
@@ -32,15 +32,15 @@ def contribution(seen: ForwardPass, importance: Tensor) -> Drawing:
         HeadError: the head holds no typical embedding.
         AISError: the backbone's embedding is not a mean over places.
     """
-    backbone, head = seen.backbone, seen.head
+    backbone, head = forward_pass.backbone, forward_pass.head
     check_typical(head)
-    places = backbone.places(seen.features)
+    places = backbone.places(forward_pass.features)
     if places is None:
         raise AISError(
             f"The method 'contribution' needs an embedding that is the mean over a picture's places, which that of "
             f"{backbone.name} is not: choose the method 'ais'."
         )
-    start, end = seen.typical_hidden.double(), seen.hidden.double()
+    start, end = forward_pass.typical_hidden.double(), forward_pass.hidden.double()
     gradient = path_gradient(start, end, head)[0]  # (K, D)
     away = places[0].double() - head.typical.double()[:, None, None]  # (D, h, w)
     cells = away[0].numel()

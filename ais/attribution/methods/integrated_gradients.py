@@ -12,16 +12,16 @@ from ais.attribution.forward import ForwardPass
 from ais.attribution.passes import GRADIENT_BATCH, batch_size, cell_sums, differentiable_score, input_of
 from ais.progress import Progress
 
-STEPS = 64  # at first; they are doubled until
+STEPS, MOST_STEPS = 64, 512  # at first, and after doublings
 
-TOLERANCE = 0.02  # points are what they miss at most, or there are
-
-MOST_STEPS = 512
+TOLERANCE = 0.02  # points: the error of completeness at which the doubling ends
 
 logger = logging.getLogger(__name__)
 
 
-def integrated_gradients(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
+def integrated_gradients(
+    forward_pass: ForwardPass, importance: Tensor, progress: Progress | None = None
+) -> Drawing:
     """Integrated Gradients from a grey picture (Sundararajan et al., arXiv 1703.01365), summed over cells.
 
     The grey is the network's zero input, as that of occlusion, and the same for all pictures: the cells add up to the
@@ -39,7 +39,7 @@ def integrated_gradients(seen: ForwardPass, importance: Tensor, progress: Progre
         progress: called before each batch of steps with how many are done, and of how many.
     """
     steps = STEPS
-    scores, cells = _gradients(seen, torch.arange(steps + 1) / steps, (0, steps + 1), progress)
+    scores, cells = _gradients(forward_pass, torch.arange(steps + 1) / steps, (0, steps + 1), progress)
     while True:
         ends = (torch.arange(steps + 1, dtype=torch.float64) / steps) ** 3
         lengths = ends.diff()
@@ -48,7 +48,7 @@ def integrated_gradients(seen: ForwardPass, importance: Tensor, progress: Progre
         if abs(missing) <= TOLERANCE or 2 * steps > MOST_STEPS:
             break
         middles = (torch.arange(steps) + 0.5) / steps
-        made = _gradients(seen, middles, (steps + 1, 2 * steps + 1), progress)
+        made = _gradients(forward_pass, middles, (steps + 1, 2 * steps + 1), progress)
         scores, cells = _between(scores, made[0]), _between(cells, made[1])
         steps *= 2
     if abs(missing) <= TOLERANCE:
@@ -65,7 +65,7 @@ def integrated_gradients(seen: ForwardPass, importance: Tensor, progress: Progre
 
 
 def _gradients(
-    seen: ForwardPass, times: Tensor, counts: tuple[int, int], progress: Progress | None
+    forward_pass: ForwardPass, times: Tensor, counts: tuple[int, int], progress: Progress | None
 ) -> tuple[Tensor, Tensor]:
     """At some times of the way the scores (N,), and the gradients times the input summed over cells (N, h, w); float64.
 
@@ -73,7 +73,7 @@ def _gradients(
         times: (N,), from 0 for grey to 1 for the picture.
         counts: how many passes there were before, and how many there are with these.
     """
-    image = input_of(seen)
+    image = input_of(forward_pass)
     scores, cells = [], []
     size = batch_size(image, GRADIENT_BATCH)
     for first in range(0, len(times), size):
@@ -82,7 +82,7 @@ def _gradients(
         share = times[first : first + size].double() ** 3
         with torch.enable_grad():
             images = (share.to(image)[:, None, None, None] * image).requires_grad_()
-            score = differentiable_score(seen, images)
+            score = differentiable_score(forward_pass, images)
             (gradients,) = torch.autograd.grad(score.sum(), images)
         scores.append(score.detach().double().cpu())
         cells.append(cell_sums((gradients * image).sum(1)))

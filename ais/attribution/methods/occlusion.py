@@ -11,7 +11,7 @@ from ais.attribution.passes import batch_size, input_of, variant_scores
 from ais.progress import Progress
 
 
-def occlusion(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
+def occlusion(forward_pass: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
     """By how much the score falls when a grey window covers the place (Zeiler & Fergus, arXiv 1311.2901).
 
     The window is a seventh of the input's shorter side and moves by half of that: about 170 forward passes.
@@ -21,14 +21,14 @@ def occlusion(seen: ForwardPass, importance: Tensor, progress: Progress | None =
     Args:
         progress: called before each batch of windows with how many are done, and of how many.
     """
-    image = input_of(seen)
+    image = input_of(forward_pass)
     height, width = image.shape[-2:]
     step = max(1, min(height, width) // 14)
     tops, lefts = (range(0, max(1, side - step), step) for side in (height, width))
     windows = [
         (..., slice(top, top + 2 * step), slice(left, left + 2 * step)) for top in tops for left in lefts
     ]
-    score = seen.head.readout(seen.hidden)  # (1, K)
+    score = forward_pass.head.readout(forward_pass.hidden)  # (1, K)
     total = score.new_zeros(score.shape[1], height, width)
     covers = score.new_zeros(height, width)
     size = batch_size(image)
@@ -39,7 +39,7 @@ def occlusion(seen: ForwardPass, importance: Tensor, progress: Progress | None =
         hidden = image.repeat(len(batch), 1, 1, 1)
         for one, window in zip(hidden, batch, strict=True):
             one[window] = 0
-        for change, window in zip(score - variant_scores(seen, hidden), batch, strict=True):
+        for change, window in zip(score - variant_scores(forward_pass, hidden), batch, strict=True):
             total[window] += change[:, None, None]
             covers[window] += 1
     cells = (max(1, round(height / step)), max(1, round(width / step)))

@@ -19,7 +19,7 @@ MASKS = 512
 _CELLS = 7  # of a mask, on the input's shorter side
 
 
-def rise(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
+def rise(forward_pass: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
     """How much higher the score is where a place is shown (RISE: Petsiuk et al., arXiv 1806.07421), in points.
 
     Random masks as published: cells that are shown with a chance of a half, enlarged smoothly and shifted; the rest of
@@ -31,7 +31,7 @@ def rise(seen: ForwardPass, importance: Tensor, progress: Progress | None = None
     Args:
         progress: called before each batch of masks with how many are done, and of how many.
     """
-    image = input_of(seen)
+    image = input_of(forward_pass)
     height, width = image.shape[-2:]
     drawn = random_masks(height, width)
     scores, shown = [], []
@@ -40,7 +40,7 @@ def rise(seen: ForwardPass, importance: Tensor, progress: Progress | None = None
         if progress is not None:
             progress(done, MASKS)
         masks = torch.stack([next(drawn) for _ in range(min(size, MASKS - done))])
-        scores.append(variant_scores(seen, image * masks[:, None].to(image)))
+        scores.append(variant_scores(forward_pass, image * masks[:, None].to(image)))
         shown.append(cell_means(masks))
     return Drawing(shown_less_hidden(torch.cat(scores), torch.cat(shown)))
 

@@ -14,7 +14,7 @@ from ais.progress import Progress
 MAPS = 256
 
 
-def scorecam(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
+def scorecam(forward_pass: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
     """Feature maps as masks of the picture, and the score under each (Score-CAM: Wang et al., arXiv 1910.01279).
 
     A map's positive part, enlarged to the input and scaled to 0 to 1, is the picture's mask; the rest fades to grey,
@@ -27,8 +27,8 @@ def scorecam(seen: ForwardPass, importance: Tensor, progress: Progress | None = 
     Args:
         progress: called before each batch of maps with how many are done, and of how many.
     """
-    image = input_of(seen)
-    active = seen.features.maps[0].relu()
+    image = input_of(forward_pass)
+    active = forward_pass.features.maps[0].relu()
     spread = active.flatten(1).std(1, correction=0)
     order = spread.argsort(descending=True, stable=True)[:MAPS]
     active = active[order[spread[order] > 0]]
@@ -40,7 +40,7 @@ def scorecam(seen: ForwardPass, importance: Tensor, progress: Progress | None = 
         if progress is not None:
             progress(batch, len(active))
         masks = enlarged(active[batch : batch + size], image)
-        scores.append(variant_scores(seen, image * masks[:, None]))
+        scores.append(variant_scores(forward_pass, image * masks[:, None]))
         shown.append(F.adaptive_avg_pool2d(masks[:, None], (active.shape[1], active.shape[2]))[:, 0])
     score = torch.cat(scores)
     relative = ((score - score.mean(0)).T @ active.flatten(1)).unflatten(1, active.shape[1:])

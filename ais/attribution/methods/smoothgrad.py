@@ -15,7 +15,7 @@ SAMPLES = 48
 NOISE = 0.15  # its SD, as a part of the range of the input's values
 
 
-def smoothgrad(seen: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
+def smoothgrad(forward_pass: ForwardPass, importance: Tensor, progress: Progress | None = None) -> Drawing:
     """The mean gradient over noisy copies of the picture (SmoothGrad: Smilkov et al., arXiv 1706.03825) times it.
 
     The product with the input keeps the sign and gives points: the first-order change from a grey picture, the
@@ -26,7 +26,7 @@ def smoothgrad(seen: ForwardPass, importance: Tensor, progress: Progress | None 
     Args:
         progress: called before each batch of copies with how many are done, and of how many.
     """
-    image = input_of(seen)
+    image = input_of(forward_pass)
     spread = NOISE * (image.max() - image.min())
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros_like(image[0])
@@ -37,5 +37,5 @@ def smoothgrad(seen: ForwardPass, importance: Tensor, progress: Progress | None 
         count = min(size, SAMPLES - done)
         # One at a time, so that the noise does not depend on the size of a batch.
         noise = torch.stack([torch.randn(image.shape[1:], generator=generator) for _ in range(count)])
-        total += input_gradients(seen, image + spread * noise.to(image)).sum(0)
+        total += input_gradients(forward_pass, image + spread * noise.to(image)).sum(0)
     return Drawing(cell_sums((total / SAMPLES * image[0]).sum(0)[None]))

@@ -1,4 +1,4 @@
-"""`Sight`: what the backbones of a head see of an image, which every method and every head on them starts from."""
+"""`MemberPasses`: what the backbones of a head give for an image, from which every method and head on them starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ais.heads.regression import RatingHead
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class MemberPasses:
     """An image as a head's members see it.
 
     Attributes:
@@ -34,17 +34,17 @@ class Sight:
     @cached_property
     def doubled(self) -> tuple[ForwardPass, ...]:
         """At twice the size."""
-        return tuple(doubled(self.image, seen) for seen in self.passes)
+        return tuple(doubled(self.image, forward_pass) for forward_pass in self.passes)
 
-    def by(self, head: RatingHead) -> Sight:
+    def by(self, head: RatingHead) -> MemberPasses:
         """What another head makes of it, on the same backbones and with the same maps kept."""
-        other = Sight(self.image, _by(self.passes, head), head.member_weights)
+        other = MemberPasses(self.image, _by(self.passes, head), head.member_weights)
         if "doubled" in vars(self):  # known already
             vars(other)["doubled"] = _by(self.doubled, head)
         return other
 
 
-def see(image: Image.Image, head: RatingHead, backbones: Sequence[FrozenBackbone]) -> Sight:
+def member_passes(image: Image.Image, head: RatingHead, backbones: Sequence[FrozenBackbone]) -> MemberPasses:
     """One pass of the image through each member's backbone.
 
     Raises:
@@ -53,13 +53,13 @@ def see(image: Image.Image, head: RatingHead, backbones: Sequence[FrozenBackbone
     passes = tuple(
         run(member, backbone, image) for member, backbone in zip(head.members, backbones, strict=True)
     )
-    return Sight(image, passes, head.member_weights)
+    return MemberPasses(image, passes, head.member_weights)
 
 
 def _by(passes: Sequence[ForwardPass], head: RatingHead) -> tuple[ForwardPass, ...]:
     return tuple(
-        replace(seen, head=member, hidden=member.hidden(seen.features.embedding))
-        for seen, member in zip(passes, head.members, strict=True)
+        replace(forward_pass, head=member, hidden=member.hidden(forward_pass.features.embedding))
+        for forward_pass, member in zip(passes, head.members, strict=True)
     )
 
 
