@@ -74,7 +74,8 @@ def method_baseline(method: str, baseline: str | None) -> str:
         return choices[0] if choices else ""
     if not choices:
         raise AISError(
-            f"The method {method!r} has no baseline: leave out {baseline!r}, since {method!r} ablates no feature maps."
+            f"The method {method!r} has no baseline, since {method!r} ablates no feature maps: leave out the baseline "
+            f"{baseline!r}."
         )
     if baseline not in choices:
         raise AISError(
